@@ -1,0 +1,139 @@
+package cbt
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/zeebo/blake3"
+)
+
+// planContext separates plan digests from every other use of BLAKE3.
+const planContext = "haulback 2026 plan v1"
+
+// Mode says what a plan was made from. The numbers are part of Plan.Digest.
+type Mode uint8
+
+const (
+	// ModeFull reads every grain. Only such a plan can end in an unqualified
+	// "verified".
+	ModeFull Mode = 1
+	// ModeHint reads the grains of a hint and a sample of the others.
+	ModeHint Mode = 2
+)
+
+// String is "full" or "hint".
+func (m Mode) String() string {
+	switch m {
+	case ModeFull:
+		return "full"
+	case ModeHint:
+		return "hint"
+	}
+	return fmt.Sprintf("mode %d", uint8(m))
+}
+
+// Plan is what one pass reads of a disk. PlanFull and PlanHint make plans.
+//
+// A plan made from a hint proves nothing about what it leaves out: change
+// tracking has lost changes in the field (facts/reliability.md, B2). The sample
+// is there to notice. A sampled grain that differs means that the hint lied,
+// and that the pass must be planned anew in full.
+type Plan struct {
+	Size    int64  // of the disk, in bytes
+	Read    Map    // all that is read, in whole grains: the hint and the sample
+	Sampled Map    // the part of Read that the hint declared unchanged
+	Mode    Mode   // what the plan really is, whatever was asked for
+	Reason  string // why this mode, for the operator
+}
+
+// PlanFull reads all of a disk of size bytes.
+func PlanFull(size int64) Plan { return fullBecause(size, "asked for") }
+
+// PlanHint reads the grains that the hint touches and of every sampleEvery
+// others one, drawn with the seed; equal arguments make equal plans on every
+// machine. An error from finding the hint goes into known. With one, with a
+// hint beyond the disk, or with sampleEvery below 1 (a hint nobody checks), the
+// plan is full and its Reason says why. An empty hint without an error is
+// believed to say that nothing changed, which the sample then checks.
+func PlanHint(size int64, hint Map, known error, sampleEvery int64, seed uint64) Plan {
+	switch {
+	case known != nil:
+		return fullBecause(size, fmt.Sprintf("no hint: %v", known))
+	case sampleEvery < 1:
+		return fullBecause(size, "no hint without a sample")
+	}
+	for e := range hint.All() {
+		if err := e.Check(size); err != nil {
+			return fullBecause(size, fmt.Sprintf("bad hint: %v", err))
+		}
+	}
+	changed := hint.AlignGrains(size)
+	sampled := sample(changed.Complement(size), size, sampleEvery, seed)
+	return Plan{
+		Size:    size,
+		Read:    changed.Union(sampled),
+		Sampled: sampled,
+		Mode:    ModeHint,
+		Reason:  fmt.Sprintf("hint of %d extents, sampling 1 grain in %d", hint.Count(), sampleEvery),
+	}
+}
+
+// fullBecause is the full plan with its reason.
+func fullBecause(size int64, reason string) Plan {
+	p := Plan{Size: size, Mode: ModeFull, Reason: reason}
+	p.Read.Add(Extent{Len: size})
+	return p
+}
+
+// Skipped is what the plan does not read: what a pass has not compared.
+func (p Plan) Skipped() Map { return p.Read.Complement(p.Size) }
+
+// Digest identifies what is read of how large a disk, and of that what is only
+// a sample. Two daemons compare it before a pass, and a journal names it. The
+// Reason is not part of it.
+func (p Plan) Digest() (d Digest) {
+	b := binary.BigEndian.AppendUint64(nil, uint64(p.Size))
+	b = append(b, byte(p.Mode))
+	b = p.Read.AppendTo(b)
+	b = p.Sampled.AppendTo(b)
+	blake3.DeriveKey(planContext, b, d[:])
+	return d
+}
+
+// sample draws one grain from every stride of the grains of rest, in disk
+// order; a last, shorter stride gives one as well. One per stride, rather than
+// each grain with a probability, so that no stretch of the disk goes unseen.
+func sample(rest Map, size, every int64, seed uint64) Map {
+	total := int64(0)
+	for lo, hi := range rest.grainRuns(size) {
+		total += hi - lo
+	}
+	pick := func(stride int64) int64 { // its number among the grains of rest
+		begin := stride * every
+		width := min(every, total-begin)
+		return begin + int64(draw(seed, uint64(stride))%uint64(width))
+	}
+	var s Map
+	before := int64(0) // grains of rest before this run
+	stride := int64(0)
+	for lo, hi := range rest.grainRuns(size) {
+		for ; stride*every < total; stride++ {
+			i := lo + pick(stride) - before
+			if i >= hi {
+				break
+			}
+			s.push(Grain(i, size))
+		}
+		before += hi - lo
+	}
+	return s
+}
+
+// draw is the k-th number of the SplitMix64 sequence of a seed. It is written
+// out because plans must be equal across versions of Go.
+func draw(seed, k uint64) uint64 {
+	z := seed + (k+1)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
