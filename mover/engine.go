@@ -1,0 +1,283 @@
+package mover
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// Access is what a disk is opened for.
+type Access uint8
+
+// ReadOnly opens a source, or a disk that is only compared; ReadWrite opens a
+// target, exclusively.
+const (
+	ReadOnly Access = iota
+	ReadWrite
+)
+
+// OpenDisk opens one disk. Opened with ReadWrite, the disk is a WritableDisk.
+type OpenDisk func(ctx context.Context, access Access) (Disk, error)
+
+// Remote is an export of another daemon.
+type Remote struct {
+	Name   string // for messages: "haulback://dr-proxy:7420/vm1-disk0"
+	Export string
+	Dial   func(ctx context.Context) (wire.Link, error)
+}
+
+// Endpoint is one side of a job: a disk of this process, or an export.
+// Exactly one of Open and Remote is set.
+type Endpoint struct {
+	Name   string // for messages
+	Open   OpenDisk
+	Remote *Remote
+}
+
+// Job is one pass of one disk, as an operator asks for it.
+type Job struct {
+	Run    wire.RunID
+	Pass   uint32 // 0 means 1
+	Mode   wire.Mode
+	Full   bool // read everything, also what both maps call a hole
+	Source Endpoint
+	Target Endpoint
+	Rate   int64         // bytes per second on the wire; 0: no limit
+	Retry  time.Duration // how long to go on without progress after the peer was lost; 0: not at all
+}
+
+// IncompleteError means that a pass began and did not end: the target is not
+// Verified, nothing is lost, and the same job run again goes on.
+type IncompleteError struct {
+	Err error
+}
+
+// Error implements error.
+func (e *IncompleteError) Error() string {
+	return "incomplete, the target is not verified: " + e.Err.Error()
+}
+
+// Unwrap is the cause.
+func (e *IncompleteError) Unwrap() error { return e.Err }
+
+// Engine runs passes, as either half, with one bound on memory and one state
+// directory. Safe for concurrent use.
+type Engine struct {
+	cfg     Config
+	state   StateDir
+	pool    *pool
+	targets *holds
+	sources *holds
+	fails   flushFails
+}
+
+// NewEngine returns an engine that keeps journals in state.
+func NewEngine(cfg Config, state StateDir) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	return &Engine{
+		cfg: cfg, state: state, pool: newPool(cfg.Memory),
+		targets: &holds{m: make(map[string]*hold)}, sources: &holds{m: make(map[string]*hold)},
+	}, nil
+}
+
+// Close closes disks that linger after a lost link. Sessions have to have
+// ended before.
+func (e *Engine) Close() error {
+	err := errors.Join(e.targets.close(), e.sources.close())
+	e.pool.close()
+	return err
+}
+
+// Run runs the job until it is done or cannot go on. The Report tells how far
+// it came in either case. A lost link is picked up again by itself; what ends
+// a run is an error of a disk, a refusal, or Job.Retry without progress.
+func (e *Engine) Run(ctx context.Context, job Job, p *Progress) (Report, error) {
+	if job.Pass == 0 {
+		job.Pass = 1
+	}
+	spec := passSpec{run: job.Run, pass: job.Pass, mode: job.Mode, full: job.Full}
+	switch {
+	case job.Source.Open != nil && job.Target.Remote != nil:
+		return e.push(ctx, job, spec, job.Target.Remote, p)
+	case job.Source.Remote != nil && job.Target.Open != nil:
+		return e.pull(ctx, job, spec, p)
+	case job.Source.Open != nil && job.Target.Open != nil:
+		return e.local(ctx, job, spec, p)
+	}
+	return Report{}, wire.Errorf(wire.CodeInternal, "a job needs a disk of this process on one side; use Order for two remote ones")
+}
+
+// local runs both halves in this process.
+func (e *Engine) local(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
+	srv := NewServer(e, nil)
+	role := RoleTarget
+	if job.Mode == wire.ModeVerify {
+		role = RoleSource // a disk that is only read
+	}
+	srv.SetExports([]Export{{Name: localExport, Role: role, Open: job.Target.Open, Peers: []wire.ID{{}}}})
+	defer srv.wait()
+	return e.push(ctx, job, spec, &Remote{Name: job.Target.Name, Export: localExport, Dial: func(context.Context) (wire.Link, error) {
+		a, b := wire.Pipe(wire.ID{}, wire.ID{})
+		srv.start(ctx, b)
+		return a, nil
+	}}, p)
+}
+
+const localExport = "local"
+
+// push is a run with the source half in this process.
+func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p *Progress) (Report, error) {
+	disk, err := job.Source.Open(ctx, ReadOnly)
+	if err != nil {
+		return Report{}, wire.Errorf(wire.CodeOpen, "open source %s: %w", job.Source.Name, err)
+	}
+	defer disk.Close() // a source: nothing can be lost
+	s := newSource(&e.cfg, e.pool, disk, spec, newLimit(job.Rate), p)
+	hello := wire.Hello{Op: wire.OpPush, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Export: to.Export, Agent: e.cfg.Agent}
+	rep := Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity()}
+	err = e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
+		l, err := dial(ctx, to, &hello)
+		if err != nil {
+			return false, err
+		}
+		opened, v, err := s.session(ctx, l)
+		if opened.Epoch > 0 {
+			rep.Epoch, rep.Target, rep.Cold = opened.Epoch, opened.Identity, opened.Cold
+			rep.Larger, rep.Transport = opened.Size-s.size, l.link.Transport()
+		}
+		if err == nil {
+			err = s.conclude(&rep, &v)
+		}
+		l.end(err)
+		return opened.Epoch > 0, err
+	})
+	p.endLink()
+	rep.Counters, rep.Bad = p.Counters(), s.bad
+	return rep, err
+}
+
+// conclude checks the target's last word against what this side knows.
+func (s *source) conclude(rep *Report, v *wire.Verified) error {
+	rep.State, rep.Root = v.State, v.Root
+	s.prog.lost.Store(v.Lost)
+	own, err := s.root.Sum()
+	if err != nil {
+		return err
+	}
+	rep.Equal = s.badN == 0 && own == v.Root && (v.Compared > 0 || s.size == 0)
+	switch {
+	case s.badN > 0 && s.mode == wire.ModeVerify:
+		return wire.Errorf(wire.CodeVerify, "the disks differ in %d grains of 64 KiB", s.badN)
+	case s.badN > 0:
+		return wire.Errorf(wire.CodeUnreadable, "%d grains of 64 KiB of the source cannot be read; all others are on the target, which is not verified", s.badN)
+	case !rep.Equal:
+		return wire.Errorf(wire.CodeVerify, "the disks are not proved equal: roots %v and %v over %d grains", own, cbt.Digest(v.Root), v.Compared)
+	case s.mode == wire.ModeCopy && v.State != wire.StateVerified:
+		return wire.Errorf(wire.CodeVerify, "the target says %v, not Verified", v.State)
+	}
+	return nil
+}
+
+// pull is a run with the target half in this process.
+func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
+	from := job.Source.Remote
+	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Export: from.Export, Agent: e.cfg.Agent}
+	rep := Report{Run: spec.run, Pass: spec.pass}
+	exp := &Export{Name: job.Target.Name, Open: job.Target.Open}
+	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
+		l, err := dial(ctx, from, &hello)
+		if err != nil {
+			return false, err
+		}
+		o, err := e.receive(ctx, l, exp, spec, p)
+		if o.began {
+			o.report(&rep, l)
+		}
+		l.end(err)
+		return o.began, err
+	})
+	rep.Counters = p.Counters()
+	return rep, err
+}
+
+// dial opens a link to r and says hello.
+func dial(ctx context.Context, r *Remote, hello *wire.Hello) (*lane, error) {
+	link, err := r.Dial(ctx)
+	if err != nil {
+		return nil, dialError(err)
+	}
+	l := newLane(link)
+	var w wire.Welcome
+	if err := l.send(hello); err == nil {
+		err = l.expect(&w)
+		if err == nil {
+			return l, nil
+		}
+		l.end(err)
+		return nil, err
+	} else {
+		// The reason for a closed link is in what the peer said before.
+		if e := l.expect(&w); e != nil {
+			err = e
+		}
+		l.end(err)
+		return nil, err
+	}
+}
+
+// retry runs attempt until it succeeds, fails for good, or made no progress
+// for the time limit. It is the one retry loop of the data plane.
+func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, attempt func(context.Context) (began bool, err error)) error {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 5*time.Second
+	began, moved := false, time.Now()
+	mark := p.mark()
+	for {
+		b, err := attempt(ctx)
+		began = began || b
+		if err == nil {
+			return nil
+		}
+		if now := p.mark(); now != mark {
+			mark, moved = now, time.Now()
+			wait.Reset()
+		}
+		resumable := retryable(err)
+		switch {
+		case ctx.Err() != nil:
+			err = context.Cause(ctx)
+			fallthrough
+		case !resumable || time.Since(moved) >= limit:
+			if began && (resumable || ctx.Err() != nil || codeOf(err) == wire.CodeNoSpace) {
+				return &IncompleteError{Err: err}
+			}
+			return err
+		}
+		d := wait.NextBackOff()
+		p.event(oneLine(err) + "; trying again")
+		e.cfg.Log.Warn("session interrupted, trying again", "err", err, "dur", d)
+		rest(ctx, d)
+		p.reconnects.Add(1)
+	}
+}
+
+// codeOf is the code of err, CodeOK when it has none.
+func codeOf(err error) wire.Code {
+	if e, ok := errors.AsType[*wire.Error](err); ok {
+		return e.Code
+	}
+	return wire.CodeOK
+}
+
+// mark is a number that differs when there was progress.
+func (p *Progress) mark() [3]int64 {
+	return [3]int64{p.durable.Load(), p.verified.Load(), p.scanned.Load()}
+}

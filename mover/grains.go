@@ -1,0 +1,134 @@
+package mover
+
+import (
+	"io"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// leaves is what one side holds in one batch.
+type leaves struct {
+	batch   int64
+	n       int       // grains
+	zero    wire.Mask // read as zeros; no digest
+	hole    wire.Mask // of zero: known from the map, not read
+	unread  wire.Mask // could not be read; no digest
+	digests [cbt.BatchGrains]cbt.Digest
+}
+
+// fold adds the batch to root. A grain without a digest folds as zeros: a root
+// over such a batch is never used as a proof.
+func (v *leaves) fold(root *cbt.Root) {
+	for g := range v.n {
+		if (v.zero | v.unread).Has(g) {
+			root.AddZeros(1)
+		} else {
+			root.Add(&v.digests[g])
+		}
+	}
+}
+
+// differ is the grains in which two sides are not known to be equal.
+func (v *leaves) differ(o *leaves) (m wire.Mask) {
+	m = v.zero ^ o.zero | v.unread | o.unread
+	both := wire.FullMask(v.n) &^ (v.zero | o.zero | m)
+	for g := range v.n {
+		if both.Has(g) && v.digests[g] != o.digests[g] {
+			m |= 1 << g
+		}
+	}
+	return m
+}
+
+// reader reads and hashes batches of one disk with one block. It is for one
+// goroutine.
+type reader struct {
+	layout
+	read  func(p []byte, off int64) (int, error) // ReadAt or ReadCold
+	holes *holes
+	hash  *cbt.Hasher
+	buf   []byte // cbt.BatchSize
+	pulse *pulse
+	retry int // more tries of a grain that cannot be read
+
+	bytes int64 // read so far, for counters
+}
+
+// batch reads batch b, of it only the grains in want, into r.buf at their
+// places and fills v. It returns the last read error, with v.unread saying
+// where; everything else is filled.
+func (r *reader) batch(b int64, want wire.Mask, v *leaves) (err error) {
+	v.batch, v.n, v.zero, v.hole, v.unread = b, r.grains(b), 0, 0, 0
+	v.hole = r.holes.mask(r.layout, b) & want
+	v.zero = v.hole
+	for lo, hi := range spans(want & wire.FullMask(v.n) &^ v.hole) {
+		for ; lo < hi; lo += readPiece / cbt.GrainSize {
+			if e := r.piece(b, lo, min(hi, lo+readPiece/cbt.GrainSize), v); e != nil {
+				err = e
+			}
+		}
+	}
+	return err
+}
+
+// piece reads grains [lo, hi) of batch b and hashes them while they are in the
+// cache.
+func (r *reader) piece(b int64, lo, hi int, v *leaves) (err error) {
+	whole := r.span(b, lo, hi)
+	if r.into(whole) != nil { // find out which grains it is, one by one
+		for g := lo; g < hi; g++ {
+			if e := r.tries(r.grain(b, g)); e != nil {
+				v.unread |= 1 << g
+				err = e
+			}
+		}
+	}
+	for g := lo; g < hi; g++ {
+		if p := r.at(r.grain(b, g)); v.unread.Has(g) {
+			clear(p)
+		} else if cbt.IsZero(p) {
+			v.zero |= 1 << g
+		} else {
+			r.hash.Sum(p, &v.digests[g])
+		}
+	}
+	return err
+}
+
+// at is the place of e in the batch's buffer.
+func (r *reader) at(e cbt.Extent) []byte {
+	off := e.Off % cbt.BatchSize
+	return r.buf[off : off+e.Len]
+}
+
+func (r *reader) tries(e cbt.Extent) (err error) {
+	for range 1 + r.retry {
+		if err = r.into(e); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (r *reader) into(e cbt.Extent) error {
+	call := r.pulse.enter()
+	n, err := r.read(r.at(e), e.Off)
+	r.pulse.leave(call)
+	r.bytes += int64(n)
+	if int64(n) == e.Len && (err == nil || err == io.EOF) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// cold is how to read past the cache of d, and what to call it.
+func cold(d Disk) (func(p []byte, off int64) (int, error), string) {
+	if c, ok := d.(ColdReader); ok {
+		return c.ReadCold, c.Coldness()
+	}
+	return d.ReadAt, "cached"
+}

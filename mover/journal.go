@@ -1,0 +1,271 @@
+package mover
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// journalLen is reserved when a journal is made, so that a full state
+// directory stops a run before its first write and not in the middle: 1024
+// slots, 64 GiB of writes between two compactions.
+const journalLen = 4 << 20
+
+// journal is the durable record of one target disk. Every method that records
+// something returns when it is durable. After an error the journal must not be
+// used any more. It is for one goroutine at a time.
+type journal struct {
+	dir   StateDir
+	name  string
+	f     StateFile
+	bug   bug
+	state JournalState
+
+	file [16]byte
+	seq  uint64
+	sum  chain
+	at   int64 // where the next record goes
+	size int64 // reserved bytes
+}
+
+// openJournal opens or makes the journal of the disk identity and replays it.
+// A journal of another disk under the same name is refused.
+func openJournal(dir StateDir, identity string, b bug) (*journal, error) {
+	j := &journal{dir: dir, name: JournalName(identity), bug: b}
+	f, err := dir.Open(j.name)
+	if err != nil {
+		return nil, journalError(identity, "open", err)
+	}
+	j.f = f
+	n, err := f.Size()
+	if err == nil && n == 0 {
+		j.state.Identity = identity
+		err = j.rewrite()
+	} else if err == nil {
+		err = j.replay(n)
+	}
+	if err == nil && j.state.Identity != identity && j.state.Reason == "" {
+		err = fmt.Errorf("it belongs to %q", j.state.Identity)
+	}
+	if err != nil {
+		_ = j.close()
+		return nil, journalError(identity, "open", err)
+	}
+	j.state.Identity = identity
+	return j, nil
+}
+
+// JournalName is the file name of the journal of the disk identity.
+func JournalName(identity string) string {
+	var d cbt.Digest
+	cbt.NewHasher().Sum([]byte(identity), &d)
+	return fmt.Sprintf("%x.journal", d[:12])
+}
+
+// ReadJournal tells what the journal of the disk identity says. A disk without
+// one is Clean. A journal in use is an error that is ErrHeld.
+func ReadJournal(dir StateDir, identity string) (JournalState, error) {
+	names, err := dir.List()
+	if err != nil {
+		return JournalState{}, err
+	}
+	for _, n := range names {
+		if n == JournalName(identity) {
+			j, err := openJournal(dir, identity, noBug)
+			if err != nil {
+				return JournalState{}, err
+			}
+			return j.state, j.close()
+		}
+	}
+	return JournalState{Identity: identity}, nil
+}
+
+// journalError gives an error of the state directory its code and remedy.
+func journalError(identity, op string, err error) error {
+	if errors.Is(err, ErrHeld) {
+		return wire.Errorf(wire.CodeBusy, "journal of %s: another haulback process works on this disk: %w", identity, err)
+	}
+	if isNoSpace(err) {
+		return wire.Errorf(wire.CodeNoSpace, "journal of %s: %s: the state directory has no space left; free %d MiB there and run the same again: %w",
+			identity, op, journalLen>>20, err)
+	}
+	return wire.Errorf(wire.CodeJournal, "journal of %s: %s: %w", identity, op, err)
+}
+
+// replay reads all records and leaves j ready to append. It stops at the first
+// bad one. Where records of this file follow a bad one, the damage is not a
+// torn end: what the journal says is not to be believed, and the disk counts
+// as Inconsistent.
+func (j *journal) replay(n int64) error {
+	b := make([]byte, n)
+	if _, err := j.f.ReadAt(b, 0); err != nil && err != io.EOF {
+		return err
+	}
+	j.size = n
+	for j.at < n {
+		r, err := parseRecord(b[j.at:], j.sum, j.bug != bugNoRecordSum)
+		if err == nil && (r.seq != j.seq || (j.seq > 0 && r.file != j.file) || (j.seq == 0) != (r.t == recHead)) {
+			err = errBadRecord
+		}
+		if err == nil {
+			err = j.state.apply(&r, j.bug == bugNoRunInJournal)
+		}
+		if err != nil {
+			break
+		}
+		j.file, j.sum, j.seq = r.file, r.sum, j.seq+1
+		j.at += int64(slots(len(r.payload))) * slotLen
+	}
+	if j.damaged(b[j.at:]) {
+		j.state.State, j.state.Reason = wire.StateInconsistent, fmt.Sprintf("journal damaged after record %d", j.seq)
+		j.state.Durable = cbt.Map{}
+		return j.rewrite()
+	}
+	return nil
+}
+
+// damaged reports whether b, what follows the last good record, holds records
+// of this file in a later slot than the first; a torn append leaves none.
+func (j *journal) damaged(b []byte) bool {
+	if j.seq == 0 {
+		return !cbt.IsZero(b) // a journal gets its name only when its head is durable
+	}
+	for i := slotLen; i+recHeadLen <= len(b); i += slotLen {
+		if r, err := parseRecord(b[i:], chain{}, false); err != errNoRecord && r.file == j.file && r.seq > j.seq {
+			return true
+		}
+	}
+	return false
+}
+
+// rewrite makes a new file that says what j.state says, and gives it the
+// journal's name once it is durable.
+func (j *journal) rewrite() error {
+	tmp := j.name + ".new"
+	if err := j.dir.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := j.dir.Open(tmp)
+	if err != nil {
+		return err
+	}
+	if err := j.fill(f); err != nil {
+		_ = f.Close()
+		_ = j.dir.Remove(tmp)
+		return err
+	}
+	if err := j.dir.Rename(tmp, j.name); err != nil {
+		_ = f.Close()
+		return err
+	}
+	_ = j.f.Close() // nameless now
+	j.f = f
+	return j.dir.Sync()
+}
+
+// fill writes j.state to a fresh file.
+func (j *journal) fill(f StateFile) error {
+	_, _ = rand.Read(j.file[:]) // never fails
+	j.seq, j.sum, j.at = 0, chain{}, 0
+	s := &j.state
+	var b []byte
+	add := func(t recordType, payload []byte) {
+		b, j.sum = appendRecord(b, j.file, j.sum, t, j.seq, s.Epoch, payload)
+		j.seq++
+	}
+	add(recHead, appendText(nil, s.Identity))
+	add(recOpen, openPayload(s.openRun, s.openPass, s.Owner, s.Plan, s.Size))
+	add(recState, s.statePayload())
+	for _, p := range mapPayloads(s.Durable) {
+		add(recDurable, p)
+	}
+	j.at = int64(len(b))
+	j.size = max(journalLen, 2*j.at)
+	if err := f.Allocate(j.size); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// mapPayloads cuts m into payloads of at most maxPayload bytes each.
+func mapPayloads(m cbt.Map) (out [][]byte) {
+	const per = maxPayload / 20 // an extent takes at most two varints of 10 bytes
+	var part cbt.Map
+	for e := range m.All() {
+		if part.Count() == per {
+			out, part = append(out, part.AppendTo(nil)), cbt.Map{}
+		}
+		part.Add(e)
+	}
+	if !part.Empty() {
+		out = append(out, part.AppendTo(nil))
+	}
+	return out
+}
+
+// add appends one record, durable on return.
+func (j *journal) add(t recordType, epoch uint64, payload []byte) error {
+	if j.at+int64(slots(len(payload)))*slotLen > j.size {
+		if err := j.rewrite(); err != nil {
+			return journalError(j.state.Identity, "compact", err)
+		}
+	}
+	b, sum := appendRecord(nil, j.file, j.sum, t, j.seq, epoch, payload)
+	if _, err := j.f.WriteAt(b, j.at); err != nil {
+		return journalError(j.state.Identity, "append", err)
+	}
+	if err := j.f.Sync(); err != nil {
+		return journalError(j.state.Identity, "flush", err)
+	}
+	j.sum, j.seq, j.at = sum, j.seq+1, j.at+int64(len(b))
+	r := record{t: t, epoch: epoch, payload: payload}
+	return j.state.apply(&r, j.bug == bugNoRunInJournal)
+}
+
+// open records that a session begins. From here on epoch is never given again.
+func (j *journal) open(epoch uint64, run wire.RunID, pass uint32, owner [16]byte, plan cbt.Digest, size int64) error {
+	return j.add(recOpen, epoch, openPayload(run, pass, owner, plan, size))
+}
+
+// mark records that the disk is about to be overwritten.
+func (j *journal) mark() error { return j.add(recMark, j.state.Epoch, nil) }
+
+// durable records extents that were flushed.
+func (j *journal) durable(m cbt.Map) error {
+	for _, p := range mapPayloads(m) {
+		if err := j.add(recDurable, j.state.Epoch, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget records extents that read back wrong.
+func (j *journal) forget(m cbt.Map) error {
+	return j.add(recForget, j.state.Epoch, m.AppendTo(nil))
+}
+
+// verified records the proof, in two steps as the states have them.
+func (j *journal) verified(root cbt.Digest) error {
+	if err := j.add(recCopied, j.state.Epoch, root[:]); err != nil {
+		return err
+	}
+	return j.add(recVerified, j.state.Epoch, root[:])
+}
+
+// poison records that the disk is given up.
+func (j *journal) poison(reason string) error {
+	return j.add(recPoison, j.state.Epoch, appendText(nil, reason))
+}
+
+// close releases the file. It records nothing.
+func (j *journal) close() error { return j.f.Close() }

@@ -1,0 +1,113 @@
+package mover
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/haulback/haulback/wire"
+)
+
+// lane is a link whose control stream is in use. send is safe for concurrent
+// use, receive is for one goroutine.
+type lane struct {
+	link wire.Link
+	in   *wire.Reader
+
+	mu  sync.Mutex
+	out []byte
+
+	ended  chan struct{} // closed when receive has failed
+	once   sync.Once
+	reason error // after ended
+}
+
+func newLane(link wire.Link) *lane {
+	return &lane{link: link, in: wire.NewReader(link.Control(), wire.MaxControlBody), ended: make(chan struct{})}
+}
+
+// send writes one frame to the control stream.
+func (l *lane) send(f wire.Frame) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.out = wire.AppendFrame(l.out[:0], f)
+	_, err := l.link.Control().Write(l.out)
+	return onLink(err)
+}
+
+// receive reads the next control frame; the body is valid until the next call.
+func (l *lane) receive() (wire.Type, []byte, error) {
+	t, body, err := l.in.Next()
+	if err != nil {
+		err = onLink(err)
+		l.once.Do(func() {
+			l.reason = err
+			close(l.ended)
+		})
+	}
+	return t, body, err
+}
+
+// expect reads one frame of f's type within the deadline for answers.
+func (l *lane) expect(f wire.Frame) error {
+	return onLink(l.in.ExpectWithin(l.link.Control(), firstFrame, f))
+}
+
+// why finds the reason behind an error of a one-way stream. When a link ends,
+// all its streams fail at once; the control stream knows why, perhaps a moment
+// later.
+func (l *lane) why(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil || !retryable(onLink(err)) {
+		return err
+	}
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case <-l.ended:
+		return l.reason
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return onLink(err)
+}
+
+// end closes the link, telling the peer why.
+func (l *lane) end(err error) {
+	if err == nil {
+		l.link.CloseWithError(wire.CodeOK, "done")
+		return
+	}
+	e := wire.AsError(err, wire.CodeInternal)
+	if e.Remote {
+		l.link.CloseWithError(wire.CodeOK, "")
+		return
+	}
+	l.link.CloseWithError(e.Code, e.Text)
+}
+
+// farewell waits, as the target with the last word said, for the source to
+// close the link, and reports whether it did so in order.
+func (l *lane) farewell(ctx context.Context) bool {
+	t := time.NewTimer(firstFrame)
+	defer t.Stop()
+	select {
+	case <-l.link.Done():
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	l.link.CloseWithError(wire.CodeOK, "done")
+	e, ok := errors.AsType[*wire.Error](l.link.Err())
+	return ok && e.Remote && e.Code == wire.CodeOK
+}
+
+// endWith closes the link when the group of ctx fails, or parent is done: that
+// wakes everyone who waits for a stream. A group that ends well, which cancels
+// its context too, leaves the link open.
+func (l *lane) endWith(ctx, parent context.Context) {
+	context.AfterFunc(ctx, func() {
+		if cause := context.Cause(ctx); parent.Err() != nil || cause != context.Canceled {
+			l.end(cause)
+		}
+	})
+}

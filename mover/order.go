@@ -1,0 +1,169 @@
+package mover
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/haulback/haulback/wire"
+)
+
+// statusEvery is how often one who gave an order hears how it goes.
+const statusEvery = 200 * time.Millisecond
+
+// Order asks the daemon behind from to push its export to another daemon, and
+// follows it. The order ends when this link does: a copy that nobody watches
+// is a job, and jobs have their own interface.
+func (e *Engine) Order(ctx context.Context, from *Remote, spec Job, o wire.Order, p *Progress) (Report, error) {
+	if spec.Pass == 0 {
+		spec.Pass = 1
+	}
+	hello := wire.Hello{Op: wire.OpOrder, Mode: spec.Mode, Run: spec.Run, Pass: spec.Pass, Export: from.Export, Agent: e.cfg.Agent}
+	rep := Report{Run: spec.Run, Pass: spec.Pass}
+	err := e.retry(ctx, spec.Retry, p, func(ctx context.Context) (bool, error) {
+		l, err := dial(ctx, from, &hello)
+		if err != nil {
+			return false, err
+		}
+		began, err := follow(ctx, l, &o, &rep, p)
+		l.end(err)
+		return began, err
+	})
+	rep.Counters = p.Counters()
+	return rep, err
+}
+
+// follow gives the order and reads how it goes until the report.
+func follow(ctx context.Context, l *lane, o *wire.Order, rep *Report, p *Progress) (began bool, err error) {
+	stop := context.AfterFunc(ctx, func() {
+		l.link.CloseWithError(wire.CodeCanceled, "cancelled by the one who ordered it")
+	})
+	defer stop()
+	if err := l.send(o); err != nil {
+		return false, err
+	}
+	for {
+		t, body, err := l.receive()
+		if err != nil {
+			return began, err
+		}
+		switch t {
+		case wire.TypeStatus:
+			var s wire.Status
+			if err := wire.Parse(&s, body); err != nil {
+				return began, err
+			}
+			began = began || s.Counters.Scanned > 0
+			reconnects := p.reconnects.Load()
+			p.set(&s.Counters)
+			p.reconnects.Add(reconnects)
+			if s.Text != "" {
+				p.event(s.Text)
+			}
+		case wire.TypeReport:
+			var r wire.Report
+			if err := wire.Parse(&r, body); err != nil {
+				return began, err
+			}
+			return began, fromReport(&r, rep, p)
+		default:
+			return began, wire.Errorf(wire.CodeFrame, "frame of type %d after an order", t)
+		}
+	}
+}
+
+// order pushes exp as the peer asks, telling it how it goes.
+func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello, p *Progress) error {
+	var o wire.Order
+	if err := l.expect(&o); err != nil {
+		return err
+	}
+	if s.dial == nil {
+		return wire.Errorf(wire.CodeUnauthorized, "this daemon takes no orders")
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	context.AfterFunc(ctx, func() { l.end(context.Cause(ctx)) })
+	go func() { // ends with the link: nobody watches the copy any more
+		<-l.link.Done()
+		cancel(wire.Errorf(wire.CodeCanceled, "the one who ordered the copy is gone"))
+	}()
+	events := make(chan string, 16) // 16: an event that does not fit is in the log anyway
+	p.Event = func(text string) {
+		select {
+		case events <- text:
+		default:
+		}
+	}
+	job := Job{
+		Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Rate: o.Rate, Retry: time.Duration(o.Retry) * time.Second,
+		Source: Endpoint{Name: exp.Name, Open: exp.Open},
+		Target: Endpoint{Name: o.Address, Remote: &Remote{
+			Name: o.Address, Export: o.Export, Dial: func(ctx context.Context) (wire.Link, error) { return s.dial(ctx, &o) },
+		}},
+	}
+	type result struct {
+		rep Report
+		err error
+	}
+	done := make(chan result, 1) // 1: so that it ends without a reader
+	s.wg.Go(func() {
+		rep, err := s.e.Run(ctx, job, p)
+		done <- result{rep, err}
+	})
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	for {
+		text := ""
+		select {
+		case r := <-done:
+			if err := l.send(reportFrame(&r.rep, r.err)); err != nil {
+				return err
+			}
+			l.farewell(ctx)
+			return r.err
+		case text = <-events:
+		case <-tick.C:
+		}
+		if err := l.send(&wire.Status{Counters: p.Counters(), Text: text}); err != nil {
+			cancel(err)
+			<-done
+			return err
+		}
+	}
+}
+
+// reportFrame says how a run ended to the one who ordered it.
+func reportFrame(rep *Report, err error) *wire.Report {
+	r := &wire.Report{State: rep.State, Epoch: rep.Epoch, Root: rep.Root, Counters: rep.Counters, Cold: rep.Cold}
+	if err == nil {
+		return r
+	}
+	e := wire.AsError(err, wire.CodeInternal)
+	if _, ok := errors.AsType[*linkError](err); ok {
+		e.Code = wire.CodeUnreachable
+	}
+	r.Code, r.Text = e.Code, oneLine(err)
+	return r
+}
+
+// fromReport turns the last word on an order into what Run would have said.
+func fromReport(r *wire.Report, rep *Report, p *Progress) error {
+	reconnects := p.reconnects.Load()
+	p.set(&r.Counters)
+	p.reconnects.Add(reconnects)
+	rep.State, rep.Epoch, rep.Root, rep.Cold, rep.Transport = r.State, r.Epoch, r.Root, r.Cold, "quic"
+	rep.Equal = r.Code == wire.CodeOK
+	if r.Code == wire.CodeOK {
+		return nil
+	}
+	return &orderError{wire.Error{Code: r.Code, Text: r.Text, Remote: true}}
+}
+
+// orderError is the end of an ordered run. The other daemon has tried as long
+// as it was told to: it is not tried again here, whatever its code says.
+type orderError struct{ e wire.Error }
+
+func (o *orderError) Error() string   { return o.e.Error() }
+func (o *orderError) Unwrap() error   { return &o.e }
+func (o *orderError) Retryable() bool { return false }

@@ -1,0 +1,120 @@
+package mover
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/haulback/haulback/wire"
+)
+
+// Progress is where a run stands. The engine counts, anyone may look at any
+// time. Nothing counts as done because it was sent: Durable and Verified are
+// what the target has acknowledged.
+type Progress struct {
+	total, scanned, holes, same, zero, differing atomic.Int64
+	sent, wired, durable, verified, readBack     atomic.Int64
+	had, bad, redone, lost, reconnects           atomic.Int64
+
+	// Event, when set before the run, is called with what an operator should
+	// read: a lost link, a resume. It must not block.
+	Event func(text string)
+
+	mu   sync.Mutex
+	base sessionBase
+}
+
+// sessionBase is what the Acks of ended links add up to.
+type sessionBase struct{ durable int64 }
+
+// Counters is a snapshot.
+func (p *Progress) Counters() wire.Counters {
+	return wire.Counters{
+		Total: p.total.Load(), Scanned: p.scanned.Load(), Holes: p.holes.Load(), Same: p.same.Load(), Zero: p.zero.Load(),
+		Differing: p.differing.Load(), Sent: p.sent.Load(), Wire: p.wired.Load(), Durable: p.durable.Load(),
+		Verified: p.verified.Load(), ReadBack: p.readBack.Load(), Had: p.had.Load(), Bad: p.bad.Load(),
+		Redone: p.redone.Load(), Lost: p.lost.Load(), Reconnects: p.reconnects.Load(),
+	}
+}
+
+// set takes over counters that another daemon counted.
+func (p *Progress) set(c *wire.Counters) {
+	for _, v := range []struct {
+		to   *atomic.Int64
+		from int64
+	}{
+		{&p.total, c.Total}, {&p.scanned, c.Scanned}, {&p.holes, c.Holes}, {&p.same, c.Same}, {&p.zero, c.Zero}, {&p.differing, c.Differing},
+		{&p.sent, c.Sent}, {&p.wired, c.Wire}, {&p.durable, c.Durable}, {&p.verified, c.Verified}, {&p.readBack, c.ReadBack},
+		{&p.had, c.Had}, {&p.bad, c.Bad}, {&p.redone, c.Redone}, {&p.lost, c.Lost}, {&p.reconnects, c.Reconnects},
+	} {
+		v.to.Store(v.from)
+	}
+}
+
+// rewind takes back the counters of verdicts that have to be found again.
+func (p *Progress) rewind() {
+	for _, c := range []*atomic.Int64{&p.scanned, &p.holes, &p.same, &p.zero, &p.differing, &p.verified, &p.bad} {
+		c.Store(0)
+	}
+}
+
+func (p *Progress) event(text string) {
+	if p.Event != nil {
+		p.Event(text)
+	}
+}
+
+// endLink keeps what the target acknowledged on a link that has ended.
+func (p *Progress) endLink() {
+	p.mu.Lock()
+	p.base.durable = p.durable.Load()
+	p.mu.Unlock()
+}
+
+// ack takes over the target's statement. durable counts from the start of the
+// link, the others from the start of the session.
+func (p *Progress) ack(a *wire.Ack) {
+	p.mu.Lock()
+	p.durable.Store(p.base.durable + a.Durable)
+	p.mu.Unlock()
+	p.verified.Store(a.Verified)
+	p.readBack.Store(a.ReadBack)
+}
+
+// Report is what a pass came to.
+type Report struct {
+	Run       wire.RunID
+	Pass      uint32
+	State     wire.State // of the target disk; StateVerified is the only success of a copy
+	Equal     bool       // every grain of both disks was compared and none differs
+	Epoch     uint64
+	Root      [32]byte // manifest root of both sides, when Equal
+	Counters  wire.Counters
+	Transport string // "quic", "tls", "pipe"
+	Cold      string // how the target's device was read past its cache: "direct", "dropped" or "cached"
+	Source    string // identities of the disks
+	Target    string
+	Larger    int64    // bytes by which the target is longer than the source; they were left alone
+	Bad       []BadRun // grains that differ (verify) or could not be read (copy), at most 1000 runs
+}
+
+// BadRun is a range of bytes that stays different.
+type BadRun struct {
+	Off, Len   int64
+	Unreadable bool // the source could not be read there
+}
+
+// maxBadRuns bounds the list in a Report; the count is never cut.
+const maxBadRuns = 1000
+
+// addBad adds the grains in mask of batch b to list, as runs.
+func addBad(list []BadRun, l layout, b int64, mask wire.Mask, unreadable bool) []BadRun {
+	for lo, hi := range spans(mask) {
+		e := l.span(b, lo, hi)
+		if n := len(list); n > 0 && list[n-1].Off+list[n-1].Len == e.Off && list[n-1].Unreadable == unreadable {
+			list[n-1].Len += e.Len
+		} else if n < maxBadRuns {
+			list = append(list, BadRun{Off: e.Off, Len: e.Len, Unreadable: unreadable})
+		}
+	}
+	return list
+}

@@ -1,0 +1,231 @@
+package mover
+
+import (
+	"context"
+	"encoding/hex"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// outcome is what a target half came to on one link.
+type outcome struct {
+	began  bool
+	open   wire.Open
+	opened wire.Opened
+	last   *wire.Verified
+	bad    []BadRun
+}
+
+// report fills in what the target half knows.
+func (o *outcome) report(rep *Report, l *lane) {
+	rep.Epoch, rep.Source, rep.Target, rep.Cold = o.opened.Epoch, o.open.Identity, o.opened.Identity, o.opened.Cold
+	rep.Larger, rep.Transport, rep.Bad = o.opened.Size-o.open.Size, l.link.Transport(), o.bad
+	if o.last != nil {
+		rep.State, rep.Root = o.last.State, o.last.Root
+		rep.Equal = o.last.State == wire.StateVerified || o.last.State == wire.StateCopied
+	}
+}
+
+// receive runs the target half on one link whose Hello is done: it waits for
+// Open, takes the disk, and works until the last word.
+func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpec, p *Progress) (o outcome, err error) {
+	if err := l.expect(&o.open); err != nil {
+		return o, err
+	}
+	if o.open.Mode != spec.mode {
+		return o, wire.Errorf(wire.CodeFrame, "Open for mode %d in a session of mode %d", o.open.Mode, spec.mode)
+	}
+	spec.full = o.open.Full
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	key := exp.Name
+	if spec.mode == wire.ModeVerify { // only read: as many as like to
+		key += " " + spec.run.String()
+	}
+	h, err := e.targets.acquire(ctx, key, spec.run, cancel, e.cfg.bug)
+	if err != nil {
+		return o, err
+	}
+	keep := false
+	defer func() {
+		linger := e.cfg.Linger
+		if !keep {
+			linger = 0
+		}
+		if cerr := e.targets.release(h, linger); cerr != nil && err == nil {
+			err = diskError(wire.CodeWrite, "target", "close", cbt.Extent{}, cerr)
+		}
+	}()
+	t, err := e.openTarget(ctx, h, exp, spec, &o, p)
+	if err != nil {
+		return o, err
+	}
+	if err = e.runTarget(ctx, l, t, &o); err != nil {
+		keep = keepable(err)
+		return o, err
+	}
+	// The source closes the link when it has the last word. When it does not,
+	// the word may be lost: the source will come back and ask.
+	keep = !l.farewell(ctx)
+	return o, nil
+}
+
+// keepable says whether a target's verdicts may outlive the link that ended
+// with err: only when the disk itself did nothing wrong.
+func keepable(err error) bool {
+	switch codeOf(err) {
+	case wire.CodeOK, wire.CodeTimeout:
+		return retryable(err)
+	}
+	return false
+}
+
+// runTarget answers Open and runs the session.
+func (e *Engine) runTarget(ctx context.Context, l *lane, t *target, o *outcome) error {
+	streams := int(o.open.Streams)
+	var tag [16]byte
+	copy(tag[:], sumOf(o.opened.Identity))
+	o.opened.Tag = tag
+	ts := newTargetSession(t, l, streams, o.open.Window, tag)
+	blocks, err := e.pool.take(ctx, ts.blocksNeeded(streams))
+	if err != nil {
+		return err
+	}
+	defer e.pool.put(blocks)
+	if err := l.send(&o.opened); err != nil {
+		return err
+	}
+	o.began = true
+	err = ts.run(ctx, streams, blocks)
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		err = cause
+	}
+	if codeOf(err) == wire.CodeDraining {
+		if cerr := ts.lastCheckpoint(); cerr != nil {
+			e.cfg.Log.Warn("last checkpoint before the stop was not made", "run", t.passSpec.run, "err", cerr)
+		}
+	}
+	o.last, o.bad = ts.last, t.badRuns
+	return err
+}
+
+// openTarget gives the target of h, opened anew unless the same session comes
+// back to a disk that was never released.
+func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec passSpec, o *outcome, p *Progress) (*target, error) {
+	if t, ok := h.res.(*target); ok {
+		if t.passSpec == spec && t.owner == o.open.Owner && t.size == o.open.Size {
+			t.prog = p
+			return t, e.again(t, o)
+		}
+		h.res = nil
+		if err := t.close(); err != nil {
+			return nil, diskError(wire.CodeWrite, "target", "close", cbt.Extent{}, err)
+		}
+	}
+	access := ReadWrite
+	if spec.mode == wire.ModeVerify {
+		access = ReadOnly
+	}
+	disk, err := exp.Open(ctx, access)
+	if err != nil {
+		return nil, diskError(wire.CodeOpen, "target", "open", cbt.Extent{}, err)
+	}
+	t := &target{
+		layout: layout{o.open.Size}, passSpec: spec, cfg: &e.cfg, pool: e.pool, disk: disk, fails: &e.fails, prog: p, owner: o.open.Owner,
+	}
+	if err := e.openNew(t, o); err != nil {
+		_ = t.close() // nothing was written
+		return nil, err
+	}
+	h.res = t
+	return t, nil
+}
+
+// openNew checks a freshly opened disk, reads its journal and makes this
+// session's epoch durable.
+func (e *Engine) openNew(t *target, o *outcome) error {
+	if t.disk.Size() < t.size {
+		return wire.Errorf(wire.CodeTooSmall, "the target has %d bytes, the source %d: make the target at least as large", t.disk.Size(), t.size)
+	}
+	_, t.cold = cold(t.disk)
+	t.rewind(false)
+	o.opened = wire.Opened{Epoch: 1, Size: t.disk.Size(), Cold: t.cold, Identity: t.disk.Identity()}
+	if t.mode == wire.ModeVerify {
+		t.epoch = 1
+		return nil
+	}
+	if _, ok := t.disk.(WritableDisk); !ok {
+		return wire.Errorf(wire.CodeRole, "the disk cannot be written")
+	}
+	j, err := openJournal(e.state, t.disk.Identity(), e.cfg.bug)
+	if err != nil {
+		return err
+	}
+	t.journal = j
+	if err := t.admit(&o.open); err != nil {
+		return err
+	}
+	o.opened.State = j.state.State
+	if err := t.begin(&o.open); err != nil {
+		return err
+	}
+	o.opened.Epoch, o.opened.Had = t.epoch, t.had.Len()
+	return nil
+}
+
+// admit applies the fence: who held an epoch that another owner has passed is
+// out for ever.
+func (t *target) admit(o *wire.Open) error {
+	st := &t.journal.state
+	if o.Held != 0 && st.Epoch > 0 && st.Owner != o.Owner && t.cfg.bug != bugLowerEpoch {
+		return wire.Errorf(wire.CodeFenced, "epoch %d of this disk is over: run %v has epoch %d now", o.Held, st.openRun, st.Epoch)
+	}
+	if st.State == wire.StatePoisoned && st.Run == t.passSpec.run {
+		return wire.Errorf(wire.CodePoisoned, "the disk is poisoned: %s; check the device, then start a new copy", st.Reason)
+	}
+	return nil
+}
+
+// begin makes a new epoch durable and flushes what an earlier session may have
+// left in caches: only then is the disk worth reading.
+func (t *target) begin(o *wire.Open) error {
+	st := &t.journal.state
+	t.epoch = max(st.Epoch, o.Held) + 1
+	if err := t.journal.open(t.epoch, t.passSpec.run, t.pass, o.Owner, o.Plan, t.size); err != nil {
+		return err
+	}
+	t.marked = st.State == wire.StateInconsistent && st.Run == t.passSpec.run && st.Pass == t.pass
+	t.had = st.Durable
+	return t.flush()
+}
+
+// again opens the next link of a session whose disk is still held.
+func (e *Engine) again(t *target, o *outcome) error {
+	keep := t.settled >= o.open.Start
+	t.rewind(keep)
+	o.opened = wire.Opened{Epoch: t.epoch, Start: t.settled, Size: t.disk.Size(), Cold: t.cold, Identity: t.disk.Identity()}
+	if t.mode == wire.ModeVerify {
+		return nil
+	}
+	if err := t.admit(&o.open); err != nil {
+		return err
+	}
+	o.opened.State = t.journal.state.State
+	if err := t.begin(&o.open); err != nil {
+		return err
+	}
+	o.opened.Epoch, o.opened.Had = t.epoch, t.had.Len()
+	return nil
+}
+
+// sumOf is the tag of a disk in bindings: the same at both ends because the
+// target tells it, different for two disks.
+func sumOf(identity string) []byte {
+	var d cbt.Digest
+	cbt.NewHasher().Sum([]byte(identity), &d)
+	return d[:]
+}
+
+// short is a run's ID for messages.
+func short(r wire.RunID) string { return hex.EncodeToString(r[:4]) }

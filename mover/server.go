@@ -1,0 +1,274 @@
+package mover
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/haulback/haulback/wire"
+)
+
+// Role is what an export may be used for.
+type Role uint8
+
+// The roles of an export.
+const (
+	RoleSource Role = 1 // may be read: pulled, verified, ordered to be pushed
+	RoleTarget Role = 2 // may be overwritten, and verified
+)
+
+// String is the role's word in configuration and messages.
+func (r Role) String() string {
+	if r == RoleTarget {
+		return "target"
+	}
+	return "source"
+}
+
+// Export is a disk that peers may use. The name is only ever looked up here:
+// nothing a peer says becomes a path.
+type Export struct {
+	Name      string
+	Role      Role
+	Kind      string    // for probes: "file", "block device"
+	Peers     []wire.ID // who may use it
+	Operators []wire.ID // who may order this daemon to push it to another
+	Open      OpenDisk
+}
+
+// DialPeer makes the link that an order asks for; an error that the order's
+// peer is not paired is a *wire.Error with CodeUnauthorized.
+type DialPeer func(ctx context.Context, o *wire.Order) (wire.Link, error)
+
+// Server answers links: it is the listening side of a daemon. Make it with
+// NewServer; safe for concurrent use.
+type Server struct {
+	e       *Engine
+	dial    DialPeer // nil: takes no orders
+	exports atomic.Pointer[map[string]*Export]
+
+	wg       sync.WaitGroup
+	mu       sync.Mutex
+	links    map[*served]struct{}
+	draining bool
+}
+
+// served is one link in work.
+type served struct {
+	peer   wire.ID
+	cancel context.CancelCauseFunc
+}
+
+// NewServer returns a server without exports.
+func NewServer(e *Engine, dial DialPeer) *Server {
+	s := &Server{e: e, dial: dial, links: make(map[*served]struct{})}
+	s.SetExports(nil)
+	return s
+}
+
+// SetExports replaces all exports. Sessions that are running keep theirs;
+// Revoke ends them.
+func (s *Server) SetExports(list []Export) {
+	m := make(map[string]*Export, len(list))
+	for i := range list {
+		m[list[i].Name] = &list[i]
+	}
+	s.exports.Store(&m)
+}
+
+// Revoke ends the sessions of peers that are not allowed any more.
+func (s *Server) Revoke(allowed func(wire.ID) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.links {
+		if !allowed(l.peer) {
+			l.cancel(wire.Errorf(wire.CodeUnauthorized, "this daemon is not paired with %v any more", l.peer))
+		}
+	}
+}
+
+// Sessions is the number of links in work.
+func (s *Server) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.links)
+}
+
+// Serve accepts links from l until ctx is done or l is closed. Sessions go on
+// after it returns: Drain ends them.
+func (s *Server) Serve(ctx context.Context, l wire.Listener) error {
+	for {
+		link, err := l.Accept(ctx)
+		switch {
+		case errors.Is(err, wire.ErrClosed) || ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		}
+		s.start(context.WithoutCancel(ctx), link)
+	}
+}
+
+// Drain ends all sessions with CodeDraining, after a last checkpoint of each
+// target, and waits for them. Peers go on when the daemon is back.
+func (s *Server) Drain() {
+	s.mu.Lock()
+	s.draining = true
+	for l := range s.links {
+		l.cancel(wire.Errorf(wire.CodeDraining, "the daemon is about to stop; the copy goes on when it is back"))
+	}
+	s.mu.Unlock()
+	s.wait()
+}
+
+func (s *Server) wait() { s.wg.Wait() }
+
+// start serves one link in a goroutine that Drain waits for.
+func (s *Server) start(ctx context.Context, link wire.Link) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	v := &served{peer: link.Peer(), cancel: cancel}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.draining:
+		link.CloseWithError(wire.CodeDraining, "the daemon is about to stop")
+		cancel(nil)
+		return
+	case len(s.links) >= s.e.cfg.Sessions:
+		link.CloseWithError(wire.CodeLimit, "too many sessions")
+		cancel(nil)
+		return
+	}
+	s.links[v] = struct{}{}
+	s.wg.Go(func() {
+		defer cancel(nil)
+		s.serve(ctx, link)
+		s.mu.Lock()
+		delete(s.links, v)
+		s.mu.Unlock()
+	})
+}
+
+// serve runs what one link asks for and logs how it went, once.
+func (s *Server) serve(ctx context.Context, link wire.Link) {
+	began := time.Now()
+	l := newLane(link)
+	p := new(Progress)
+	var h wire.Hello
+	err := s.handle(ctx, l, &h, p)
+	log := s.e.cfg.Log.With("peer", link.Peer().String(), "addr", link.RemoteAddr(), "export", h.Export, "run", h.Run.String())
+	c := p.Counters()
+	attrs := []any{
+		"op", int(h.Op), "dur", time.Since(began).Round(time.Millisecond), "scanned", c.Scanned, "differing", c.Differing,
+		"received", c.Sent, "durable", c.Durable, "verified", c.Verified,
+	}
+	switch {
+	case err == nil:
+		log.Info("session done", attrs...)
+	case retryable(err) || gone(err):
+		log.Warn("session interrupted", append(attrs, "reason", err)...)
+	default:
+		log.Error("session refused or failed", append(attrs, "code", codeOf(err).String(), "err", err)...)
+	}
+	l.end(err)
+}
+
+// handle reads the Hello and does what it asks for.
+func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress) error {
+	stop := context.AfterFunc(ctx, func() { l.end(context.Cause(ctx)) })
+	defer stop()
+	if err := l.expect(h); err != nil {
+		return helloError(err)
+	}
+	exp, err := s.admit(l.link.Peer(), h)
+	if err != nil {
+		return err
+	}
+	if err := l.send(&wire.Welcome{Agent: s.e.cfg.Agent}); err != nil {
+		return err
+	}
+	spec := passSpec{run: h.Run, pass: h.Pass, mode: h.Mode}
+	s.e.cfg.Log.Info("session begins", "peer", l.link.Peer().String(), "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", int(h.Op))
+	switch h.Op {
+	case wire.OpPush:
+		_, err = s.e.receive(ctx, l, exp, spec, p)
+	case wire.OpPull:
+		err = s.e.serveSource(ctx, l, exp, spec, p)
+	case wire.OpProbe:
+		err = s.probe(ctx, l, exp)
+	case wire.OpOrder:
+		err = s.order(ctx, l, exp, h, p)
+	}
+	return err
+}
+
+// helloError makes a wrong first frame one with a code of its own.
+func helloError(err error) error {
+	switch {
+	case errors.Is(err, wire.ErrVersion):
+		return wire.Errorf(wire.CodeVersion, "%w", err)
+	case errors.Is(err, wire.ErrFrame):
+		return wire.Errorf(wire.CodeFrame, "%w", err)
+	}
+	return err
+}
+
+// admit finds the export a peer asks for and says no as precisely as the peer
+// may know: who may not use an export does not learn whether it exists.
+func (s *Server) admit(peer wire.ID, h *wire.Hello) (*Export, error) {
+	exp := (*s.exports.Load())[h.Export]
+	if exp == nil || !slices.Contains(exp.Peers, peer) && !slices.Contains(exp.Operators, peer) {
+		return nil, wire.Errorf(wire.CodeExport, "no export %q for this peer: name it in the daemon's configuration and list the peer there", h.Export)
+	}
+	switch {
+	case h.Op == wire.OpOrder && !slices.Contains(exp.Operators, peer):
+		return nil, wire.Errorf(wire.CodeUnauthorized, "this peer may use %q but not order it to be pushed: list it under operators", h.Export)
+	case h.Op != wire.OpOrder && h.Op != wire.OpProbe && !slices.Contains(exp.Peers, peer):
+		return nil, wire.Errorf(wire.CodeUnauthorized, "this peer may order %q to be pushed but not use it itself: list it under peers", h.Export)
+	case h.Op == wire.OpPush && h.Mode == wire.ModeCopy && exp.Role != RoleTarget:
+		return nil, wire.Errorf(wire.CodeRole, "export %q is a source and will not be overwritten", h.Export)
+	case (h.Op == wire.OpPull || h.Op == wire.OpOrder) && h.Mode == wire.ModeCopy && exp.Role != RoleSource:
+		return nil, wire.Errorf(wire.CodeRole, "export %q is a target and is not read by copies", h.Export)
+	case h.Pass == 0 && h.Op != wire.OpProbe:
+		return nil, wire.Errorf(wire.CodeFrame, "pass 0")
+	}
+	return exp, nil
+}
+
+// probe tells about an export, without the right to change anything.
+func (s *Server) probe(ctx context.Context, l *lane, exp *Export) error {
+	disk, err := exp.Open(ctx, ReadOnly)
+	if err != nil {
+		return wire.Errorf(wire.CodeOpen, "open %s: %w", exp.Name, err)
+	}
+	defer disk.Close() // only read
+	_, coldness := cold(disk)
+	p := wire.Probed{Size: disk.Size(), Target: exp.Role == RoleTarget, Identity: disk.Identity(), Kind: exp.Kind, Cold: coldness}
+	if p.Target {
+		st, err := ReadJournal(s.e.state, disk.Identity())
+		if err != nil {
+			return err
+		}
+		p.State, p.Run, p.Pass, p.Epoch, p.Durable, p.Root = st.State, st.Run, st.Pass, st.Epoch, st.Durable.Len(), st.Root
+	}
+	if err := l.send(&p); err != nil {
+		return err
+	}
+	l.farewell(ctx)
+	return nil
+}
+
+// Probe asks a peer about an export.
+func (e *Engine) Probe(ctx context.Context, r *Remote) (p wire.Probed, err error) {
+	hello := wire.Hello{Op: wire.OpProbe, Mode: wire.ModeVerify, Export: r.Export, Agent: e.cfg.Agent}
+	l, err := dial(ctx, r, &hello)
+	if err != nil {
+		return p, err
+	}
+	err = onLink(l.in.ExpectWithin(l.link.Control(), openWait, &p))
+	l.end(err)
+	return p, err
+}

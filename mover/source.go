@@ -1,0 +1,244 @@
+package mover
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// passSpec is what both halves of a pass agree on.
+type passSpec struct {
+	run  wire.RunID
+	pass uint32
+	mode wire.Mode
+	full bool // nothing is taken from a map of holes
+}
+
+// source is the source half of one session of one pass. It lives across
+// links: what the target has settled is not compared again on the next one.
+type source struct {
+	layout
+	passSpec
+	cfg   *Config
+	pool  *pool
+	disk  Disk
+	prog  *Progress
+	limit *rate.Limiter // nil: none
+	plan  cbt.Digest
+	owner [16]byte
+
+	mu      sync.Mutex
+	held    uint64            // epoch of the last link
+	settled int64             // root covers the batches below
+	root    *cbt.Root         //
+	answers map[int64]*answer // read, not settled
+	empty   cbt.Map           // holes on both sides, not settled
+	spare   []*answer
+	bad     []BadRun
+	badN    int64 // grains in bad
+	matched int64 // grains below settled that were compared by reading
+}
+
+// answer is what the source found in one batch, and where the target differs.
+type answer struct {
+	leaves
+	diff wire.Mask
+}
+
+func newSource(cfg *Config, p *pool, disk Disk, spec passSpec, limit *rate.Limiter, prog *Progress) *source {
+	s := &source{layout: layout{disk.Size()}, passSpec: spec, cfg: cfg, pool: p, disk: disk, prog: prog, limit: limit}
+	plan := cbt.PlanFull(disk.Size())
+	s.plan = plan.Digest()
+	s.prog.total.Store(s.size)
+	s.restart()
+	return s
+}
+
+// restart forgets all verdicts: the next link compares from the start, as a
+// new owner.
+func (s *source) restart() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = rand.Read(s.owner[:]) // never fails
+	s.held = 0
+	s.rewindLocked()
+}
+
+func (s *source) rewindLocked() {
+	s.settled, s.root, s.answers, s.empty = 0, cbt.NewRoot(s.size), make(map[int64]*answer), cbt.Map{}
+	s.bad, s.badN, s.matched = nil, 0, 0
+	s.prog.rewind()
+}
+
+// resume prepares the next link, which begins at batch start: verdicts below
+// are kept, verdicts that the target has not settled are not.
+func (s *source) resume(start int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if start == 0 {
+		s.rewindLocked()
+		return nil
+	}
+	if _, err := s.foldLocked(start); err != nil {
+		return err
+	}
+	for _, a := range s.answers {
+		s.countLocked(a, -1)
+		s.spare = append(s.spare, a)
+	}
+	clear(s.answers)
+	s.prog.holes.Add(-s.empty.Len())
+	s.prog.scanned.Add(-s.empty.Len())
+	s.empty = cbt.Map{}
+	return nil
+}
+
+// take gives an answer to fill.
+func (s *source) take() *answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.spare); n > 0 {
+		a := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return a
+	}
+	return new(answer)
+}
+
+// record keeps a until the target has settled its batch. It has to come before
+// the verdict is sent.
+func (s *source) record(a *answer) {
+	s.mu.Lock()
+	s.answers[a.batch] = a
+	s.countLocked(a, 1)
+	s.mu.Unlock()
+}
+
+// recordHoles keeps a run of batches that are holes on both sides.
+func (s *source) recordHoles(r wire.Run) {
+	e := s.extent(r)
+	s.mu.Lock()
+	s.empty.Add(e)
+	s.mu.Unlock()
+	s.prog.holes.Add(e.Len)
+	s.prog.scanned.Add(e.Len)
+}
+
+// countLocked adds a to the counters, or with sign -1 takes it out.
+func (s *source) countLocked(a *answer, sign int64) {
+	all := wire.FullMask(a.n)
+	holes := a.hole &^ a.diff
+	s.prog.scanned.Add(sign * s.layout.batch(a.batch).Len)
+	s.prog.holes.Add(sign * s.maskBytes(a.batch, holes))
+	s.prog.same.Add(sign * s.maskBytes(a.batch, all&^a.diff&^holes))
+	s.prog.differing.Add(sign * s.maskBytes(a.batch, a.diff))
+	s.prog.zero.Add(sign * s.maskBytes(a.batch, a.diff&a.zero))
+}
+
+// settle folds what the target says is settled and returns how many answers
+// that freed.
+func (s *source) settle(upto int64) (freed int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.foldLocked(upto)
+}
+
+func (s *source) foldLocked(upto int64) (freed int64, err error) {
+	if upto > s.batches() || upto < s.settled {
+		return 0, wire.Errorf(wire.CodeFrame, "the target settled batch %d, at %d of %d", upto, s.settled, s.batches())
+	}
+	for s.settled < upto {
+		if a := s.answers[s.settled]; a != nil {
+			a.fold(s.root)
+			s.badLocked(a)
+			s.matched += int64(wire.FullMask(a.n).Count() - (a.hole &^ a.diff).Count())
+			delete(s.answers, s.settled)
+			s.spare = append(s.spare, a)
+			s.settled++
+			freed++
+			continue
+		}
+		e, ok := s.empty.At(s.settled * cbt.BatchSize)
+		if !ok {
+			return freed, wire.Errorf(wire.CodeFrame, "the target settled batch %d, which has no verdict", s.settled)
+		}
+		n := min(e.End()/cbt.BatchSize, upto) - s.settled // never the last batch
+		s.root.AddZeros(n * cbt.BatchGrains)
+		s.empty.Remove(s.extent(wire.Run{First: s.settled, Count: n}))
+		s.settled += n
+	}
+	return freed, nil
+}
+
+// badLocked lists the grains of a that stay different.
+func (s *source) badLocked(a *answer) {
+	mask := a.unread
+	if s.mode == wire.ModeVerify {
+		mask = a.diff
+	}
+	s.badN += int64(mask.Count())
+	s.bad = addBad(s.bad, s.layout, a.batch, mask&^a.unread, false)
+	s.bad = addBad(s.bad, s.layout, a.batch, mask&a.unread, true)
+	s.prog.bad.Store(s.badN)
+}
+
+// done reports whether every batch is settled, and the frame that says so.
+func (s *source) done() (wire.Finish, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.settled < s.batches() {
+		return wire.Finish{}, false, nil
+	}
+	root, err := s.root.Sum()
+	return wire.Finish{Root: root, Compared: s.matched, Bad: s.badN}, true, err
+}
+
+// session runs the source half on one link until the target's last word.
+func (s *source) session(ctx context.Context, l *lane) (wire.Opened, wire.Verified, error) {
+	opened, err := s.open(l)
+	if err != nil {
+		return opened, wire.Verified{}, err
+	}
+	s.prog.endLink()
+	s.prog.had.Store(opened.Had)
+	blocks, err := s.pool.take(ctx, s.cfg.Workers)
+	if err != nil {
+		return opened, wire.Verified{}, err
+	}
+	defer s.pool.put(blocks)
+	v, err := newSourceSession(s, l, opened).run(ctx, blocks)
+	return opened, v, err
+}
+
+// open exchanges Open and Opened.
+func (s *source) open(l *lane) (wire.Opened, error) {
+	s.mu.Lock()
+	o := wire.Open{
+		Mode: s.mode, Full: s.full, Streams: uint8(s.cfg.Workers), Owner: s.owner, Held: s.held, Start: s.settled,
+		Size: s.size, Window: uint32(s.cfg.Batches), Plan: s.plan, Identity: s.disk.Identity(),
+	}
+	s.mu.Unlock()
+	var opened wire.Opened
+	if err := l.send(&o); err != nil {
+		return opened, err
+	}
+	if err := onLink(l.in.ExpectWithin(l.link.Control(), openWait, &opened)); err != nil {
+		return opened, err
+	}
+	if opened.Size < s.size {
+		return opened, wire.Errorf(wire.CodeTooSmall, "the target has %d bytes, the source %d: make the target at least as large", opened.Size, s.size)
+	}
+	if err := s.resume(opened.Start); err != nil {
+		s.restart()
+		return opened, &linkError{err}
+	}
+	s.mu.Lock()
+	s.held = opened.Epoch
+	s.mu.Unlock()
+	return opened, nil
+}

@@ -1,0 +1,358 @@
+package mover
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// The source's pipeline on one link, in the order in which a batch takes it:
+//
+//	1 manifests  one goroutine: what the target holds becomes items; waits for
+//	             room in the window of unsettled batches
+//	2 work       one goroutine per block and data stream: read, hash, compare,
+//	             compress, send, in straight-line code
+//	3 sames      one goroutine: verdicts "equal", many in one frame
+//	4 control    one goroutine: Acks settle batches and give room, Redos
+//	             become items again, Verified ends it
+//	5 finish     when all is settled: the root
+//
+// watch gives the link up when nothing moves.
+type sourceSession struct {
+	*source
+	l      *lane
+	opened wire.Opened
+	pos    wire.Position
+	pulse  *pulse
+	holes  *holes
+	group  *errgroup.Group
+
+	work     chan item           // unbuffered: an item waits in stage 1 or is worked on
+	window   *semaphore.Weighted // batches that may be unsettled
+	inflight *semaphore.Weighted // bytes that may be sent and not durable
+	settledK kick                // something was settled
+	finished chan struct{}       // closed when all batches are settled
+	verified chan wire.Verified  // 1: the control stage leaves it there and ends
+
+	sameMu sync.Mutex
+	same   cbt.Map
+	sameK  kick
+}
+
+// item is one batch to be answered.
+type item struct {
+	target *answer   // what the target holds
+	redo   wire.Mask // or: grains to be sent again
+	batch  int64
+}
+
+// openWait is how long a target may take to open a disk: it waits for an old
+// session's writes to return first.
+const openWait = time.Minute
+
+func newSourceSession(s *source, l *lane, opened wire.Opened) *sourceSession {
+	return &sourceSession{
+		source: s, l: l, opened: opened, pos: wire.Position{Tag: opened.Tag, Pass: s.pass, Epoch: opened.Epoch},
+		pulse: newPulse(), holes: newHoles(s.disk, s.full), work: make(chan item),
+		window:   semaphore.NewWeighted(int64(s.cfg.Batches)),
+		inflight: semaphore.NewWeighted(s.cfg.Checkpoint + s.cfg.Window),
+		settledK: newKick(), finished: make(chan struct{}), verified: make(chan wire.Verified, 1), sameK: newKick(),
+	}
+}
+
+func (ss *sourceSession) run(ctx context.Context, blocks []*block) (wire.Verified, error) {
+	parent := ctx
+	g, ctx := errgroup.WithContext(ctx)
+	ss.group = g
+	ss.l.endWith(ctx, parent)
+	start := ss.opened.Start
+	g.Go(func() error { return ss.l.why(ctx, ss.manifests(ctx, start)) })
+	for i, b := range blocks {
+		g.Go(func() error { return ss.l.why(ctx, ss.worker(ctx, uint8(i), b)) })
+	}
+	g.Go(func() error { return ss.sames(ctx) })
+	g.Go(func() error { return ss.control(ctx) })
+	g.Go(func() error { return ss.finish(ctx) })
+	g.Go(func() error { return ss.watch(ctx) })
+	if err := g.Wait(); err != nil {
+		return wire.Verified{}, err
+	}
+	return <-ss.verified, nil
+}
+
+// manifests is stage 1.
+func (ss *sourceSession) manifests(ctx context.Context, at int64) error {
+	if at == ss.batches() {
+		return nil
+	}
+	st, err := ss.l.link.OpenReceive(ctx, wire.StreamID{Kind: wire.StreamManifest})
+	if err != nil {
+		return onLink(err)
+	}
+	r := wire.NewReader(bufio.NewReaderSize(st, 64<<10), wire.MaxControlBody)
+	for at < ss.batches() {
+		t, body, err := r.Next()
+		if err != nil {
+			return onLink(err)
+		}
+		ss.pulse.beat()
+		switch t {
+		case wire.TypeManifest:
+			at, err = ss.manifest(ctx, body, at)
+		case wire.TypeHoles:
+			at, err = ss.targetHoles(ctx, body, at)
+		default:
+			err = wire.Errorf(wire.CodeFrame, "frame of type %d on the manifest stream", t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (ss *sourceSession) manifest(ctx context.Context, body []byte, at int64) (int64, error) {
+	var m wire.Manifest
+	if err := wire.Parse(&m, body); err != nil {
+		return at, err
+	}
+	if m.Batch != at || m.Grains != ss.grains(at) {
+		return at, wire.Errorf(wire.CodeFrame, "manifest of batch %d with %d grains where batch %d has to come", m.Batch, m.Grains, at)
+	}
+	t := ss.take()
+	t.leaves = leaves{batch: at, n: m.Grains, zero: m.Zero, unread: m.Unread, digests: m.Digests}
+	return at + 1, ss.dispatch(ctx, t)
+}
+
+// targetHoles handles a run of batches that are holes at the target. What is a
+// hole here too is settled without a look; the rest is read.
+func (ss *sourceSession) targetHoles(ctx context.Context, body []byte, at int64) (int64, error) {
+	var h wire.Holes
+	if err := wire.Parse(&h, body); err != nil {
+		return at, err
+	}
+	if h.Run.First != at || h.Run.End() >= ss.batches() || ss.full || at == 0 {
+		return at, wire.Errorf(wire.CodeFrame, "holes of %d batches from %d where batch %d has to come", h.Run.Count, h.Run.First, at)
+	}
+	for at < h.Run.End() {
+		if n := ss.holes.holeRun(ss.layout, at, h.Run.End()-at); n > 0 {
+			r := wire.Run{First: at, Count: n}
+			ss.recordHoles(r)
+			ss.sayLater(r)
+			at += n
+			continue
+		}
+		t := ss.take()
+		t.leaves = leaves{batch: at, n: cbt.BatchGrains, zero: wire.FullMask(cbt.BatchGrains)}
+		if err := ss.dispatch(ctx, t); err != nil {
+			return at, err
+		}
+		at++
+	}
+	return at, nil
+}
+
+func (ss *sourceSession) dispatch(ctx context.Context, t *answer) error {
+	if err := ss.window.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	return ss.push(ctx, item{target: t, batch: t.batch})
+}
+
+func (ss *sourceSession) push(ctx context.Context, it item) error {
+	select {
+	case ss.work <- it:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// sayLater queues the verdict "equal" for stage 3.
+func (ss *sourceSession) sayLater(r wire.Run) {
+	ss.sameMu.Lock()
+	ss.same.Add(ss.extent(r))
+	ss.sameMu.Unlock()
+	ss.sameK.wake()
+}
+
+// sames is stage 3. Between two frames it rests for a moment, so that a fast
+// comparison costs a frame per many batches.
+func (ss *sourceSession) sames(ctx context.Context) error {
+	var f wire.Same
+	for {
+		select {
+		case <-ss.sameK:
+		case <-ss.finished:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		ss.sameMu.Lock()
+		m := ss.same
+		ss.same = cbt.Map{}
+		ss.sameMu.Unlock()
+		f.Runs = f.Runs[:0]
+		for e := range m.All() {
+			f.Runs = append(f.Runs, wire.Run{First: e.Off / cbt.BatchSize, Count: (e.Len + cbt.BatchSize - 1) / cbt.BatchSize})
+			if len(f.Runs) == wire.MaxSameRuns {
+				if err := ss.l.send(&f); err != nil {
+					return err
+				}
+				f.Runs = f.Runs[:0]
+			}
+		}
+		if len(f.Runs) > 0 {
+			if err := ss.l.send(&f); err != nil {
+				return err
+			}
+		}
+		rest(ctx, frameRest)
+	}
+}
+
+// frameRest is the least time between two coalesced control frames: at 2 GiB/s
+// it gathers 4 batches in one frame, and adds nothing to be noticed at the end.
+const frameRest = 2 * time.Millisecond
+
+func rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// control is stage 4.
+func (ss *sourceSession) control(ctx context.Context) error {
+	var last wire.Ack
+	for {
+		t, body, err := ss.l.receive()
+		if err != nil {
+			return err
+		}
+		switch t {
+		case wire.TypeAck:
+			last, err = ss.ack(body, last)
+		case wire.TypeRedo:
+			err = ss.redo(ctx, body)
+		case wire.TypeVerified:
+			var v wire.Verified
+			if err = wire.Parse(&v, body); err == nil {
+				ss.verified <- v
+				return nil
+			}
+		default:
+			err = wire.Errorf(wire.CodeFrame, "frame of type %d on the control stream", t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// ack settles batches and makes room for bytes that are durable now.
+func (ss *sourceSession) ack(body []byte, last wire.Ack) (wire.Ack, error) {
+	var a wire.Ack
+	if err := wire.Parse(&a, body); err != nil {
+		return last, err
+	}
+	if a.Durable < last.Durable || a.Durable > a.Received || a.Received < last.Received || a.Settled < last.Settled {
+		return last, wire.Errorf(wire.CodeFrame, "an ack takes back what one before said")
+	}
+	if a != last || a.Busy {
+		ss.pulse.beat()
+	}
+	freed, err := ss.settle(max(a.Settled, ss.opened.Start))
+	if err != nil {
+		return last, err
+	}
+	if err := ss.release(a.Durable-last.Durable, freed); err != nil {
+		return last, err
+	}
+	ss.prog.ack(&a)
+	ss.settledK.wake()
+	return a, nil
+}
+
+// release gives room back; a peer that acknowledges more than was sent must
+// not make the semaphores panic.
+func (ss *sourceSession) release(durable, freed int64) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = wire.Errorf(wire.CodeFrame, "an ack covers %d bytes more than were sent", durable)
+		}
+	}()
+	ss.window.Release(freed)
+	ss.inflight.Release(durable)
+	return nil
+}
+
+func (ss *sourceSession) redo(ctx context.Context, body []byte) error {
+	var r wire.Redo
+	if err := wire.Parse(&r, body); err != nil {
+		return err
+	}
+	ss.mu.Lock()
+	a := ss.answers[r.Batch]
+	ss.mu.Unlock()
+	if a == nil || r.Mask&^a.diff != 0 {
+		return wire.Errorf(wire.CodeFrame, "redo of grains %b of batch %d, which were not sent", r.Mask, r.Batch)
+	}
+	ss.prog.redone.Add(int64(r.Mask.Count()))
+	ss.pulse.beat()
+	// Not from this goroutine: the workers may wait for an Ack that it reads.
+	ss.group.Go(func() error { return ss.push(ctx, item{redo: r.Mask, batch: r.Batch}) })
+	return nil
+}
+
+// finish is stage 5.
+func (ss *sourceSession) finish(ctx context.Context) error {
+	for {
+		f, ok, err := ss.done()
+		if err != nil {
+			return err
+		}
+		if ok {
+			close(ss.finished)
+			return ss.l.send(&f)
+		}
+		select {
+		case <-ss.settledK:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// errStalled is told to the peer and makes the session go on over a new link.
+var errStalled = errors.New("no progress with work outstanding")
+
+// watch is the progress watchdog of the source. It catches what the idle
+// time-out of the link does not: small packets pass and large ones do not
+// (reliability N7).
+func (ss *sourceSession) watch(ctx context.Context) error {
+	tick := time.NewTicker(ss.cfg.Stall/8 + 1)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if q := ss.pulse.quiet(); q > ss.cfg.Stall && ss.pulse.slowest() < time.Second {
+				return wire.Errorf(wire.CodeTimeout, "%w for %v", errStalled, q.Round(time.Second))
+			}
+		case <-ss.finished:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package mover
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// worker is stage 2: it owns one block and one data stream.
+type worker struct {
+	*sourceSession
+	rd  *reader
+	dw  *wire.DataWriter
+	out wire.Stream
+}
+
+func (ss *sourceSession) worker(ctx context.Context, i uint8, b *block) error {
+	binder, err := wire.NewBinder(ss.l.link, ss.pos)
+	if err != nil {
+		return onLink(err)
+	}
+	w := &worker{sourceSession: ss, dw: wire.NewDataWriter(b.frame, binder)}
+	if w.out, err = ss.l.link.OpenSend(ctx, wire.StreamID{Kind: wire.StreamData, Index: i}); err != nil {
+		return onLink(err)
+	}
+	w.rd = &reader{
+		layout: ss.layout, read: ss.disk.ReadAt, holes: ss.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ss.pulse, retry: readRetries,
+	}
+	for {
+		select {
+		case it := <-ss.work:
+			if err := w.do(ctx, it); err != nil {
+				return err
+			}
+		case <-ss.finished:
+			_ = w.out.CloseWrite() // the target knows from the control stream
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (w *worker) do(ctx context.Context, it item) error {
+	if it.target == nil {
+		return w.again(ctx, it)
+	}
+	own := w.take()
+	err := w.rd.batch(it.batch, wire.FullMask(it.target.n), &own.leaves)
+	w.pulse.beat()
+	own.diff = own.differ(&it.target.leaves)
+	if err := w.unreadable(own, err); err != nil {
+		return err
+	}
+	diff, bad, batch := own.diff, own.unread, own.batch
+	if diff != 0 && w.mode == wire.ModeCopy {
+		w.fill(own, diff, false)
+	}
+	w.record(own) // own may be settled and reused from here on
+	w.mu.Lock()
+	w.spare = append(w.spare, it.target)
+	w.mu.Unlock()
+	switch {
+	case diff == 0:
+		w.sayLater(wire.Run{First: batch, Count: 1})
+		return nil
+	case w.mode == wire.ModeVerify:
+		return w.l.send(&wire.Diff{Batch: batch, Mask: diff})
+	}
+	return w.write(ctx, batch, diff&^bad)
+}
+
+// unreadable decides whether a disk with unreadable grains is worth going on
+// with: everything else is still brought home, but a disk that is gone is not
+// copied as a long list of errors.
+func (w *worker) unreadable(a *answer, err error) error {
+	if err == nil {
+		return nil
+	}
+	if n := w.prog.bad.Add(int64(a.unread.Count())); n > maxBadGrains {
+		return diskError(wire.CodeRead, "source", "read", w.layout.batch(a.batch), err)
+	}
+	w.cfg.Log.Warn("source grains cannot be read", "run", w.passSpec.run, "extent", w.layout.batch(a.batch), "grains", a.unread.Count(), "err", err)
+	return nil
+}
+
+// fill builds the Data frame for the grains in mask of a.
+func (w *worker) fill(a *answer, mask wire.Mask, redo bool) {
+	w.dw.Reset(a.batch, redo)
+	for g := 0; g < a.n; g++ {
+		if !mask.Has(g) {
+			continue
+		}
+		kind, enc := w.empty(a, g)
+		if enc == 0 {
+			e := w.grain(a.batch, g)
+			w.dw.Add(e.Off, w.rd.at(e), &a.digests[g])
+			continue
+		}
+		lo := g
+		for g+1 < a.n && (mask & kind).Has(g+1) {
+			g++
+		}
+		w.dw.AddEmpty(w.span(a.batch, lo, g+1), enc)
+	}
+}
+
+// empty says which encoding without payload grain g needs, and which other
+// grains need the same; 0 when it has bytes to send.
+func (w *worker) empty(a *answer, g int) (wire.Mask, wire.Encoding) {
+	switch {
+	case a.unread.Has(g):
+		return a.unread, wire.EncBad
+	case a.hole.Has(g):
+		return a.hole, wire.EncHole
+	case a.zero.Has(g):
+		return a.zero &^ a.hole, wire.EncZero
+	}
+	return 0, 0
+}
+
+// write sends the frame that fill built; mask are its grains with data.
+func (w *worker) write(ctx context.Context, batch int64, mask wire.Mask) error {
+	raw := w.maskBytes(batch, mask)
+	if err := w.inflight.Acquire(ctx, raw); err != nil {
+		return err
+	}
+	f := w.dw.Frame()
+	if err := w.throttle(ctx, len(f)); err != nil {
+		return err
+	}
+	if _, err := w.out.Write(f); err != nil {
+		return onLink(err)
+	}
+	w.prog.sent.Add(raw)
+	w.prog.wired.Add(int64(len(f)))
+	w.pulse.beat()
+	return nil
+}
+
+// throttle waits until n more bytes fit the rate limit.
+func (w *worker) throttle(ctx context.Context, n int) error {
+	if w.limit == nil {
+		return nil
+	}
+	call := w.pulse.enter() // waiting on purpose is no stall
+	defer w.pulse.leave(call)
+	for n > 0 {
+		k := min(n, w.limit.Burst())
+		if err := w.limit.WaitN(ctx, k); err != nil {
+			return err
+		}
+		n -= k
+	}
+	return nil
+}
+
+// newLimit is a limiter of bytes per second, with a burst of 50 ms of them, or
+// nil for 0.
+func newLimit(bytesPerSecond int64) *rate.Limiter {
+	if bytesPerSecond <= 0 {
+		return nil
+	}
+	burst := max(bytesPerSecond*int64(50*time.Millisecond)/int64(time.Second), 64<<10)
+	return rate.NewLimiter(rate.Limit(bytesPerSecond), int(burst))
+}
+
+// again sends grains once more that read back wrong at the target. The source
+// may have changed since; what it says now counts.
+func (w *worker) again(ctx context.Context, it item) error {
+	var fresh leaves
+	if err := w.rd.batch(it.batch, it.redo, &fresh); err != nil {
+		return diskError(wire.CodeRead, "source", "read again", w.layout.batch(it.batch), err)
+	}
+	w.mu.Lock()
+	a := w.answers[it.batch]
+	if a == nil {
+		w.mu.Unlock()
+		return wire.Errorf(wire.CodeFrame, "redo of batch %d, which is settled", it.batch)
+	}
+	a.zero = a.zero&^it.redo | fresh.zero
+	a.hole = a.hole&^it.redo | fresh.hole
+	for g := range a.n {
+		if it.redo.Has(g) {
+			a.digests[g] = fresh.digests[g]
+		}
+	}
+	w.fill(a, it.redo, true)
+	w.mu.Unlock()
+	return w.write(ctx, it.batch, it.redo)
+}

@@ -1,0 +1,410 @@
+package mover
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// target is the target half of one session of one pass: the disk, exclusively
+// held, its journal, and what is settled. It lives across links, and with it
+// live the verdicts: nobody else can have written in between. A process that
+// dies loses them, and the next one reads the disk again (promise 1).
+type target struct {
+	layout // of the source: what lies beyond is left alone
+	passSpec
+	cfg   *Config
+	pool  *pool
+	disk  Disk
+	fails *flushFails
+	prog  *Progress
+	owner [16]byte
+	epoch uint64
+	cold  string
+
+	journalMu sync.Mutex
+	journal   *journal // nil in ModeVerify
+	marked    bool     // the journal says Inconsistent for this run and pass
+
+	mu       sync.Mutex
+	settled  int64             // root covers the batches below
+	root     *cbt.Root         //
+	pending  map[int64]*tbatch // told or written, not settled
+	told     cbt.Map           // holes told, not settled
+	ready    cbt.Map           // settled, at or above settled
+	spare    []*tbatch
+	answered int64 // batches with a verdict on this link, and all settled before
+	matched  int64 // grains below settled that were read cold
+	readBack int64 // grains among these that were read after a write
+	bad      int64 // grains that stay different
+	verified int64 // bytes known to be equal
+	backed   int64 // bytes read back after a write
+	lost     int64 // grains the journal had and that had to be sent again
+	had      cbt.Map
+	badRuns  []BadRun
+}
+
+// tbatch is one batch on its way to being settled.
+type tbatch struct {
+	leaves
+	stage   stage
+	window  bool      // it holds a place in the window
+	written wire.Mask // grains that were overwritten
+	fresh   wire.Mask // of these: not read back yet
+	bad     wire.Mask // grains that stay different
+	rounds  uint8     // read-backs that failed
+}
+
+// stage is how far a batch is. The order is that of a written batch; an equal
+// one goes from told to settled.
+type stage uint8
+
+const (
+	stageTold    stage = iota // the source knows its digests
+	stageWriting              // a receiver is at it
+	stageWritten              // the writes have returned
+	stageFlushed              // durable, to be read back
+	stageRedo                 // read back wrong and asked for again
+	stageSettled
+)
+
+// close releases the disk and its journal.
+func (t *target) close() error {
+	err := t.disk.Close()
+	if t.journal != nil {
+		t.journalMu.Lock()
+		err = errors.Join(err, t.journal.close())
+		t.journalMu.Unlock()
+	}
+	return err
+}
+
+// rewind forgets what is not settled; from 0 it forgets everything.
+func (t *target) rewind(keep bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pending, t.told, t.ready = make(map[int64]*tbatch), cbt.Map{}, cbt.Map{}
+	if !keep {
+		t.settled, t.root = 0, cbt.NewRoot(t.size)
+		t.matched, t.readBack, t.bad, t.verified, t.backed, t.badRuns = 0, 0, 0, 0, 0, nil
+		if t.prog != nil {
+			t.prog.rewind()
+		}
+	}
+	t.answered = t.settled
+}
+
+// mark makes the journal say Inconsistent before the first byte is overwritten
+// (promise 2).
+func (t *target) mark() error {
+	if t.cfg.bug == bugNoMark {
+		return nil
+	}
+	t.journalMu.Lock()
+	defer t.journalMu.Unlock()
+	if t.marked {
+		return nil
+	}
+	if err := t.journal.mark(); err != nil {
+		return err
+	}
+	t.marked = true
+	return nil
+}
+
+func (t *target) grabLocked() *tbatch {
+	if n := len(t.spare); n > 0 {
+		b := t.spare[n-1]
+		t.spare = t.spare[:n-1]
+		*b = tbatch{}
+		return b
+	}
+	return new(tbatch)
+}
+
+// tell takes over what a reader found, before the source learns of it.
+func (t *target) tell(v *leaves) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := t.grabLocked()
+	b.leaves, b.window = *v, true
+	t.pending[v.batch] = b
+}
+
+func (t *target) tellHoles(r wire.Run) {
+	t.mu.Lock()
+	t.told.Add(t.extent(r))
+	t.mu.Unlock()
+}
+
+// same settles a run of batches that the source found equal.
+func (t *target) same(r wire.Run) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.First < t.settled || r.End() > t.batches() || !t.ready.Clip(t.extent(r)).Empty() {
+		return wire.Errorf(wire.CodeExtent, "second verdict for batches %d to %d, or they are outside the plan", r.First, r.End())
+	}
+	for at := r.First; at < r.End(); {
+		if b := t.pending[at]; b != nil {
+			if b.stage != stageTold || b.unread != 0 {
+				return wire.Errorf(wire.CodeFrame, "verdict \"equal\" for batch %d, which is at stage %d", at, b.stage)
+			}
+			b.stage = stageSettled
+			at++
+			continue
+		}
+		e, ok := t.told.At(at * cbt.BatchSize)
+		if !ok {
+			return wire.Errorf(wire.CodeFrame, "verdict for batch %d, which the source was not told of", at)
+		}
+		at = min(e.End()/cbt.BatchSize, r.End())
+	}
+	t.ready.Add(t.extent(r))
+	t.answered += r.Count
+	return nil
+}
+
+// differ settles a batch of ModeVerify in which the grains of mask differ.
+func (t *target) differ(d *wire.Diff) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b, err := t.claimLocked(d.Batch)
+	if err != nil {
+		return err
+	}
+	if d.Mask&^wire.FullMask(b.n) != 0 {
+		return wire.Errorf(wire.CodeExtent, "grains %b of batch %d are outside the disk", d.Mask, d.Batch)
+	}
+	b.bad = d.Mask
+	t.answered++
+	t.settleLocked(b)
+	return nil
+}
+
+// claimLocked finds the batch of a verdict that is due.
+func (t *target) claimLocked(at int64) (*tbatch, error) {
+	if at >= t.batches() {
+		return nil, wire.Errorf(wire.CodeExtent, "batch %d outside a disk of %d batches", at, t.batches())
+	}
+	if b := t.pending[at]; b != nil {
+		if b.stage != stageTold {
+			return nil, wire.Errorf(wire.CodeFrame, "second verdict for batch %d", at)
+		}
+		return b, nil
+	}
+	e := t.batch(at)
+	if !t.told.Covers(e) || t.ready.Covers(e) {
+		return nil, wire.Errorf(wire.CodeExtent, "batch %d is not in the plan, or settled", at)
+	}
+	t.told.Remove(e)
+	b := t.grabLocked()
+	b.leaves = leaves{batch: at, n: t.grains(at), zero: wire.FullMask(t.grains(at))}
+	b.hole = b.zero
+	t.pending[at] = b
+	return b, nil
+}
+
+// claim prepares for the writes of d: from here on the batch is the caller's.
+func (t *target) claim(d *wire.Data) (*tbatch, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !d.Redo {
+		b, err := t.claimLocked(d.Batch)
+		if err != nil {
+			return nil, err
+		}
+		b.stage = stageWriting
+		t.answered++
+		t.lostLocked(d)
+		return b, nil
+	}
+	b := t.pending[d.Batch]
+	if b == nil || b.stage != stageRedo || d.Mask != b.fresh {
+		return nil, wire.Errorf(wire.CodeFrame, "batch %d was not asked for again", d.Batch)
+	}
+	b.stage = stageWriting
+	return b, nil
+}
+
+// lostLocked counts grains that the journal of this run calls durable and that
+// differ all the same.
+func (t *target) lostLocked(d *wire.Data) {
+	if t.had.Empty() {
+		return
+	}
+	for lo, hi := range spans(d.Mask) {
+		for g := lo; g < hi; g++ {
+			if t.had.Covers(t.grain(d.Batch, g)) {
+				t.lost++
+			}
+		}
+	}
+}
+
+// wrote takes over what the batch holds now that d is written.
+func (t *target) wrote(b *tbatch, d *wire.Data) (raw int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	start := b.batch * cbt.BatchSize
+	for i := range d.Records {
+		r := &d.Records[i]
+		lo := int(r.Extent.Off-start) / cbt.GrainSize
+		mask := wire.FullMask(lo+int((r.Extent.Len+cbt.GrainSize-1)/cbt.GrainSize)) &^ wire.FullMask(lo)
+		if r.Enc == wire.EncBad {
+			b.bad |= mask
+			continue
+		}
+		b.zero, b.hole, b.unread = b.zero&^mask, b.hole&^mask, b.unread&^mask
+		b.written, b.fresh = b.written|mask, b.fresh|mask
+		if r.Enc == wire.EncZero || r.Enc == wire.EncHole {
+			b.zero |= mask
+		} else {
+			b.digests[lo] = r.Digest
+		}
+	}
+	b.stage = stageWritten
+	return d.Raw
+}
+
+// settle ends a batch that was read back, or has nothing to read back.
+func (t *target) settle(b *tbatch) {
+	t.mu.Lock()
+	t.settleLocked(b)
+	t.mu.Unlock()
+}
+
+func (t *target) settleLocked(b *tbatch) {
+	b.stage = stageSettled
+	t.ready.Add(t.batch(b.batch))
+}
+
+// advance folds what is settled without a gap, and returns how many places of
+// the window that frees.
+func (t *target) advance() (freed int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		e, ok := t.ready.At(t.settled * cbt.BatchSize)
+		if !ok || t.settled == t.batches() {
+			return freed
+		}
+		end := (e.End() + cbt.BatchSize - 1) / cbt.BatchSize
+		for t.settled < end {
+			freed += t.foldLocked(end)
+		}
+		t.ready.Remove(e)
+	}
+}
+
+func (t *target) foldLocked(end int64) (freed int64) {
+	b := t.pending[t.settled]
+	if b == nil {
+		e, _ := t.told.At(t.settled * cbt.BatchSize) // same and claim have checked it
+		r := wire.Run{First: t.settled, Count: min(e.End()/cbt.BatchSize, end) - t.settled}
+		t.root.AddZeros(r.Count * cbt.BatchGrains)
+		t.verified += t.extent(r).Len
+		t.prog.scanned.Add(t.extent(r).Len)
+		t.prog.holes.Add(t.extent(r).Len)
+		t.prog.verified.Store(t.verified)
+		t.told.Remove(t.extent(r))
+		t.settled += r.Count
+		return 0
+	}
+	b.fold(t.root)
+	bad := b.bad | b.unread
+	t.bad += int64(bad.Count())
+	t.matched += int64((wire.FullMask(b.n) &^ b.hole).Count())
+	t.readBack += int64(b.written.Count())
+	t.backed += t.maskBytes(b.batch, b.written)
+	t.verified += t.maskBytes(b.batch, wire.FullMask(b.n)&^bad)
+	t.countLocked(b, bad)
+	if b.window {
+		freed = 1
+	}
+	delete(t.pending, t.settled)
+	t.spare = append(t.spare, b)
+	t.settled++
+	return freed
+}
+
+// countLocked brings a settled batch into the counters and the list of what
+// stays different.
+func (t *target) countLocked(b *tbatch, bad wire.Mask) {
+	all, diff := wire.FullMask(b.n), b.written|bad
+	t.prog.scanned.Add(t.batch(b.batch).Len)
+	t.prog.holes.Add(t.maskBytes(b.batch, b.hole))
+	t.prog.same.Add(t.maskBytes(b.batch, all&^diff&^b.hole))
+	t.prog.differing.Add(t.maskBytes(b.batch, diff))
+	t.prog.zero.Add(t.maskBytes(b.batch, b.written&b.zero))
+	t.prog.verified.Store(t.verified)
+	t.prog.readBack.Store(t.backed)
+	t.prog.bad.Store(t.bad)
+	t.prog.lost.Store(t.lost)
+	t.badRuns = addBad(t.badRuns, t.layout, b.batch, bad, t.mode == wire.ModeCopy)
+}
+
+// flushFails counts, per disk, the failed flushes without a good one between
+// them, across sessions.
+type flushFails struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (f *flushFails) failed(identity string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n == nil {
+		f.n = make(map[string]int)
+	}
+	f.n[identity]++
+	return f.n[identity]
+}
+
+func (f *flushFails) good(identity string) {
+	f.mu.Lock()
+	delete(f.n, identity)
+	f.mu.Unlock()
+}
+
+// flush makes everything written so far durable, or ends the session: after a
+// failed flush nothing since the last good one counts, and only a disk that is
+// opened anew tells the truth. The second failure in a row poisons the disk.
+func (t *target) flush() error {
+	if c, ok := t.disk.(Checker); ok {
+		if err := c.Check(); err != nil {
+			return diskError(wire.CodeDiskChanged, "target", "check", cbt.Extent{}, err)
+		}
+	}
+	d, ok := t.disk.(WritableDisk)
+	if !ok || t.mode == wire.ModeVerify {
+		return nil // opened for reading
+	}
+	err := d.Flush()
+	if err != nil && t.cfg.bug == bugRetryFlush {
+		err = d.Flush()
+	}
+	if err == nil || t.cfg.bug == bugIgnoreFlushError {
+		t.fails.good(t.disk.Identity())
+		return nil
+	}
+	if isNoSpace(err) {
+		return diskError(wire.CodeNoSpace, "target", "flush", cbt.Extent{}, err)
+	}
+	if t.fails.failed(t.disk.Identity()) < 2 {
+		return diskError(wire.CodeFlush, "target", "flush", cbt.Extent{}, err)
+	}
+	return t.poison("flush failed twice in a row: " + err.Error())
+}
+
+// poison gives the disk up and records why.
+func (t *target) poison(reason string) error {
+	err := error(wire.Errorf(wire.CodePoisoned, "target disk is poisoned: %s; check the device, then start a new copy", reason))
+	t.journalMu.Lock()
+	defer t.journalMu.Unlock()
+	if t.journal != nil {
+		err = errors.Join(err, t.journal.poison(reason))
+	}
+	return err
+}

@@ -1,0 +1,378 @@
+package mover
+
+import (
+	"bufio"
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// The target's pipeline on one link, in the order in which a batch takes it:
+//
+//	1 plan      one goroutine: batches in disk order, holes as runs; waits for
+//	            room in the window of unsettled batches
+//	2 read      one goroutine per block: read past the cache, hash
+//	3 tell      one goroutine: manifests in order to the source
+//	4 receive   one goroutine per block and data stream: parse, expand, check,
+//	            write, in straight-line code
+//	5 flush     one goroutine: the checkpoint (disk, journal, ack: in this order)
+//	6 verify    one goroutine: read back what was written, settle or ask again
+//
+// control takes verdicts and the end, acks tells the source, watch gives up.
+type targetSession struct {
+	*target
+	l     *lane
+	pos   wire.Position
+	pulse *pulse
+	holes *holes
+	start int64
+
+	window   *semaphore.Weighted
+	finished chan struct{}
+
+	jobs, order, free chan *job
+
+	flushK, verifyK, ackK kick
+
+	doneMu    sync.Mutex
+	returned  []*tbatch // written, not flushed
+	unflushed int64     // bytes of it
+	since     time.Time // of the first of it
+	flushed   []*tbatch // to be read back
+	received  int64     // bytes of Data on this link
+	durable   int64     // of it
+
+	last *wire.Verified // what finish said
+}
+
+// job is one batch on its way through stages 1 to 3, or a run of holes.
+type job struct {
+	leaves
+	holes wire.Run
+	ready chan error // 1: stage 2 leaves its result there
+}
+
+func newTargetSession(t *target, l *lane, streams int, window uint32, tag [16]byte) *targetSession {
+	n := 4 * t.cfg.Workers // jobs in stages 1 to 3: enough that readers seldom wait for the order
+	ts := &targetSession{
+		target: t, l: l, pos: wire.Position{Tag: tag, Pass: t.pass, Epoch: t.epoch}, pulse: newPulse(),
+		holes: newHoles(t.disk, t.full), start: t.settled,
+		window:   semaphore.NewWeighted(int64(min(uint32(t.cfg.Batches), window))),
+		finished: make(chan struct{}), jobs: make(chan *job, n), order: make(chan *job, n), free: make(chan *job, n),
+		flushK: newKick(), verifyK: newKick(), ackK: newKick(),
+	}
+	for range n {
+		ts.free <- &job{ready: make(chan error, 1)}
+	}
+	return ts
+}
+
+func (ts *targetSession) run(ctx context.Context, streams int, blocks []*block) error {
+	parent := ctx
+	g, ctx := errgroup.WithContext(ctx)
+	ts.l.endWith(ctx, parent)
+	g.Go(func() error { return ts.plan(ctx) })
+	for _, b := range blocks[:ts.cfg.Workers] {
+		g.Go(func() error { return ts.readStage(ctx, b) })
+	}
+	blocks = blocks[ts.cfg.Workers:]
+	g.Go(func() error { return ts.l.why(ctx, ts.tellStage(ctx)) })
+	for i := range streams {
+		g.Go(func() error { return ts.l.why(ctx, ts.receive(ctx, uint8(i), blocks[i])) })
+	}
+	g.Go(func() error { return ts.flushStage(ctx) })
+	g.Go(func() error { return ts.verifyStage(ctx, blocks[streams]) })
+	g.Go(func() error { return ts.control(ctx) })
+	g.Go(func() error { return ts.acks(ctx) })
+	g.Go(func() error { return ts.watch(ctx) })
+	return g.Wait()
+}
+
+// blocksNeeded is how many blocks run uses.
+func (ts *targetSession) blocksNeeded(streams int) int { return ts.cfg.Workers + streams + 1 }
+
+// plan is stage 1.
+func (ts *targetSession) plan(ctx context.Context) error {
+	for at := ts.start; at < ts.batches(); {
+		var j *job
+		select {
+		case j = <-ts.free:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if n := ts.holes.holeRun(ts.layout, at, ts.batches()-at); n > 0 {
+			j.holes = wire.Run{First: at, Count: n}
+			j.ready <- nil
+			ts.order <- j
+			at += n
+			continue
+		}
+		if err := ts.window.Acquire(ctx, 1); err != nil {
+			return err
+		}
+		j.holes, j.batch = wire.Run{}, at
+		ts.order <- j // has room: there are no more jobs than that
+		ts.jobs <- j
+		at++
+	}
+	close(ts.order)
+	close(ts.jobs)
+	return nil
+}
+
+// readStage is stage 2. A grain that cannot be read is told as such: it counts
+// as different, and writing it may well mend it.
+func (ts *targetSession) readStage(ctx context.Context, b *block) error {
+	read, _ := cold(ts.disk)
+	if ts.cfg.bug == bugWarmRead {
+		read = ts.disk.ReadAt
+	}
+	rd := &reader{layout: ts.layout, read: read, holes: ts.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ts.pulse}
+	for {
+		select {
+		case j, ok := <-ts.jobs:
+			if !ok {
+				return nil
+			}
+			err := rd.batch(j.batch, wire.FullMask(ts.grains(j.batch)), &j.leaves)
+			if err != nil && ts.mode == wire.ModeVerify {
+				ts.cfg.Log.Warn("target grains cannot be read", "run", ts.passSpec.run, "extent", ts.batch(j.batch), "err", err)
+			}
+			j.ready <- nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// tellStage is stage 3.
+func (ts *targetSession) tellStage(ctx context.Context) error {
+	if ts.start == ts.batches() {
+		return nil
+	}
+	st, err := ts.l.link.OpenSend(ctx, wire.StreamID{Kind: wire.StreamManifest})
+	if err != nil {
+		return onLink(err)
+	}
+	w := bufio.NewWriterSize(st, 32<<10)
+	var frame []byte
+	for {
+		var j *job
+		select {
+		case j = <-ts.order:
+		default: // nothing to come at once: what there is goes out now
+			if err := w.Flush(); err != nil {
+				return onLink(err)
+			}
+			select {
+			case j = <-ts.order:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if j == nil {
+			return onLink(w.Flush())
+		}
+		if err := ts.tellJob(ctx, j, w, &frame); err != nil {
+			return err
+		}
+		ts.free <- j
+	}
+}
+
+func (ts *targetSession) tellJob(ctx context.Context, j *job, w *bufio.Writer, frame *[]byte) error {
+	if len(j.ready) == 0 {
+		if err := w.Flush(); err != nil {
+			return onLink(err)
+		}
+	}
+	select {
+	case err := <-j.ready:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if j.holes.Count > 0 {
+		ts.tellHoles(j.holes)
+		*frame = wire.AppendFrame((*frame)[:0], &wire.Holes{Run: j.holes})
+	} else {
+		ts.target.tell(&j.leaves)
+		m := wire.Manifest{Batch: j.batch, Grains: j.n, Zero: j.zero, Unread: j.unread, Digests: j.digests}
+		*frame = wire.AppendFrame((*frame)[:0], &m)
+	}
+	_, err := w.Write(*frame)
+	return onLink(err)
+}
+
+// control takes the source's verdicts and its Finish.
+func (ts *targetSession) control(ctx context.Context) error {
+	var same wire.Same
+	for {
+		t, body, err := ts.l.receive()
+		if err != nil {
+			return err
+		}
+		ts.pulse.beat()
+		switch t {
+		case wire.TypeSame:
+			if err = wire.Parse(&same, body); err != nil {
+				return err
+			}
+			for _, r := range same.Runs {
+				if err := ts.same(r); err != nil {
+					return err
+				}
+			}
+		case wire.TypeDiff:
+			var d wire.Diff
+			if err = wire.Parse(&d, body); err == nil {
+				if err = ts.mayDiff(); err == nil {
+					err = ts.differ(&d)
+				}
+			}
+		case wire.TypeFinish:
+			var f wire.Finish
+			if err := wire.Parse(&f, body); err != nil {
+				return err
+			}
+			return ts.finish(&f)
+		default:
+			err = wire.Errorf(wire.CodeFrame, "frame of type %d on the control stream", t)
+		}
+		if err != nil {
+			return err
+		}
+		ts.moved()
+	}
+}
+
+func (ts *targetSession) mayDiff() error {
+	if ts.mode != wire.ModeVerify {
+		return wire.Errorf(wire.CodeFrame, "a Diff in a session that copies")
+	}
+	return nil
+}
+
+// moved passes on that something was settled or got its verdict.
+func (ts *targetSession) moved() {
+	if freed := ts.advance(); freed > 0 {
+		ts.window.Release(freed)
+	}
+	ts.ackK.wake()
+	ts.flushK.wake()
+}
+
+// acks tells the source what is true here, when it changed and as a sign of
+// life.
+func (ts *targetSession) acks(ctx context.Context) error {
+	tick := time.NewTicker(ts.cfg.Stall/6 + 1)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ts.ackK:
+		case <-tick.C:
+		case <-ts.finished:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		a := ts.ack()
+		if err := ts.l.send(&a); err != nil {
+			return err
+		}
+		rest(ctx, frameRest)
+	}
+}
+
+func (ts *targetSession) ack() wire.Ack {
+	ts.mu.Lock()
+	a := wire.Ack{Settled: ts.settled, Verified: ts.verified, ReadBack: ts.backed}
+	ts.mu.Unlock()
+	ts.doneMu.Lock()
+	a.Received, a.Durable = ts.received, ts.durable
+	ts.doneMu.Unlock()
+	a.Busy = ts.pulse.slowest() > 2*time.Second
+	return a
+}
+
+// watch ends a session whose source leaves it waiting for twice the stall
+// time: the source's own watchdog comes first, this one is for a source that
+// does not play by the rules.
+func (ts *targetSession) watch(ctx context.Context) error {
+	tick := time.NewTicker(ts.cfg.Stall/4 + 1)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if q := ts.pulse.quiet(); q > 2*ts.cfg.Stall && ts.pulse.slowest() < time.Second {
+				return wire.Errorf(wire.CodeTimeout, "%w for %v", errStalled, q.Round(time.Second))
+			}
+		case <-ts.finished:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// finish proves the end: everything durable, nothing open, both roots equal.
+func (ts *targetSession) finish(f *wire.Finish) error {
+	defer close(ts.finished)
+	ts.mu.Lock()
+	settled, matched, bad := ts.settled, ts.matched, ts.bad
+	ts.mu.Unlock()
+	if settled != ts.batches() {
+		return wire.Errorf(wire.CodeFrame, "finish at batch %d of %d", settled, ts.batches())
+	}
+	if ts.cfg.bug != bugVerifiedUnflushed {
+		call := ts.pulse.enter()
+		err := ts.flush()
+		ts.pulse.leave(call)
+		if err != nil {
+			return err
+		}
+	}
+	root, err := ts.root.Sum()
+	if err != nil {
+		return err
+	}
+	v := wire.Verified{State: wire.StateInconsistent, Epoch: ts.epoch, Root: root, Compared: matched, ReadBack: ts.readBack, Lost: ts.lost}
+	switch {
+	case ts.size > 0 && matched == 0:
+		return wire.Errorf(wire.CodeVerify, "nothing of a disk of %d bytes was compared", ts.size)
+	case bad+f.Bad > 0: // the Report of the source has the list
+	case root != f.Root:
+		return wire.Errorf(wire.CodeVerify, "manifest roots differ: source %v, target %v", f.Root, root)
+	case ts.mode == wire.ModeVerify:
+		v.State = wire.StateCopied
+	default:
+		ts.journalMu.Lock()
+		err := ts.journal.verified(root)
+		ts.journalMu.Unlock()
+		if err != nil {
+			return err
+		}
+		v.State = wire.StateVerified
+	}
+	ts.last = &v
+	return ts.l.send(&v)
+}
+
+// lastCheckpoint makes durable what has returned, before the daemon stops.
+func (ts *targetSession) lastCheckpoint() error {
+	ts.doneMu.Lock()
+	none := len(ts.returned) == 0
+	ts.doneMu.Unlock()
+	if none || ts.mode != wire.ModeCopy {
+		return nil
+	}
+	return ts.checkpoint()
+}

@@ -1,0 +1,74 @@
+package mover
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// verifyStage is stage 6: what was written is read back from the device, past
+// the cache, after it was flushed. Only then does it count.
+func (ts *targetSession) verifyStage(ctx context.Context, b *block) error {
+	read, _ := cold(ts.disk)
+	rd := &reader{layout: ts.layout, read: read, holes: &holes{}, hash: cbt.NewHasher(), buf: b.raw, pulse: ts.pulse}
+	for {
+		select {
+		case <-ts.verifyK:
+		case <-ts.finished:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		ts.doneMu.Lock()
+		set := ts.flushed
+		ts.flushed = nil
+		ts.doneMu.Unlock()
+		for _, b := range set {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := ts.readBackOf(rd, b); err != nil {
+				return err
+			}
+			ts.moved()
+		}
+	}
+}
+
+// readBackOf settles b, or asks for what read back wrong.
+func (ts *targetSession) readBackOf(rd *reader, b *tbatch) error {
+	if ts.cfg.bug == bugNoReadBack {
+		ts.settle(b)
+		return nil
+	}
+	var back leaves
+	readErr := rd.batch(b.batch, b.fresh, &back)
+	ts.mu.Lock()
+	wrong := back.differ(&b.leaves) & b.fresh
+	if wrong == 0 {
+		b.fresh = 0
+		ts.settleLocked(b)
+		ts.mu.Unlock()
+		return nil
+	}
+	b.stage, b.fresh = stageRedo, wrong
+	b.rounds++
+	round := b.rounds
+	ts.mu.Unlock()
+	var m cbt.Map
+	ts.addMask(&m, b.batch, wrong)
+	ts.cfg.Log.Warn("target reads back other data than were written", "run", ts.passSpec.run, "extent", ts.batch(b.batch),
+		"grains", wrong.Count(), "round", round, "err", readErr)
+	if round > maxRedo {
+		return ts.poison(fmt.Sprintf("%d grains at %v read back wrong %d times (%v)", wrong.Count(), ts.batch(b.batch), round, readErr))
+	}
+	ts.journalMu.Lock()
+	err := ts.journal.forget(m)
+	ts.journalMu.Unlock()
+	if err != nil {
+		return err
+	}
+	return ts.l.send(&wire.Redo{Batch: b.batch, Mask: wrong, Round: round})
+}

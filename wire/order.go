@@ -1,0 +1,138 @@
+package wire
+
+import (
+	"encoding/binary"
+
+	"github.com/haulback/haulback/cbt"
+)
+
+// Order follows a granted Hello with OpOrder: what the listener shall push its
+// export to.
+type Order struct {
+	Address   string // HOST:PORT of the target's daemon
+	Peer      ID     // its identity; it has to be paired with the listener
+	Export    string // the target's export there
+	Transport string // "quic" or "tls"
+	Rate      int64  // bytes per second on the wire; 0: no limit
+	Retry     uint32 // seconds to go on trying after the peer was lost
+	Full      bool   // re-read everything at the end
+}
+
+// Type implements Frame.
+func (*Order) Type() Type { return TypeOrder }
+
+func (o *Order) appendBody(b []byte) []byte {
+	b = append(b, o.Peer[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(o.Rate))
+	b = binary.BigEndian.AppendUint32(b, o.Retry)
+	b = append(b, flag(o.Full))
+	return appendText(appendText(appendText(b, o.Address), o.Export), o.Transport)
+}
+
+func (o *Order) parseBody(b []byte) error {
+	f := fields{b: b}
+	f.copy(o.Peer[:])
+	o.Rate, o.Retry = f.i64(), f.u32()
+	o.Full = f.flag()
+	o.Address, o.Export, o.Transport = f.text(), f.text(), f.text()
+	return f.done(TypeOrder)
+}
+
+// Counters are the numbers of a run, all but the last few in bytes. On the
+// wire they are a list to which later versions append.
+type Counters struct {
+	Total      int64 // size of the source disk
+	Scanned    int64 // compared so far, holes included
+	Holes      int64 // holes on both sides, neither read nor hashed
+	Same       int64 // read and found equal
+	Zero       int64 // of what differed: zeros and holes, sent as headers only
+	Differing  int64 // grains that differed
+	Sent       int64 // sent, by raw length, repeats included
+	Wire       int64 // sent, as it crossed the wire
+	Durable    int64 // of Sent: durable on the target
+	Verified   int64 // settled as equal on both sides
+	ReadBack   int64 // read back on the target after a write
+	Had        int64 // durable at the target from before, by its journal
+	Bad        int64 // grains, not bytes, that stay different or unreadable
+	Redone     int64 // grains, not bytes, sent again after a read-back
+	Lost       int64 // grains, not bytes, lost although the journal had them
+	Reconnects int64 // times the session was picked up again
+}
+
+func (c *Counters) list() [16]*int64 {
+	return [...]*int64{
+		&c.Total, &c.Scanned, &c.Holes, &c.Same, &c.Zero, &c.Differing, &c.Sent, &c.Wire, &c.Durable,
+		&c.Verified, &c.ReadBack, &c.Had, &c.Bad, &c.Redone, &c.Lost, &c.Reconnects,
+	}
+}
+
+// Status tells the one who gave an Order how it goes.
+type Status struct {
+	Counters Counters
+	Text     string // an event in words, or empty
+}
+
+// Type implements Frame.
+func (*Status) Type() Type { return TypeStatus }
+
+func (s *Status) appendBody(b []byte) []byte {
+	return appendText(appendCounters(b, &s.Counters), s.Text)
+}
+
+func (s *Status) parseBody(b []byte) error {
+	f := fields{b: b}
+	f.counters(&s.Counters)
+	s.Text = f.text()
+	return f.done(TypeStatus)
+}
+
+func appendCounters(b []byte, c *Counters) []byte {
+	list := c.list()
+	b = append(b, byte(len(list)))
+	for _, p := range list {
+		b = binary.BigEndian.AppendUint64(b, uint64(*p))
+	}
+	return b
+}
+
+// counters reads what it knows of the list and skips what a later version added.
+func (f *fields) counters(c *Counters) {
+	list := c.list()
+	for i := range int(f.u8()) {
+		v := f.i64()
+		if i < len(list) {
+			*list[i] = v
+		}
+	}
+}
+
+// Report is the last word on an Order.
+type Report struct {
+	Code     Code  // CodeOK: the target is in State
+	State    State // of the target disk
+	Epoch    uint64
+	Root     cbt.Digest
+	Counters Counters
+	Text     string // what went wrong, or empty
+	Cold     string
+}
+
+// Type implements Frame.
+func (*Report) Type() Type { return TypeReport }
+
+func (r *Report) appendBody(b []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(r.Code))
+	b = append(b, byte(r.State))
+	b = binary.BigEndian.AppendUint64(b, r.Epoch)
+	b = append(b, r.Root[:]...)
+	return appendText(appendText(appendCounters(b, &r.Counters), r.Text), r.Cold)
+}
+
+func (r *Report) parseBody(b []byte) error {
+	f := fields{b: b}
+	r.Code, r.State, r.Epoch = Code(f.u16()), State(f.u8()), f.u64()
+	f.copy(r.Root[:])
+	f.counters(&r.Counters)
+	r.Text, r.Cold = f.text(), f.text()
+	return f.done(TypeReport)
+}
