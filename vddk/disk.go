@@ -1,0 +1,145 @@
+package vddk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/haulback/haulback/cbt"
+)
+
+// Disk is an open virtual disk of any driver. Package mover declares what it
+// needs in smaller interfaces and states their contracts; this is their sum.
+type Disk interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Size() int64
+	Identity() string
+	Flush() error
+	Zero(e cbt.Extent, how cbt.Allocation) error
+	NextData(off int64) (cbt.Extent, error)
+	ReadCold(p []byte, off int64) (int, error)
+	Coldness() string
+	Check() error
+	Describe() Description
+}
+
+// Mode says what a disk is opened for.
+type Mode uint8
+
+const (
+	// ReadOnly shares the disk with other readers.
+	ReadOnly Mode = iota
+	// ReadWrite holds the disk alone.
+	ReadWrite
+)
+
+// Options says how Open opens. The zero value reads.
+type Options struct {
+	Mode Mode
+	// Create makes a raw file of CreateSize bytes, all hole, when there is
+	// none. A file that is there must be empty (a creation that was cut) or
+	// have that size; it is never shortened. Needs ReadWrite.
+	Create     bool
+	CreateSize int64
+}
+
+// Description is what "haulback probe" prints about a disk.
+type Description struct {
+	Kind       string // "file" or "block"
+	Path       string // as given
+	Size       int64  // bytes
+	SectorSize int64  // bytes; the logical sector of a device, 1 for a file
+	Identity   string
+	CanPunch   bool   // zeros can give their space back; for a file known only in ReadWrite
+	CanMap     bool   // holes are told from data
+	Coldness   string // how ReadCold gets past the cache
+	ReadOnly   bool
+	Warning    string // what an operator should know, or empty
+}
+
+// Open opens the disk that uri names. Drivers to come are added to its switch.
+func Open(ctx context.Context, uri string, opts Options) (Disk, error) {
+	u, err := ParseURI(uri)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("disk %s: %w", uri, err)
+	}
+	disk, err := openLocal(u, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open %w", err)
+	}
+	return disk, nil
+}
+
+func (o Options) validate() error {
+	if o.Create && (o.Mode != ReadWrite || o.CreateSize <= 0) {
+		return fmt.Errorf("create: needs mode ReadWrite and a size, got %d bytes", o.CreateSize)
+	}
+	return nil
+}
+
+// openLocal looks at what is there without opening it (a pipe would block, a
+// tape would rewind), then opens the very same inode through the descriptor.
+func openLocal(u URI, opts Options) (Disk, error) {
+	fd, err := unix.Open(u.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) && opts.Create && u.Scheme != schemeBlock {
+		if err := createFile(u.Path, opts.CreateSize); err != nil {
+			return nil, err
+		}
+		fd, err = unix.Open(u.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", u.Path, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("%s: %w", u.Path, err)
+	}
+	return openInode(u, fd, &st, opts)
+}
+
+func openInode(u URI, fd int, st *unix.Stat_t, opts Options) (Disk, error) {
+	what := inodeKind(st.Mode)
+	switch {
+	case what == "file" && u.Scheme != schemeBlock:
+		return openFile(u.Path, fd, opts)
+	case what == "block device" && u.Scheme != schemeFile && !opts.Create:
+		return openDevice(u.Path, fd, opts)
+	case what == "block device" && opts.Create:
+		return nil, fmt.Errorf("%s: %w: it is a block device and cannot be created", u.Path, ErrKind)
+	}
+	want := "file or block device"
+	if u.Scheme != "" {
+		want = map[string]string{schemeFile: "file", schemeBlock: "block device"}[u.Scheme]
+	}
+	return nil, fmt.Errorf("%s: %w: it is a %s, not a %s", u.Path, ErrKind, what, want)
+}
+
+func inodeKind(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return "file"
+	case unix.S_IFBLK:
+		return "block device"
+	case unix.S_IFDIR:
+		return "directory"
+	case unix.S_IFIFO:
+		return "pipe"
+	case unix.S_IFSOCK:
+		return "socket"
+	case unix.S_IFCHR:
+		return "character device"
+	}
+	return "thing of an unknown kind"
+}

@@ -1,0 +1,64 @@
+package vddk
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/haulback/haulback/cbt"
+)
+
+// Conditions a caller branches on.
+var (
+	// ErrReadOnly means a write to a disk opened with ReadOnly.
+	ErrReadOnly = errors.New("vddk: disk is open for reading only")
+	// ErrChanged means that the disk no longer has the size or the identity
+	// it had when it was opened.
+	ErrChanged = errors.New("vddk: disk changed since it was opened")
+	// ErrKind means that the path is no disk: a directory, a pipe, a socket, a
+	// character device, or a file where a device was asked for.
+	ErrKind = errors.New("vddk: not a disk")
+)
+
+// LockedError means that another program holds the disk. errors.Is finds
+// syscall.EBUSY.
+type LockedError struct {
+	Path   string
+	By     string // what holds it, as far as the kernel tells
+	Remedy string // what the operator can do
+}
+
+// Error names the disk, the holder and the remedy.
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("%s: %s; %s", e.Path, e.By, e.Remedy)
+}
+
+// Unwrap is syscall.EBUSY.
+func (e *LockedError) Unwrap() error { return syscall.EBUSY }
+
+// ioError is a failed transfer: read 1 MiB at 5368709120 of /p: input/output error.
+type ioError struct {
+	op     string
+	path   string
+	extent cbt.Extent
+	err    error
+}
+
+func (e *ioError) Error() string {
+	return fmt.Sprintf("%s %s at %d of %s: %v", e.op, sizeText(e.extent.Len), e.extent.Off, e.path, e.err)
+}
+
+func (e *ioError) Unwrap() error { return e.err }
+
+// sizeText is n in the largest unit that divides it.
+func sizeText(n int64) string {
+	switch {
+	case n > 0 && n%(1<<30) == 0:
+		return fmt.Sprintf("%d GiB", n>>30)
+	case n > 0 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n > 0 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

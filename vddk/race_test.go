@@ -1,0 +1,5 @@
+//go:build race
+
+package vddk_test
+
+const raceEnabled = true
