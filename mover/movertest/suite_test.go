@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/haulback/haulback/cbt"
@@ -216,6 +217,8 @@ func TestSuiteBites(t *testing.T) {
 			e, err := m.NextData(off)
 			return cbt.Extent{Off: e.Off / 4096 * 4096, Len: e.End() - e.Off/4096*4096}, err
 		}}},
+		{"map after zero", "what was a hole stays one", broken{next: rememberHoles()}},
+		{"concurrent", "one write in a hundred is lost", broken{writeAt: loseSome()}},
 		{"read cold", "tail is cut", broken{cold: func(m *Memory, p []byte, off int64) (int, error) {
 			return m.ReadAt(p[:len(p)/512*512], off)
 		}}},
@@ -242,6 +245,31 @@ func TestSuiteBites(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// rememberHoles calls a block a hole for ever once it was one.
+func rememberHoles() func(*Memory, int64) (cbt.Extent, error) {
+	var hole cbt.Extent
+	return func(m *Memory, off int64) (cbt.Extent, error) {
+		e, err := m.NextData(off)
+		if err == nil && e.Off > off && e.Off > 2<<20 && hole.Len == 0 {
+			hole = cbt.Extent{Off: off, Len: e.Off - off}
+		}
+		if err == nil && hole.Intersect(e).Len > 0 {
+			return m.NextData(hole.End())
+		}
+		return e, err
+	}
+}
+
+func loseSome() func(*Memory, []byte, int64) (int, error) {
+	var calls atomic.Int64
+	return func(m *Memory, p []byte, off int64) (int, error) {
+		if calls.Add(1)%100 == 0 {
+			return len(p), nil
+		}
+		return m.WriteAt(p, off)
 	}
 }
 
