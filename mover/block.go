@@ -42,9 +42,12 @@ func newPool(bytes int64) *pool {
 
 // take waits at most 10 s for n blocks.
 func (p *pool) take(ctx context.Context, n int) ([]*block, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	wait, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := p.bound.Acquire(ctx, int64(n)); err != nil {
+	if err := p.bound.Acquire(wait, int64(n)); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		return nil, wire.Errorf(wire.CodeLimit, "memory for %d blocks is not free (%d MiB in all): raise the memory limit or run fewer sessions at once",
 			n, p.max*blockLen>>20)
 	}

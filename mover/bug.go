@@ -19,10 +19,7 @@ const (
 	bugNoMark
 	bugNoBinding
 	bugNoDigest
-	bugKeepVerdicts
-	bugVerifiedUnflushed
 	bugLowerEpoch
-	bugShortWrite
 	bugWarmRead
 	bugCount // keep last
 )

@@ -180,7 +180,7 @@ func (j *journal) fill(f StateFile) error {
 		j.seq++
 	}
 	add(recHead, appendText(nil, s.Identity))
-	add(recOpen, openPayload(s.openRun, s.openPass, s.Owner, s.Plan, s.Size))
+	add(recOpen, openPayload(s.Session, s.SessionPass, s.Owner, s.Plan, s.Size))
 	add(recState, s.statePayload())
 	for _, p := range mapPayloads(s.Durable) {
 		add(recDurable, p)
@@ -261,6 +261,9 @@ func (j *journal) verified(root cbt.Digest) error {
 	}
 	return j.add(recVerified, j.state.Epoch, root[:])
 }
+
+// suspect records that a flush failed.
+func (j *journal) suspect() error { return j.add(recSuspect, j.state.Epoch, nil) }
 
 // poison records that the disk is given up.
 func (j *journal) poison(reason string) error {

@@ -42,16 +42,17 @@ const (
 type recordType uint8
 
 const (
-	recHead     recordType = 1 // the file: identity of the disk it is for
-	recOpen     recordType = 2 // a session began: epoch durable, nothing written yet
-	recMark     recordType = 3 // the disk is Inconsistent from here on
-	recDurable  recordType = 4 // extents written and flushed
-	recForget   recordType = 5 // extents that read back wrong
-	recCopied   recordType = 6 // all is written and flushed
-	recVerified recordType = 7 // all is proved
-	recClosed   recordType = 8 // the session ended in order
-	recPoison   recordType = 9 // the disk is given up, with the reason
-	recState    recordType = 10
+	recHead     recordType = 1  // the file: identity of the disk it is for
+	recOpen     recordType = 2  // a session began: epoch durable, nothing written yet
+	recMark     recordType = 3  // the disk is Inconsistent from here on
+	recDurable  recordType = 4  // extents written and flushed
+	recForget   recordType = 5  // extents that read back wrong
+	recCopied   recordType = 6  // all is written and flushed
+	recVerified recordType = 7  // all is proved
+	recClosed   recordType = 8  // the session ended in order
+	recPoison   recordType = 9  // the disk is given up, with the reason
+	recState    recordType = 10 // compaction: State and what belongs to it
+	recSuspect  recordType = 11 // a flush failed: caches of the disk may say what it does not hold
 )
 
 var (
@@ -132,12 +133,13 @@ type JournalState struct {
 	Plan     cbt.Digest
 	Size     int64      // of the source, bytes
 	Identity string     // of the target disk
-	Durable  cbt.Map    // written and flushed in Run and Pass
+	Durable  cbt.Map    // written and flushed in Session and SessionPass
 	Root     cbt.Digest // with StateCopied and StateVerified
 	Reason   string     // with StatePoisoned, or what is damaged in the journal
+	Suspect  bool       // a flush failed since the last proof: not even the map of holes is believed
 
-	openRun  wire.RunID // of the last recOpen; becomes Run when it marks or verifies
-	openPass uint32
+	Session     wire.RunID // the run of the last session; it becomes Run when it marks or verifies
+	SessionPass uint32
 }
 
 // apply brings s forward by one record.
@@ -148,16 +150,16 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 	case recHead:
 		s.Identity = p.text()
 	case recOpen:
-		p.copy(s.openRun[:])
-		s.openPass = p.u32()
+		p.copy(s.Session[:])
+		s.SessionPass = p.u32()
 		p.copy(s.Owner[:])
 		p.copy(s.Plan[:])
 		s.Size = int64(p.u64())
-		if !mixRuns && (s.Run != s.openRun || s.Pass != s.openPass) {
+		if !mixRuns && (s.Run != s.Session || s.Pass != s.SessionPass) {
 			s.Durable = cbt.Map{}
 		}
 	case recMark:
-		s.State, s.Run, s.Pass, s.Root, s.Reason = wire.StateInconsistent, s.openRun, s.openPass, cbt.Digest{}, ""
+		s.State, s.Run, s.Pass, s.Root, s.Reason = wire.StateInconsistent, s.Session, s.SessionPass, cbt.Digest{}, ""
 	case recDurable, recForget:
 		m, err := cbt.ParseMap(r.payload, s.Size, maxPayload)
 		if err != nil {
@@ -170,12 +172,14 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 		}
 		return nil
 	case recCopied, recVerified:
-		s.State, s.Run, s.Pass = wire.StateCopied, s.openRun, s.openPass
+		s.State, s.Run, s.Pass = wire.StateCopied, s.Session, s.SessionPass
 		if r.t == recVerified {
-			s.State = wire.StateVerified
+			s.State, s.Suspect = wire.StateVerified, false
 		}
 		p.copy(s.Root[:])
 	case recClosed:
+	case recSuspect:
+		s.Suspect = true
 	case recPoison:
 		s.State, s.Reason = wire.StatePoisoned, p.text()
 	case recState:
@@ -183,6 +187,7 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 		p.copy(s.Run[:])
 		s.Pass = p.u32()
 		p.copy(s.Root[:])
+		s.Suspect = p.u8() == 1
 		s.Reason = p.text()
 	default:
 		return fmt.Errorf("%w: type %d", errBadRecord, r.t)
@@ -205,7 +210,11 @@ func (s *JournalState) statePayload() []byte {
 	b := append([]byte{byte(s.State)}, s.Run[:]...)
 	b = binary.BigEndian.AppendUint32(b, s.Pass)
 	b = append(b, s.Root[:]...)
-	return appendText(b, s.Reason)
+	suspect := byte(0)
+	if s.Suspect {
+		suspect = 1
+	}
+	return appendText(append(b, suspect), s.Reason)
 }
 
 func appendText(b []byte, s string) []byte {

@@ -111,3 +111,23 @@ func (l *lane) endWith(ctx, parent context.Context) {
 		}
 	})
 }
+
+// whenDone cancels when the link ends: who waits for a disk must not go on
+// waiting for a peer that is gone, or it takes the disk from its successor.
+// The function it returns stops that, and waits.
+func (l *lane) whenDone(ctx context.Context, cancel context.CancelCauseFunc) (stop func()) {
+	stopped, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-l.link.Done():
+			cancel(onLink(l.link.Err()))
+		case <-stopped:
+		case <-ctx.Done():
+		}
+	}()
+	return func() {
+		close(stopped)
+		<-ended
+	}
+}

@@ -84,10 +84,9 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	context.AfterFunc(ctx, func() { l.end(context.Cause(ctx)) })
-	go func() { // ends with the link: nobody watches the copy any more
-		<-l.link.Done()
+	defer l.whenDone(ctx, func(error) {
 		cancel(wire.Errorf(wire.CodeCanceled, "the one who ordered the copy is gone"))
-	}()
+	})()
 	events := make(chan string, 16) // 16: an event that does not fit is in the log anyway
 	p.Event = func(text string) {
 		select {

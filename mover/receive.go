@@ -39,6 +39,7 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	spec.full = o.open.Full
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer l.whenDone(ctx, cancel)()
 	key := exp.Name
 	if spec.mode == wire.ModeVerify { // only read: as many as like to
 		key += " " + spec.run.String()
@@ -179,7 +180,7 @@ func (e *Engine) openNew(t *target, o *outcome) error {
 func (t *target) admit(o *wire.Open) error {
 	st := &t.journal.state
 	if o.Held != 0 && st.Epoch > 0 && st.Owner != o.Owner && t.cfg.bug != bugLowerEpoch {
-		return wire.Errorf(wire.CodeFenced, "epoch %d of this disk is over: run %v has epoch %d now", o.Held, st.openRun, st.Epoch)
+		return wire.Errorf(wire.CodeFenced, "epoch %d of this disk is over: run %v has epoch %d now", o.Held, st.Session, st.Epoch)
 	}
 	if st.State == wire.StatePoisoned && st.Run == t.passSpec.run {
 		return wire.Errorf(wire.CodePoisoned, "the disk is poisoned: %s; check the device, then start a new copy", st.Reason)
@@ -196,7 +197,7 @@ func (t *target) begin(o *wire.Open) error {
 		return err
 	}
 	t.marked = st.State == wire.StateInconsistent && st.Run == t.passSpec.run && st.Pass == t.pass
-	t.had = st.Durable
+	t.had, t.suspect = st.Durable, st.Suspect
 	return t.flush()
 }
 

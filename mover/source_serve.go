@@ -13,6 +13,7 @@ import (
 func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec passSpec, p *Progress) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer l.whenDone(ctx, cancel)()
 	key := fmt.Sprintf("%s %v %d %v", exp.Name, spec.run, spec.pass, l.link.Peer())
 	h, err := e.sources.acquire(ctx, key, spec.run, cancel, e.cfg.bug)
 	if err != nil {

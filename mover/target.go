@@ -26,6 +26,7 @@ type target struct {
 
 	journalMu sync.Mutex
 	journal   *journal // nil in ModeVerify
+	suspect   bool     // a flush failed before: the map of holes is not believed
 	marked    bool     // the journal says Inconsistent for this run and pass
 
 	mu       sync.Mutex
@@ -393,6 +394,11 @@ func (t *target) flush() error {
 		return diskError(wire.CodeNoSpace, "target", "flush", cbt.Extent{}, err)
 	}
 	if t.fails.failed(t.disk.Identity()) < 2 {
+		t.journalMu.Lock()
+		defer t.journalMu.Unlock()
+		if jerr := t.journal.suspect(); jerr != nil {
+			return jerr
+		}
 		return diskError(wire.CodeFlush, "target", "flush", cbt.Extent{}, err)
 	}
 	return t.poison("flush failed twice in a row: " + err.Error())

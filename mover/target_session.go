@@ -62,7 +62,7 @@ func newTargetSession(t *target, l *lane, streams int, window uint32, tag [16]by
 	n := 4 * t.cfg.Workers // jobs in stages 1 to 3: enough that readers seldom wait for the order
 	ts := &targetSession{
 		target: t, l: l, pos: wire.Position{Tag: tag, Pass: t.pass, Epoch: t.epoch}, pulse: newPulse(),
-		holes: newHoles(t.disk, t.full), start: t.settled,
+		holes: newHoles(t.disk, t.full || t.suspect), start: t.settled,
 		window:   semaphore.NewWeighted(int64(min(uint32(t.cfg.Batches), window))),
 		finished: make(chan struct{}), jobs: make(chan *job, n), order: make(chan *job, n), free: make(chan *job, n),
 		flushK: newKick(), verifyK: newKick(), ackK: newKick(),
@@ -91,7 +91,11 @@ func (ts *targetSession) run(ctx context.Context, streams int, blocks []*block) 
 	g.Go(func() error { return ts.control(ctx) })
 	g.Go(func() error { return ts.acks(ctx) })
 	g.Go(func() error { return ts.watch(ctx) })
-	return g.Wait()
+	err := g.Wait()
+	if ts.last != nil {
+		return nil // the last word is out: how the link ends after that changes nothing
+	}
+	return err
 }
 
 // blocksNeeded is how many blocks run uses.
@@ -332,13 +336,11 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 	if settled != ts.batches() {
 		return wire.Errorf(wire.CodeFrame, "finish at batch %d of %d", settled, ts.batches())
 	}
-	if ts.cfg.bug != bugVerifiedUnflushed {
-		call := ts.pulse.enter()
-		err := ts.flush()
-		ts.pulse.leave(call)
-		if err != nil {
-			return err
-		}
+	call := ts.pulse.enter()
+	err := ts.flush()
+	ts.pulse.leave(call)
+	if err != nil {
+		return err
 	}
 	root, err := ts.root.Sum()
 	if err != nil {
@@ -362,8 +364,11 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 		}
 		v.State = wire.StateVerified
 	}
+	if err := ts.l.send(&v); err != nil {
+		return err
+	}
 	ts.last = &v
-	return ts.l.send(&v)
+	return nil
 }
 
 // lastCheckpoint makes durable what has returned, before the daemon stops.

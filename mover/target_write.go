@@ -139,7 +139,7 @@ func (r *receiver) write() error {
 
 func (r *receiver) writeAt(e cbt.Extent) error {
 	n, err := r.disk.WriteAt(r.at(e), e.Off)
-	if err == nil && int64(n) != e.Len && r.cfg.bug != bugShortWrite {
+	if err == nil && int64(n) != e.Len {
 		err = io.ErrShortWrite
 	}
 	if err != nil {

@@ -1,0 +1,63 @@
+package mover
+
+import (
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
+)
+
+// Bug is a deliberate mistake, for the tests that prove the suite finds it.
+type Bug = bug
+
+// Bugs are all of them by name.
+var Bugs = map[string]Bug{
+	"journal before flush":       bugJournalBeforeFlush,
+	"journal covers late writes": bugCoverLateWrites,
+	"ignore flush error":         bugIgnoreFlushError,
+	"retry flush and believe":    bugRetryFlush,
+	"no drain of old session":    bugNoDrain,
+	"no journal record sum":      bugNoRecordSum,
+	"no read-back":               bugNoReadBack,
+	"no run in journal":          bugNoRunInJournal,
+	"ack before flush":           bugAckBeforeFlush,
+	"no inconsistent mark":       bugNoMark,
+	"no binding":                 bugNoBinding,
+	"no digest check":            bugNoDigest,
+	"lower epoch accepted":       bugLowerEpoch,
+	"diff reads the cache":       bugWarmRead,
+}
+
+// WithBug is cfg with a mistake in it.
+func WithBug(cfg Config, b Bug) Config {
+	cfg.bug = b
+	return cfg
+}
+
+// BugCount is how many there are, noBug not counted.
+const BugCount = int(bugCount) - 1
+
+// Journal is the journal with its methods exported for tests.
+type Journal struct{ *journal }
+
+// OpenJournal is openJournal.
+func OpenJournal(dir StateDir, identity string, b Bug) (Journal, error) {
+	j, err := openJournal(dir, identity, b)
+	return Journal{j}, err
+}
+
+// Open, Mark and the rest append one record each.
+func (j Journal) Open(epoch uint64, run wire.RunID, pass uint32, owner [16]byte, plan cbt.Digest, size int64) error {
+	return j.open(epoch, run, pass, owner, plan, size)
+}
+func (j Journal) Mark() error                    { return j.mark() }
+func (j Journal) Durable(m cbt.Map) error        { return j.durable(m) }
+func (j Journal) Forget(m cbt.Map) error         { return j.forget(m) }
+func (j Journal) Verified(root cbt.Digest) error { return j.verified(root) }
+func (j Journal) Suspect() error                 { return j.suspect() }
+func (j Journal) Poison(reason string) error     { return j.poison(reason) }
+
+// Close releases the file.
+func (j Journal) Close() error { return j.close() }
+
+// State is what the journal says; End is where its last record ends.
+func (j Journal) State() JournalState { return j.state }
+func (j Journal) End() int64          { return j.at }
