@@ -1,0 +1,49 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/build"
+	"github.com/haulback/haulback/cmd/internal/site"
+)
+
+// global are the flags that every command has.
+type global struct {
+	stateDir string
+	json     bool
+}
+
+func (g *global) site() (*site.Site, error) { return site.At(g.stateDir, "") }
+
+// command is haulback and its subcommands.
+func command(g *global) *cobra.Command {
+	root := &cobra.Command{
+		Use: "haulback", Short: "Bring disks home: move only what differs, and prove it",
+		Long:          "Bring disks home: move only what differs, and prove it.\n\n" + endpointHelp,
+		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentFlags().StringVar(&g.stateDir, "state-dir", "", "`DIR` with key, peers and journals (default /var/lib/haulback for root, else ~/.local/state/haulback)")
+	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON, one object a line")
+	root.AddCommand(copyCommand(g), verifyCommand(g), probeCommand(g), peerCommand(g), versionCommand(g))
+	root.InitDefaultCompletionCmd()
+	exitcode.Mark(root)
+	return root
+}
+
+func versionCommand(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if g.json {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(build.Current())
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "haulback", build.Current())
+			return err
+		},
+	}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/cmd/internal/size"
+	"github.com/haulback/haulback/wire"
+)
+
+const copyHelp = `Make the target equal to the source: read both, send only what differs, read
+back what was written, and prove that both are equal. The target is marked
+before its first byte is overwritten; when the copy is cut, the same command
+goes on.
+
+` + endpointHelp + `
+
+With an export on both sides the daemon of the source is ordered to push to the
+daemon of the target; the two must be paired with each other, and this site must
+be an operator of the source.`
+
+// flags are those of copy and verify, as typed.
+type flags struct {
+	rate, transport, verify, run string
+	retry                        time.Duration
+	create                       bool
+}
+
+func copyCommand(g *global) *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use: "copy SOURCE TARGET", Short: "Make the target equal to the source, and prove it", Long: copyHelp, Args: cobra.ExactArgs(2),
+		Example: "  haulback copy /srv/new.img /srv/old.img\n  haulback copy /dev/vg/replica haulback://home:7420/vm1-disk0 --rate 50MiB",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := newTransfer(g, &f, wire.ModeCopy, args[0], args[1])
+			if err != nil {
+				return err
+			}
+			return t.run(cmd.Context())
+		},
+	}
+	linkFlags(cmd, &f)
+	cmd.Flags().StringVar(&f.verify, "verify", "pass", "`HOW` to verify: pass (what was written is read back) or full (everything is read again at the end)")
+	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of an earlier run to go on with")
+	cmd.Flags().BoolVar(&f.create, "create", false, "make the target file when there is none, as large as the source")
+	return cmd
+}
+
+func verifyCommand(g *global) *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use: "verify A B", Short: "Compare two disks and change nothing", Args: cobra.ExactArgs(2),
+		Long: "Read two disks to the end and say where they differ. Nothing is written.\nExit code 0: equal; 4: different.\n\n" + endpointHelp,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := newTransfer(g, &f, wire.ModeVerify, args[0], args[1])
+			if err != nil {
+				return err
+			}
+			return t.run(cmd.Context())
+		},
+	}
+	linkFlags(cmd, &f)
+	return cmd
+}
+
+func linkFlags(cmd *cobra.Command, f *flags) {
+	cmd.Flags().StringVar(&f.rate, "rate", "", "at most `SIZE` per second on the wire, as in 50MiB (default no limit)")
+	cmd.Flags().StringVar(&f.transport, "transport", site.QUIC, "`NAME` of the transport: quic (UDP) or tls (TCP)")
+	cmd.Flags().DurationVar(&f.retry, "retry", 5*time.Minute, "how long to go on without progress after the peer was lost; 0s: not at all")
+}
+
+// settings are flags that were understood.
+type settings struct {
+	rate int64
+	run  wire.RunID
+	full bool
+}
+
+func (f *flags) parse() (s settings, err error) {
+	if f.rate != "" {
+		if s.rate, err = size.Parse(f.rate); err == nil && s.rate == 0 {
+			err = usage("leave it out for no limit")
+		}
+		if err != nil {
+			return s, usage("--rate: %w", err)
+		}
+	}
+	if err := site.CheckTransport(f.transport); err != nil {
+		return s, usage("--transport: %w", err)
+	}
+	if f.retry < 0 {
+		return s, usage("--retry %v: a negative time", f.retry)
+	}
+	switch f.verify {
+	case "", "pass":
+	case "full":
+		s.full = true
+	default:
+		return s, usage("--verify %q: pass or full", f.verify)
+	}
+	s.run, err = runID(f.run)
+	return s, err
+}

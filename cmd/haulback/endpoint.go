@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/vddk"
+	"github.com/haulback/haulback/wire"
+)
+
+const endpointHelp = `A disk is named by one of
+  PATH                          a raw image file or a block device of this machine
+  file:///PATH, block:///PATH   the same, and it has to be that kind
+  haulback://HOST:PORT/EXPORT   an export of a paired daemon; add ?peer=NAME (or
+                                ?peer=ID) when no peer, or more than one, has
+                                that address`
+
+// endpoint is a disk as named on the command line.
+type endpoint struct {
+	text string
+	path string // of a disk of this machine
+
+	address, export, peer string // of an export; peer is a name, an ID or empty
+}
+
+func (e *endpoint) remote() bool { return e.export != "" }
+
+func usage(format string, args ...any) error {
+	return &exitcode.UsageError{Err: fmt.Errorf(format, args...)}
+}
+
+// parseEndpoint opens nothing.
+func parseEndpoint(text string) (*endpoint, error) {
+	if !strings.HasPrefix(strings.ToLower(text), "haulback:") {
+		u, err := vddk.ParseURI(text)
+		if err != nil {
+			return nil, &exitcode.UsageError{Err: err}
+		}
+		return &endpoint{text: text, path: u.Path}, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, usage("%q: %w", text, err)
+	}
+	e := &endpoint{text: text, export: strings.TrimPrefix(u.Path, "/")}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, usage("%q: %w", text, err)
+	}
+	for key, values := range query {
+		if key != "peer" || len(values) != 1 || values[0] == "" {
+			return nil, usage("%q: unknown parameter %q; only one peer=NAME or peer=ID is known", text, key)
+		}
+		e.peer = values[0]
+	}
+	switch {
+	case u.Opaque != "" || u.Host == "" || u.User != nil || u.Fragment != "":
+		return nil, usage("%q: write haulback://HOST:PORT/EXPORT", text)
+	case site.CheckName("export", e.export) != nil:
+		return nil, usage("%q: %w", text, site.CheckName("export", e.export))
+	}
+	if e.address, err = site.Address(u.Host); err != nil {
+		return nil, usage("%q: %w", text, err)
+	}
+	return e, nil
+}
+
+// pinned is the peer that has to be at e.
+func (e *endpoint) pinned(peers site.Peers) (wire.ID, error) {
+	if e.peer == "" {
+		at := peers.At(e.address)
+		switch len(at) {
+		case 1:
+			return at[0].ID, nil
+		case 0:
+			return wire.ID{}, usage("%s: no paired peer has the address %s; run: haulback peer add ID --name NAME --address %s", e.text, e.address, e.address)
+		}
+		return wire.ID{}, usage("%s: %d peers have the address %s; say which one with ?peer=NAME", e.text, len(at), e.address)
+	}
+	if p, ok := peers.Named(e.peer); ok {
+		return p.ID, nil
+	}
+	id, err := wire.ParseID(e.peer)
+	if err != nil {
+		return id, usage("%s: no peer is called %q, and it is no ID; see: haulback peer list", e.text, e.peer)
+	}
+	return id, nil
+}
+
+// access dials e as the operator wants it.
+func (e *endpoint) access(key *wire.Key, id wire.ID, transport string) *mover.Remote {
+	return &mover.Remote{Name: e.text, Export: e.export, Dial: func(ctx context.Context) (wire.Link, error) {
+		return site.Dial(ctx, transport, e.address, key, id)
+	}}
+}
+
+// describe opens the disk of this machine for a moment, to read it.
+func (e *endpoint) describe(ctx context.Context) (vddk.Description, error) {
+	disk, err := vddk.Open(ctx, e.text, vddk.Options{})
+	if err != nil {
+		return vddk.Description{}, err
+	}
+	defer disk.Close() // only read
+	return disk.Describe(), nil
+}
+
+// missing reports whether nothing is at the path.
+func (e *endpoint) missing() bool {
+	_, err := os.Stat(e.path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// sameDisk looks through links and device nodes. A loop device and its file
+// are told apart when the target is opened.
+func sameDisk(a, b *endpoint) bool {
+	if a.remote() || b.remote() {
+		return a.remote() && b.remote() && a.address == b.address && a.export == b.export
+	}
+	x, err1 := os.Stat(a.path)
+	y, err2 := os.Stat(b.path)
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	if os.SameFile(x, y) {
+		return true
+	}
+	const device = fs.ModeDevice
+	xs, ok1 := x.Sys().(*syscall.Stat_t)
+	ys, ok2 := y.Sys().(*syscall.Stat_t)
+	return ok1 && ok2 && x.Mode()&device != 0 && x.Mode()&device == y.Mode()&device && xs.Rdev == ys.Rdev
+}

@@ -1,0 +1,41 @@
+// Command haulback copies and compares disks, here and at paired daemons, and
+// manages who is paired. See docs/operation.md.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/report"
+	"github.com/haulback/haulback/wire"
+)
+
+func main() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go cancelOnSignal(cancel)
+	var g global
+	err := command(&g).ExecuteContext(ctx)
+	code := exitcode.Of(err)
+	switch {
+	case err == nil:
+	case g.json:
+		report.WriteExitError(os.Stderr, err, int(code))
+	default:
+		fmt.Fprintln(os.Stderr, "haulback: "+report.OneLine(err.Error()))
+	}
+	os.Exit(int(code))
+}
+
+// cancelOnSignal stops cleanly at the first signal and at once at the second.
+func cancelOnSignal(cancel context.CancelCauseFunc) {
+	signals := make(chan os.Signal, 2) // 2: both count
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	<-signals
+	cancel(wire.Errorf(wire.CodeCanceled, "%w", exitcode.ErrCanceled))
+	<-signals
+	os.Exit(int(exitcode.Canceled))
+}

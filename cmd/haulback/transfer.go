@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/haulback/haulback/cmd/internal/build"
+	"github.com/haulback/haulback/cmd/internal/report"
+	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/wire"
+)
+
+// transfer is one copy or verify of this command line.
+type transfer struct {
+	g     *global
+	flags *flags
+	settings
+	mode     wire.Mode
+	src, dst *endpoint
+
+	engine   *mover.Engine
+	journals *mover.StateRoot
+	key      *wire.Key // nil when both disks are here
+	srcID    wire.ID   // of the daemon, when src is an export
+	dstID    wire.ID
+	create   int64 // bytes of the target file to make; 0: none
+	out      report.Output
+	phases   []report.Phase
+	started  report.Start
+}
+
+// newTransfer checks everything that can be checked without touching a disk.
+func newTransfer(g *global, f *flags, mode wire.Mode, src, dst string) (*transfer, error) {
+	t := &transfer{g: g, flags: f, mode: mode}
+	var err error
+	if t.settings, err = f.parse(); err != nil {
+		return nil, err
+	}
+	if t.src, err = parseEndpoint(src); err != nil {
+		return nil, err
+	}
+	if t.dst, err = parseEndpoint(dst); err != nil {
+		return nil, err
+	}
+	if sameDisk(t.src, t.dst) {
+		return nil, usage("%s and %s are the same disk; name two different ones", src, dst)
+	}
+	return t, t.checkMissing()
+}
+
+// checkMissing says which disk of this machine is not there, and what helps.
+func (t *transfer) checkMissing() error {
+	for _, e := range []*endpoint{t.src, t.dst} {
+		switch {
+		case e.remote() || !e.missing():
+		case e == t.dst && t.mode == wire.ModeCopy && t.flags.create:
+		case e == t.dst && t.mode == wire.ModeCopy:
+			return usage("target %s: there is no such file; add --create to make it as large as the source", e.text)
+		default:
+			return usage("%s: there is no such file or device; check the path", e.text)
+		}
+	}
+	if t.flags.create && t.dst.remote() {
+		return usage("--create: makes files of this machine only; make the file of the export %q at its daemon", t.dst.export)
+	}
+	return nil
+}
+
+// run does it all and tells how it went.
+func (t *transfer) run(ctx context.Context) error {
+	stop, err := t.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := t.preflight(ctx); err != nil {
+		return err
+	}
+	t.started = report.Start{Mode: t.modeText(), Run: uuid.UUID(t.settings.run).String(), Source: t.src.text, Target: t.dst.text}
+	if t.src.remote() || t.dst.remote() {
+		t.started.Transport = t.flags.transport
+	}
+	t.out = t.g.output()
+	t.out.Started(t.started)
+	rep, err := t.pass(ctx, "pass", 1, false)
+	if err == nil && t.full {
+		rep, err = t.again(ctx, rep)
+	}
+	if rep.Counters.Total > 0 {
+		t.out.Summary(report.Result{Start: t.started, Report: rep, Verify: t.mode == wire.ModeVerify, Phases: t.phases})
+	}
+	return t.explain(err)
+}
+
+func (t *transfer) modeText() string {
+	switch {
+	case t.mode == wire.ModeVerify:
+		return "verify"
+	case t.full:
+		return "copy, then read everything again"
+	}
+	return "copy"
+}
+
+// prepare opens the site and an engine, and finds the keys to expect.
+func (t *transfer) prepare(ctx context.Context) (stop func(), err error) {
+	s, err := t.g.site()
+	if err != nil {
+		return nil, err
+	}
+	if err := t.pin(s); err != nil {
+		return nil, err
+	}
+	if t.journals, err = s.Journals(); err != nil {
+		return nil, err
+	}
+	t.engine, err = mover.NewEngine(mover.Config{Agent: build.Agent("haulback")}, t.journals)
+	if err != nil {
+		t.journals.Close()
+		return nil, err
+	}
+	return func() {
+		if err := errors.Join(t.engine.Close(), t.journals.Close()); err != nil {
+			fmt.Fprintln(os.Stderr, "haulback: close: "+report.OneLine(err.Error()))
+		}
+	}, nil
+}
+
+// pin finds the peers that have to be at the addresses.
+func (t *transfer) pin(s *site.Site) error {
+	if !t.src.remote() && !t.dst.remote() {
+		return nil
+	}
+	var err error
+	if t.key, err = s.Key(); err != nil {
+		return err
+	}
+	peers, err := s.Peers()
+	if err != nil {
+		return peersError(err)
+	}
+	if t.src.remote() {
+		if t.srcID, err = t.src.pinned(peers); err != nil {
+			return err
+		}
+	}
+	if t.dst.remote() {
+		t.dstID, err = t.dst.pinned(peers)
+	}
+	return err
+}
+
+// preflight asks both sides how large they are before anything is opened for
+// writing: a peer that cannot be reached, or a target that is too small, is
+// told at once and not after --retry.
+func (t *transfer) preflight(ctx context.Context) error {
+	from, err := t.sizeOf(ctx, t.src, t.srcID)
+	if err != nil {
+		return err
+	}
+	if !t.dst.remote() && t.dst.missing() {
+		t.create = from
+		if from <= 0 {
+			return usage("target %s: cannot be made, because the size of the source %s is not known or zero", t.dst.text, t.src.text)
+		}
+		return nil
+	}
+	if t.src.remote() && t.dst.remote() {
+		return nil // the target may be open to the source only; the order will tell
+	}
+	to, err := t.sizeOf(ctx, t.dst, t.dstID)
+	if err != nil {
+		return err
+	}
+	if from > to && to > 0 {
+		return wire.Errorf(wire.CodeTooSmall, "target %s has %d bytes, source %s has %d: make the target at least as large", t.dst.text, to, t.src.text, from)
+	}
+	return nil
+}
+
+// sizeOf is the size of the disk, or 0 when its daemon cannot open it right
+// now. It may be held by the session that this run goes on with.
+func (t *transfer) sizeOf(ctx context.Context, e *endpoint, id wire.ID) (int64, error) {
+	if !e.remote() {
+		d, err := e.describe(ctx)
+		return d.Size, err
+	}
+	p, err := t.engine.Probe(ctx, e.access(t.key, id, t.flags.transport))
+	if we, ok := errors.AsType[*wire.Error](err); ok && we.Remote {
+		switch we.Code {
+		case wire.CodeOpen, wire.CodeBusy, wire.CodeJournal, wire.CodeRead:
+			return 0, nil
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", e.text, err)
+	}
+	return p.Size, err
+}
+
+// pass is one pass, told while it runs.
+func (t *transfer) pass(ctx context.Context, name string, n uint32, full bool) (mover.Report, error) {
+	p := &mover.Progress{Event: func(text string) { t.out.Remark(report.Event, text) }}
+	stop := report.Follow(t.out, p, t.g.every())
+	began := time.Now()
+	rep, err := t.start(ctx, n, full, p)
+	stop()
+	t.phases = append(t.phases, report.Phase{Name: name, Dur: time.Since(began)})
+	return rep, err
+}
+
+func (t *transfer) start(ctx context.Context, n uint32, full bool, p *mover.Progress) (mover.Report, error) {
+	job := mover.Job{Run: t.settings.run, Pass: n, Mode: t.mode, Full: full, Rate: t.rate, Retry: t.flags.retry}
+	job.Source, job.Target = t.side(t.src, t.srcID, 0), t.side(t.dst, t.dstID, t.create)
+	if job.Source.Remote == nil || job.Target.Remote == nil {
+		return t.engine.Run(ctx, job, p)
+	}
+	return t.engine.Order(ctx, job.Source.Remote, job, wire.Order{
+		Address: t.dst.address, Peer: t.dstID, Export: t.dst.export, Transport: t.flags.transport,
+		Rate: t.rate, Retry: uint32(t.flags.retry.Seconds()), Full: full,
+	}, p)
+}
+
+func (t *transfer) side(e *endpoint, id wire.ID, create int64) mover.Endpoint {
+	if e.remote() {
+		return mover.Endpoint{Name: e.text, Remote: e.access(t.key, id, t.flags.transport)}
+	}
+	return mover.Endpoint{Name: e.text, Open: site.Opener(e.text, create)}
+}
+
+// again reads everything once more. That it finds something to send is no
+// failure of this run, but somebody has to know.
+func (t *transfer) again(ctx context.Context, first mover.Report) (mover.Report, error) {
+	t.create = 0
+	second, err := t.pass(ctx, "full verify", 2, true)
+	if n := second.Counters.Differing; n > 0 {
+		t.out.Remark(report.Warning, fmt.Sprintf("the full read found %d bytes that differ from what was proved before, and sent them again: "+
+			"a program writes to one of the disks, or a device does not keep what it is given; the first pass sent %d bytes", n, first.Counters.Sent))
+	}
+	if err == nil {
+		second.Counters = sum(first.Counters, second.Counters)
+	}
+	return second, err
+}
+
+// sum is what both passes did; sizes and verdicts are those of the second.
+func sum(a, b wire.Counters) wire.Counters {
+	b.Differing, b.Zero, b.Sent, b.Wire = a.Differing+b.Differing, a.Zero+b.Zero, a.Sent+b.Sent, a.Wire+b.Wire
+	b.Durable, b.ReadBack, b.Had = a.Durable+b.Durable, a.ReadBack+b.ReadBack, a.Had+b.Had
+	b.Redone, b.Lost, b.Reconnects = a.Redone+b.Redone, a.Lost+b.Lost, a.Reconnects+b.Reconnects
+	return b
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/build"
+	"github.com/haulback/haulback/cmd/internal/config"
+)
+
+// command is haulbackd and its subcommands.
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use: "haulbackd", Short: "Export disks to paired peers",
+		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(runCommand(), configCommand(), versionCommand())
+	exitcode.Mark(root)
+	return root
+}
+
+func runCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "run --config FILE", Short: "Run the daemon in the foreground", Args: cobra.NoArgs,
+		Long: "Run the daemon in the foreground. SIGHUP reads peers and exports again;\nSIGTERM makes a last checkpoint of every target and stops.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), file) },
+	}
+	configFlag(cmd, &file)
+	return cmd
+}
+
+func configCommand() *cobra.Command {
+	var file string
+	check := &cobra.Command{
+		Use: "check --config FILE", Short: "Check a configuration and change nothing", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(file)
+			if err != nil {
+				return err
+			}
+			for _, w := range cfg.Warnings {
+				fmt.Fprintln(cmd.OutOrStdout(), "warning: "+w)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "OK: %s: listen %s, state %s, %d peers, %d exports\n",
+				cfg.File, cfg.Listen, cfg.Site.Dir(), len(cfg.Peers), len(cfg.Exports))
+			return nil
+		},
+	}
+	configFlag(check, &file)
+	cmd := &cobra.Command{Use: "config", Short: "Work with configuration files", Args: cobra.NoArgs}
+	cmd.AddCommand(check)
+	return cmd
+}
+
+func configFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "config", "/etc/haulback/haulbackd.toml", "configuration `FILE`")
+}
+
+// load makes every mistake in a configuration exit code 10.
+func load(file string) (*config.Config, error) {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return nil, &exitcode.UsageError{Err: err}
+	}
+	return cfg, nil
+}
+
+func versionCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(build.Current())
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "haulbackd", build.Current())
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}

@@ -1,0 +1,167 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+
+	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/cmd/internal/size"
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/vddk"
+	"github.com/haulback/haulback/wire"
+)
+
+// listen allows port 0, which means any free one: tests and demonstrations
+// read the address from the log.
+func (c *checker) listen(s string) string {
+	if s == "" {
+		return DefaultListen
+	}
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		c.wrong("listen", fmt.Errorf("listen %q: write ADDRESS:PORT, as in %q", s, DefaultListen))
+		return ""
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		c.wrong("listen", fmt.Errorf("listen %q: the port is a number from 0 to 65535 (0: any free one)", s))
+	}
+	return s
+}
+
+func (c *checker) transports(list []string) (quic, tls bool) {
+	if list == nil {
+		return true, true
+	}
+	for _, t := range list {
+		c.wrong("transports", site.CheckTransport(t))
+		quic, tls = quic || t == site.QUIC, tls || t == site.TLS
+	}
+	if len(list) == 0 {
+		c.wrong("transports", fmt.Errorf("transports: the list is empty; name quic, tls, or both"))
+	}
+	return quic, tls
+}
+
+func (c *checker) log(t logTOML) Log {
+	l := Log{Format: "auto"}
+	switch t.Level {
+	case "", "info":
+		l.Level = slog.LevelInfo
+	case "debug":
+		l.Level = slog.LevelDebug
+	case "warn":
+		l.Level = slog.LevelWarn
+	case "error":
+		l.Level = slog.LevelError
+	default:
+		c.wrong("log.level", fmt.Errorf("log level %q: debug, info, warn or error", t.Level))
+	}
+	switch t.Format {
+	case "":
+	case "auto", "text", "json":
+		l.Format = t.Format
+	default:
+		c.wrong("log.format", fmt.Errorf("log format %q: auto, text or json", t.Format))
+	}
+	return l
+}
+
+func (c *checker) limits(t limitsTOML) Limits {
+	before := len(c.errs)
+	bytes := func(key, s string) int64 {
+		if s == "" {
+			return 0
+		}
+		n, err := size.Parse(s)
+		if err == nil && n == 0 {
+			err = fmt.Errorf("size %q: leave the key out for the default", s)
+		}
+		if err != nil {
+			c.wrong("limits."+key, fmt.Errorf("limits: %s: %w", key, err))
+		}
+		return n
+	}
+	l := Limits{
+		Memory: bytes("memory", t.Memory), Checkpoint: bytes("checkpoint", t.Checkpoint), Window: bytes("window", t.Window),
+		Workers: t.Workers, Sessions: t.Sessions,
+	}
+	if err := l.Engine().Validate(); err != nil && len(c.errs) == before {
+		c.wrong("limits", fmt.Errorf("limits: %w", err))
+	}
+	return l
+}
+
+func (c *checker) exports(list []exportTOML, peers site.Peers) []Export {
+	var exports []Export
+	lines := map[string]string{}
+	for i, t := range list {
+		at := fmt.Sprintf("export[%d].", i)
+		if err := site.CheckName("export", t.Name); err != nil {
+			c.wrong(at+"name", err)
+		} else if first := lines[t.Name]; first != "" {
+			c.wrong(at+"name", fmt.Errorf("export %q: the name is used twice, first in %s", t.Name, first))
+		} else {
+			lines[t.Name] = c.places.At(c.path, at+"name")
+		}
+		e := Export{Name: t.Name, URI: t.URI, Role: c.role(at, t)}
+		c.disk(at, t)
+		e.Peers = c.ids(at+"peers", t.Name, t.Peers, peers)
+		e.Operators = c.ids(at+"operators", t.Name, t.Operators, peers)
+		if len(t.Peers)+len(t.Operators) == 0 {
+			c.warn(at+"name", "export %q: nobody may use it; list names of peers under peers or operators", t.Name)
+		}
+		exports = append(exports, e)
+	}
+	return exports
+}
+
+func (c *checker) role(at string, t exportTOML) mover.Role {
+	switch t.Role {
+	case "source":
+		return mover.RoleSource
+	case "target":
+		return mover.RoleTarget
+	case "":
+		c.wrong(at+"role", fmt.Errorf("export %q: role is missing; say role = \"source\" (it is read) or \"target\" (it is overwritten)", t.Name))
+	default:
+		c.wrong(at+"role", fmt.Errorf("export %q: role %q: source (it is read) or target (it is overwritten)", t.Name, t.Role))
+	}
+	return 0
+}
+
+// disk checks the URI; a disk that is not there may come.
+func (c *checker) disk(at string, t exportTOML) {
+	if t.URI == "" {
+		c.wrong(at+"uri", fmt.Errorf("export %q: uri is missing; name the disk, as in uri = \"file:///srv/disk.img\"", t.Name))
+		return
+	}
+	u, err := vddk.ParseURI(t.URI)
+	switch {
+	case err != nil:
+		c.wrong(at+"uri", fmt.Errorf("export %q: %w", t.Name, err))
+	case u.Path == "" || u.Path[0] != '/':
+		c.wrong(at+"uri", fmt.Errorf("export %q: uri %q: not an absolute path", t.Name, t.URI))
+	default:
+		if _, err := os.Stat(u.Path); errors.Is(err, fs.ErrNotExist) {
+			c.warn(at+"uri", "export %q: %s is not there yet; peers are refused until it is", t.Name, u.Path)
+		}
+	}
+}
+
+// ids finds the identities of the peers that an export names.
+func (c *checker) ids(key, export string, names []string, peers site.Peers) []wire.ID {
+	var ids []wire.ID
+	for _, name := range names {
+		p, ok := peers.Named(name)
+		if !ok {
+			c.wrong(key, fmt.Errorf("export %q: no peer is called %q; run: haulback peer add ID --name %s, or add a [[peer]]", export, name, name))
+		}
+		ids = append(ids, p.ID)
+	}
+	return ids
+}

@@ -1,0 +1,159 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/cmd/internal/strict"
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/wire"
+)
+
+// DefaultListen is every address of the machine at haulback's port.
+const DefaultListen = "0.0.0.0:" + site.DefaultPort
+
+// Config is a configuration that was checked.
+type Config struct {
+	File     string
+	Listen   string
+	QUIC     bool
+	TLS      bool
+	Site     *site.Site
+	Log      Log
+	Limits   Limits
+	Peers    site.Peers // of the file and of the site
+	Exports  []Export
+	Warnings []string // what may be meant, but is worth a look
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  slog.Level
+	Format string // "text", "json", or "auto": text on a terminal
+}
+
+// Limits are those of mover.Config; zero means the engine's default.
+type Limits struct {
+	Memory, Checkpoint, Window int64
+	Workers, Sessions          int
+}
+
+// Engine is the engine's configuration, without agent and log.
+func (l Limits) Engine() mover.Config {
+	return mover.Config{Memory: l.Memory, Checkpoint: l.Checkpoint, Window: l.Window, Workers: l.Workers, Sessions: l.Sessions}
+}
+
+// Export is one disk that peers may use.
+type Export struct {
+	Name      string
+	URI       string
+	Role      mover.Role
+	Peers     []wire.ID
+	Operators []wire.ID
+}
+
+// file is the TOML as it stands.
+type file struct {
+	Listen     string           `toml:"listen"`
+	Transports []string         `toml:"transports"`
+	StateDir   string           `toml:"state_dir"`
+	KeyFile    string           `toml:"key_file"`
+	Log        logTOML          `toml:"log"`
+	Limits     limitsTOML       `toml:"limits"`
+	Peer       []site.PeerEntry `toml:"peer"`
+	Export     []exportTOML     `toml:"export"`
+}
+
+type logTOML struct {
+	Level  string `toml:"level"`
+	Format string `toml:"format"`
+}
+
+type limitsTOML struct {
+	Memory     string `toml:"memory"`
+	Workers    int    `toml:"workers"`
+	Checkpoint string `toml:"checkpoint"`
+	Window     string `toml:"window"`
+	Sessions   int    `toml:"sessions"`
+}
+
+type exportTOML struct {
+	Name      string   `toml:"name"`
+	URI       string   `toml:"uri"`
+	Role      string   `toml:"role"`
+	Peers     []string `toml:"peers"`
+	Operators []string `toml:"operators"`
+}
+
+// Load reads and checks the file at path and the peers of its site. The error
+// is every mistake that was found, one a line.
+func Load(path string) (*Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	var f file
+	if err := strict.Decode(path, text, &f); err != nil {
+		return nil, err
+	}
+	c := &checker{path: path, places: strict.Index(text)}
+	cfg := c.check(&f)
+	if err := errors.Join(c.errs...); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// checker collects what is wrong.
+type checker struct {
+	path     string
+	places   strict.Places
+	errs     []error
+	warnings []string
+}
+
+// wrong notes a mistake in the value of key.
+func (c *checker) wrong(key string, err error) {
+	if err != nil {
+		c.errs = append(c.errs, fmt.Errorf("%s: %w", c.places.At(c.path, key), err))
+	}
+}
+
+func (c *checker) warn(key, format string, args ...any) {
+	c.warnings = append(c.warnings, c.places.At(c.path, key)+": "+fmt.Sprintf(format, args...))
+}
+
+func (c *checker) check(f *file) *Config {
+	cfg := &Config{File: c.path, Listen: c.listen(f.Listen), Log: c.log(f.Log), Limits: c.limits(f.Limits)}
+	cfg.QUIC, cfg.TLS = c.transports(f.Transports)
+	c.site(f, cfg)
+	cfg.Exports = c.exports(f.Export, cfg.Peers)
+	cfg.Warnings = c.warnings
+	return cfg
+}
+
+// site finds the state directory and joins its peers with those of the file.
+func (c *checker) site(f *file, cfg *Config) {
+	for key, path := range map[string]string{"state_dir": f.StateDir, "key_file": f.KeyFile} {
+		if path != "" && !filepath.IsAbs(path) {
+			c.wrong(key, fmt.Errorf("%s %q: not an absolute path; a daemon has no current directory to start from", key, path))
+		}
+	}
+	var err error
+	if cfg.Site, err = site.At(f.StateDir, f.KeyFile); err != nil {
+		c.wrong("state_dir", err)
+		return
+	}
+	paired, err := cfg.Site.Peers()
+	if err != nil {
+		c.errs = append(c.errs, err)
+	}
+	// CheckPeers names file and line itself.
+	if cfg.Peers, err = site.CheckPeers(paired, c.path, c.places, f.Peer); err != nil {
+		c.errs = append(c.errs, err)
+	}
+}

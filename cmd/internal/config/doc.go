@@ -1,0 +1,38 @@
+// Package config reads the configuration of a daemon: strict TOML, where an
+// unknown key, a wrong name or a value out of its range is an error that names
+// file, line and remedy.
+//
+//	listen     = "0.0.0.0:7420"     # UDP (QUIC) and TCP (TLS) of one port
+//	transports = ["quic", "tls"]
+//	state_dir  = "/var/lib/haulback"
+//	key_file   = "/var/lib/haulback/identity.key"
+//
+//	[log]
+//	level  = "info"                 # debug, info, warn, error
+//	format = "auto"                 # auto, text, json
+//
+//	[limits]
+//	memory     = "1GiB"             # all sessions together
+//	workers    = 4                  # per session and stage
+//	checkpoint = "64MiB"            # written bytes between two flushes
+//	window     = "32MiB"            # sent beyond a checkpoint
+//	sessions   = 256
+//
+//	[[peer]]                        # more come from STATE/peers.toml
+//	name    = "dr"
+//	id      = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
+//	address = "dr-proxy:7420"
+//
+//	[[export]]
+//	name      = "vm1-disk0"
+//	uri       = "file:///srv/images/vm1.img"
+//	role      = "target"            # or "source"
+//	peers     = ["dr"]              # may use it
+//	operators = ["desk"]            # may order this daemon to push it
+//
+// Everything but exports and peers has a default. A key that is set to what
+// its default is means the same as no key.
+//
+// Not promised: that an export's disk is there. A missing file is a warning,
+// because images come and go while a daemon runs.
+package config

@@ -1,0 +1,192 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/haulback/haulback/cmd/internal/build"
+	"github.com/haulback/haulback/cmd/internal/config"
+	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/vddk"
+	"github.com/haulback/haulback/wire"
+)
+
+// drainTime is how long a stop waits for last checkpoints. A flush of a slow
+// disk takes seconds; systemd waits longer than this before it kills.
+const drainTime = 10 * time.Second
+
+// Daemon is a running haulbackd. Make it with Start.
+type Daemon struct {
+	cfg     *config.Config // as started
+	log     *slog.Logger
+	key     *wire.Key
+	journal *mover.StateRoot
+	engine  *mover.Engine
+	server  *mover.Server
+	ports   *ports
+	peers   atomic.Pointer[site.Peers]
+}
+
+// Start opens what cfg names; when it returns, peers can connect.
+func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (d *Daemon, err error) {
+	d = &Daemon{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if d.journal, err = cfg.Site.Journals(); err != nil {
+		return nil, err
+	}
+	if d.key, err = cfg.Site.Key(); err != nil {
+		return nil, err
+	}
+	engine := cfg.Limits.Engine()
+	engine.Agent, engine.Log = build.Agent("haulbackd"), log
+	if d.engine, err = mover.NewEngine(engine, d.journal); err != nil {
+		return nil, err
+	}
+	d.server = mover.NewServer(d.engine, d.dial)
+	d.use(cfg)
+	if d.ports, err = listen(ctx, cfg, d.key, d, log); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Run serves until ctx is done, then drains. Every value on reload makes it
+// read its configuration again.
+func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) error {
+	d.log.Info("haulbackd ready", "id", d.key.ID().String(), "listen", d.ports.addr, "exports", len(d.cfg.Exports))
+	n := notifier{log: d.log}
+	n.ready()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range d.ports.listeners {
+		g.Go(func() error { return d.server.Serve(ctx, l) })
+	}
+	g.Go(func() error {
+		d.supervise(ctx, reload, &n)
+		return nil
+	})
+	err := g.Wait()
+	n.stopping()
+	return errors.Join(err, d.stop())
+}
+
+// supervise answers reloads and tells the service manager that this process is
+// alive and what it does. A disk that is slow does not hold it up.
+func (d *Daemon) supervise(ctx context.Context, reload <-chan struct{}, n *notifier) {
+	tick := time.NewTicker(n.every())
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			n.alive(d.server.Sessions())
+		case <-reload:
+			n.reloading()
+			d.reload()
+			n.ready()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reload takes over the peers and exports of the configuration, or nothing.
+func (d *Daemon) reload() {
+	cfg, err := config.Load(d.cfg.File)
+	if err != nil {
+		d.log.Error("configuration has a mistake, the old one stays in use", "err", err)
+		return
+	}
+	if cfg.Listen != d.cfg.Listen || cfg.QUIC != d.cfg.QUIC || cfg.TLS != d.cfg.TLS || *cfg.Site != *d.cfg.Site ||
+		cfg.Limits != d.cfg.Limits || cfg.Log != d.cfg.Log {
+		d.log.Warn("only peers and exports are reloaded, the rest of the configuration needs a restart")
+	}
+	d.use(cfg)
+	d.server.Revoke(d.Allowed)
+	d.log.Info("configuration reloaded", "peers", len(cfg.Peers), "exports", len(cfg.Exports))
+}
+
+// use puts the peers and exports of cfg to work.
+func (d *Daemon) use(cfg *config.Config) {
+	for _, w := range cfg.Warnings {
+		d.log.Warn("configuration is unusual", "reason", w)
+	}
+	peers := cfg.Peers
+	d.peers.Store(&peers)
+	var exports []mover.Export
+	for _, e := range cfg.Exports {
+		exports = append(exports, mover.Export{
+			Name: e.Name, Role: e.Role, Kind: kind(e.URI), Peers: e.Peers, Operators: e.Operators, Open: site.Opener(e.URI, 0),
+		})
+	}
+	d.server.SetExports(exports)
+}
+
+// kind is the driver's word for a disk in probes.
+func kind(uri string) string {
+	if u, err := vddk.ParseURI(uri); err == nil && u.Scheme != "" {
+		return u.Scheme
+	}
+	return "disk"
+}
+
+// Allowed implements wire.Peers with the peers of the last good configuration.
+func (d *Daemon) Allowed(id wire.ID) bool { return d.peers.Load().Allowed(id) }
+
+// lives reports whether a paired peer is known to live at ip.
+func (d *Daemon) lives(ip netip.Addr) bool { return d.peers.Load().Lives(ip) }
+
+// dial makes the link that an order asks for.
+func (d *Daemon) dial(ctx context.Context, o *wire.Order) (wire.Link, error) {
+	if !d.Allowed(o.Peer) {
+		return nil, wire.Errorf(wire.CodeUnauthorized, "the daemon that was told to push is not paired with %v; on it run: haulback peer add %v --name NAME --address %s",
+			o.Peer, o.Peer, o.Address)
+	}
+	if err := site.CheckTransport(o.Transport); err != nil {
+		return nil, wire.Errorf(wire.CodeFrame, "order: %w", err)
+	}
+	return site.Dial(ctx, o.Transport, o.Address, d.key, o.Peer)
+}
+
+// stop drains within drainTime.
+func (d *Daemon) stop() error {
+	d.log.Info("haulbackd stops", "sessions", d.server.Sessions())
+	err := d.ports.closeListeners()
+	done := make(chan struct{})
+	go func() { // ends with the process when a disk hangs
+		d.server.Drain()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(drainTime):
+		return fmt.Errorf("sessions did not end within %v: a disk does not answer; their targets are marked and resume", drainTime)
+	}
+	err = errors.Join(err, d.close())
+	d.log.Info("haulbackd stopped")
+	return err
+}
+
+// close releases what Start opened.
+func (d *Daemon) close() (err error) {
+	if d.engine != nil {
+		err = d.engine.Close()
+	}
+	if d.ports != nil {
+		err = errors.Join(err, d.ports.close())
+	}
+	if d.journal != nil {
+		err = errors.Join(err, d.journal.Close())
+	}
+	return err
+}

@@ -1,0 +1,116 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"syscall"
+
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/config"
+	"github.com/haulback/haulback/wire"
+)
+
+// ports are the sockets of a daemon: QUIC on UDP and TLS on TCP, one number.
+type ports struct {
+	addr      string
+	socket    *wire.Socket // nil without QUIC
+	listeners []wire.Listener
+}
+
+// freeTries bounds the search for a number that is free on UDP and on TCP,
+// which only port 0 needs.
+const freeTries = 16
+
+func listen(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, log *slog.Logger) (*ports, error) {
+	host, port, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		p, err := listenOnce(ctx, cfg, key, d, log)
+		if err == nil || port != "0" || try == freeTries || !errors.Is(err, syscall.EADDRINUSE) {
+			return p, refusal(err)
+		}
+		log.Debug("port is taken on TCP, trying another", "listen", host)
+	}
+}
+
+// refusal makes an address that cannot be had a mistake of the configuration.
+func refusal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitcode.UsageError{Err: fmt.Errorf("listen: %w; stop that program or change listen in the configuration", err)}
+}
+
+func listenOnce(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, log *slog.Logger) (p *ports, err error) {
+	p = &ports{addr: cfg.Listen}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	lc := wire.ListenConfig{KnownAddrs: d.lives, Refusals: new(wire.Refusals), Log: log}
+	if cfg.QUIC {
+		err = p.quic(key, d, lc, log)
+	}
+	if cfg.TLS && err == nil {
+		err = p.tls(ctx, key, d, lc)
+	}
+	return p, err
+}
+
+func (p *ports) quic(key *wire.Key, peers wire.Peers, lc wire.ListenConfig, log *slog.Logger) error {
+	pc, hint, err := wire.ListenPacket(p.addr)
+	if err != nil {
+		return err
+	}
+	if advice := hint.String(); advice != "" {
+		log.Warn("small socket buffers", "reason", advice)
+	}
+	p.addr = pc.LocalAddr().String()
+	p.socket = wire.NewSocket(pc, key)
+	l, err := p.socket.Listen(peers, lc)
+	if err != nil {
+		return err
+	}
+	p.listeners = append(p.listeners, l)
+	return nil
+}
+
+func (p *ports) tls(ctx context.Context, key *wire.Key, peers wire.Peers, lc wire.ListenConfig) error {
+	inner, err := new(net.ListenConfig).Listen(ctx, "tcp", p.addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("tcp %s is in use by another program, see: ss -ltnp: %w", p.addr, err)
+	}
+	if err != nil {
+		return err
+	}
+	p.addr = inner.Addr().String()
+	l, err := wire.ListenTLS(inner, key, peers, lc)
+	if err != nil {
+		inner.Close()
+		return err
+	}
+	p.listeners = append(p.listeners, l)
+	return nil
+}
+
+// closeListeners takes no new links; those that exist live on.
+func (p *ports) closeListeners() (err error) {
+	for _, l := range p.listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
+}
+
+func (p *ports) close() error {
+	err := p.closeListeners()
+	if p.socket != nil {
+		err = errors.Join(err, p.socket.Close())
+	}
+	return err
+}

@@ -1,0 +1,126 @@
+package report
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/haulback/haulback/cmd/internal/size"
+	"github.com/haulback/haulback/wire"
+)
+
+// summaryText says in words what a run came to.
+func summaryText(r *Result) string {
+	var b strings.Builder
+	fmt.Fprintln(&b, verdict(r))
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-10s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	c := &r.Counters
+	row("source", "%s", r.Start.Source)
+	row("target", "%s", r.Start.Target)
+	row("compared", "%s of %s in %s: %s equal, %s holes on both sides", size.Text(c.Scanned), size.Text(c.Total), took(r.Phases),
+		size.Text(c.Same), size.Text(c.Holes))
+	row("differed", "%s (%s), of it zeros and holes %s", size.Text(c.Differing), percent(c.Differing, c.Total), size.Text(c.Zero))
+	if !r.Verify {
+		copyRows(r, row)
+	}
+	if r.Larger > 0 {
+		row("note", "the target is %s longer than the source; that part was left alone", size.Text(r.Larger))
+	}
+	if r.Equal {
+		row("root", "%s", hex.EncodeToString(r.Root[:]))
+	}
+	badRows(r, &b)
+	return b.String()
+}
+
+func verdict(r *Result) string {
+	switch {
+	case r.Verify && r.Equal:
+		return fmt.Sprintf("Equal: %s (%d bytes) were compared and none differ.", size.Text(r.Counters.Scanned), r.Counters.Scanned)
+	case r.Verify && len(r.Report.Bad) > 0:
+		return fmt.Sprintf("Different: %d bytes were compared.", r.Counters.Scanned)
+	case r.Verify:
+		return "Not compared to the end."
+	case r.Equal && r.State == wire.StateVerified:
+		return "Verified: the target is equal to the source, proved by reading both."
+	}
+	return fmt.Sprintf("Not verified: the target is %v.", r.State)
+}
+
+// copyRows are the numbers that only a copy has.
+func copyRows(r *Result, row func(name, format string, args ...any)) {
+	c := &r.Counters
+	row("sent", "%s, as %s on the wire%s", size.Text(c.Sent), size.Text(c.Wire), over(r.Report.Transport))
+	row("written", "%s are durable on the target, %s were read back", size.Text(c.Durable), size.Text(c.ReadBack))
+	switch {
+	case c.Reconnects > 0:
+		row("resumed", "%d times; %s were durable on the target from before", c.Reconnects, size.Text(c.Had))
+	case c.Had > 0:
+		row("resumed", "%s were durable on the target from before", size.Text(c.Had))
+	}
+	if c.Redone > 0 {
+		row("redone", "%d grains of 64 KiB were read back wrong and written again: check the target's device", c.Redone)
+	}
+	if c.Lost > 0 {
+		row("lost", "%d grains of 64 KiB were gone although the target had flushed them: check its device and cache settings", c.Lost)
+	}
+	if text := coldness(r.Cold); text != "" {
+		row("read", "%s", text)
+	}
+}
+
+func over(transport string) string {
+	if transport == "" || transport == "pipe" {
+		return ""
+	}
+	return " over " + transport
+}
+
+// coldness says how much a read of the target proves.
+func coldness(how string) string {
+	switch how {
+	case "direct":
+		return "the target from the device itself (O_DIRECT)"
+	case "dropped":
+		return "the target after its page cache was dropped"
+	case "cached":
+		return "the target through the page cache: no way around it was found, so the device itself is not proved"
+	}
+	return how
+}
+
+func took(phases []Phase) string {
+	var d time.Duration
+	for _, p := range phases {
+		d += p.Dur
+	}
+	return d.Round(100 * time.Millisecond).String()
+}
+
+func percent(n, total int64) string {
+	if total <= 0 {
+		return "0 %"
+	}
+	return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(total))
+}
+
+// maxBadRows is a screen; the rest is in the JSON.
+const maxBadRows = 10
+
+func badRows(r *Result, b *strings.Builder) {
+	bad := r.Report.Bad
+	for i, e := range bad {
+		if i == maxBadRows {
+			fmt.Fprintf(b, "  and %d more\n", len(bad)-maxBadRows)
+			return
+		}
+		what := "differs"
+		if e.Unreadable {
+			what = "cannot be read at the source"
+		}
+		fmt.Fprintf(b, "  bytes %d to %d (%s at %s) %s\n", e.Off, e.Off+e.Len-1, size.Text(e.Len), size.Text(e.Off), what)
+	}
+}

@@ -1,0 +1,71 @@
+package site
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/haulback/haulback/wire"
+)
+
+// The transports that can be asked for.
+const (
+	QUIC = "quic"
+	TLS  = "tls"
+)
+
+// dialTimeout bounds one attempt, name lookup included; who wants more tries
+// again.
+const dialTimeout = 10 * time.Second
+
+// CheckTransport says what is wrong with the name of a transport.
+func CheckTransport(name string) error {
+	if name == QUIC || name == TLS {
+		return nil
+	}
+	return fmt.Errorf("transport %q: quic or tls", name)
+}
+
+// Dial makes a link to the peer id at address. Every QUIC link has a socket of
+// its own, so that one that hangs takes no other down.
+func Dial(ctx context.Context, transport, address string, key *wire.Key, id wire.ID) (wire.Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if transport == TLS {
+		return wire.DialTLS(ctx, address, key, id)
+	}
+	addr, err := resolve(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	pc, _, err := wire.ListenPacket(":0") // the hint about buffers is the daemon's to give
+	if err != nil {
+		return nil, err
+	}
+	return wire.DialQUIC(ctx, pc, addr, key, id)
+}
+
+// resolve is net.ResolveUDPAddr that ends with ctx.
+func resolve(ctx context.Context, address string) (*net.UDPAddr, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("address %q: %w", address, err)
+	}
+	n, err := net.DefaultResolver.LookupPort(ctx, "udp", port)
+	if err != nil {
+		return nil, err
+	}
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	use := ips[0]
+	for _, ip := range ips {
+		if ip.IP.To4() != nil { // as package net does: "localhost" is 127.0.0.1
+			use = ip
+			break
+		}
+	}
+	return &net.UDPAddr{IP: use.IP, Port: n, Zone: use.Zone}, nil
+}

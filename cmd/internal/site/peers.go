@@ -1,0 +1,256 @@
+package site
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/haulback/haulback/cmd/internal/strict"
+	"github.com/haulback/haulback/wire"
+)
+
+// DefaultPort is where a daemon listens when nothing else is said.
+const DefaultPort = "7420"
+
+// Peer is a daemon or command line that is paired with this site.
+type Peer struct {
+	Name    string
+	ID      wire.ID
+	Address string // HOST:PORT, or empty for one that only dials us
+	Where   string // the file and line that says so, for messages
+}
+
+// Peers is who is paired.
+type Peers []Peer
+
+// Named is the peer with that name.
+func (p Peers) Named(name string) (Peer, bool) {
+	return p.find(func(e Peer) bool { return e.Name == name })
+}
+
+// WithID is the peer with that identity.
+func (p Peers) WithID(id wire.ID) (Peer, bool) {
+	return p.find(func(e Peer) bool { return e.ID == id })
+}
+
+// Allowed implements wire.Peers.
+func (p Peers) Allowed(id wire.ID) bool {
+	_, ok := p.WithID(id)
+	return ok
+}
+
+// At are the peers with that address.
+func (p Peers) At(address string) Peers {
+	var at Peers
+	for _, e := range p {
+		if e.Address == address {
+			at = append(at, e)
+		}
+	}
+	return at
+}
+
+// Lives reports whether a peer is known to live at ip. Names are not looked
+// up: it is asked for every handshake.
+func (p Peers) Lives(ip netip.Addr) bool {
+	_, ok := p.find(func(e Peer) bool {
+		at, err := netip.ParseAddrPort(e.Address)
+		return err == nil && at.Addr().Unmap() == ip
+	})
+	return ok
+}
+
+func (p Peers) find(is func(Peer) bool) (Peer, bool) {
+	for _, e := range p {
+		if is(e) {
+			return e, true
+		}
+	}
+	return Peer{}, false
+}
+
+// Add is p with e, or why the two do not go together. The same pairing twice
+// is one.
+func (p Peers) Add(e Peer) (Peers, error) {
+	if old, ok := p.Named(e.Name); ok && old.ID == e.ID && (old.Address == e.Address || e.Address == "") {
+		return p, nil
+	}
+	if old, ok := p.Named(e.Name); ok {
+		return p, fmt.Errorf("peer %q: the name is taken%s; choose another or run: haulback peer remove %s", e.Name, old.from(), e.Name)
+	}
+	if old, ok := p.WithID(e.ID); ok {
+		return p, fmt.Errorf("peer %q: the same ID is paired under the name %q%s; one of the two has to go", e.Name, old.Name, old.from())
+	}
+	return append(p, e), nil
+}
+
+func (e Peer) from() string {
+	if e.Where == "" {
+		return ""
+	}
+	return " (" + e.Where + ")"
+}
+
+// PeerEntry is a [[peer]] of a configuration or of peers.toml.
+type PeerEntry struct {
+	Name    string `toml:"name"`
+	ID      string `toml:"id"`
+	Address string `toml:"address,omitempty"`
+}
+
+// Peer checks the entry, which says what key is wrong with it.
+func (e PeerEntry) Peer() (p Peer, key string, err error) {
+	if err := CheckName("peer", e.Name); err != nil {
+		return p, "name", err
+	}
+	id, err := wire.ParseID(e.ID)
+	if err != nil {
+		return p, "id", fmt.Errorf("peer %q: %q is not a peer ID: %s; copy what \"haulback peer id\" prints there", e.Name, e.ID, reason(err))
+	}
+	p = Peer{Name: e.Name, ID: id}
+	if e.Address != "" {
+		if p.Address, err = Address(e.Address); err != nil {
+			return p, "address", fmt.Errorf("peer %q: %w", e.Name, err)
+		}
+	}
+	return p, "", nil
+}
+
+// reason is what wire.ErrBadID says beyond its own words.
+func reason(err error) string {
+	return strings.TrimPrefix(err.Error(), wire.ErrBadID.Error()+": ")
+}
+
+var goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// CheckName says what is wrong with the name of a peer or an export.
+func CheckName(what, name string) error {
+	if goodName.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("%s name %q: 1 to 63 letters, digits, dots, dashes and underscores, the first one no sign", what, name)
+}
+
+// Address is the canonical form of a peer's HOST or HOST:PORT.
+func Address(s string) (string, error) {
+	host, port, err := net.SplitHostPort(s)
+	if ae, ok := errors.AsType[*net.AddrError](err); ok && ae.Err == "missing port in address" {
+		host, port, err = strings.Trim(s, "[]"), DefaultPort, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("address %q: write HOST:PORT, or [IPV6]:PORT", s)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	switch {
+	case host == "" || strings.ContainsAny(host, "/ @"):
+		return "", fmt.Errorf("address %q: no host in it; write HOST:PORT", s)
+	case err != nil || n == 0:
+		return "", fmt.Errorf("address %q: the port is a number from 1 to 65535", s)
+	}
+	return net.JoinHostPort(strings.ToLower(host), port), nil
+}
+
+type peersTOML struct {
+	Peer []PeerEntry `toml:"peer"`
+}
+
+// Peers reads peers.toml. A site without one has no peers.
+func (s *Site) Peers() (Peers, error) {
+	text, err := os.ReadFile(s.PeersFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("peers: %w", err)
+	}
+	var file peersTOML
+	if err := strict.Decode(s.PeersFile(), text, &file); err != nil {
+		return nil, err
+	}
+	return CheckPeers(nil, s.PeersFile(), strict.Index(text), file.Peer)
+}
+
+// CheckPeers adds the entries of file to peers and returns every mistake.
+func CheckPeers(peers Peers, file string, places strict.Places, list []PeerEntry) (Peers, error) {
+	var errs []error
+	for i, e := range list {
+		p, key, err := e.Peer()
+		p.Where = places.At(file, fmt.Sprintf("peer[%d].%s", i, "name"))
+		if err == nil {
+			key = "name"
+			peers, err = addNew(peers, p)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", places.At(file, fmt.Sprintf("peer[%d].%s", i, key)), err))
+		}
+	}
+	return peers, errors.Join(errs...)
+}
+
+// addNew refuses the same entry twice in one file; two files may agree.
+func addNew(peers Peers, p Peer) (Peers, error) {
+	file := func(where string) string { return strings.TrimRight(where, "0123456789") }
+	if old, ok := peers.Named(p.Name); ok && file(old.Where) == file(p.Where) {
+		return peers, fmt.Errorf("peer %q: the name is used twice, first%s", p.Name, old.from())
+	}
+	return peers.Add(p)
+}
+
+// AddPeer pairs p with this site, durably.
+func (s *Site) AddPeer(p Peer) error {
+	return s.change(func(peers Peers) (Peers, error) { return peers.Add(p) })
+}
+
+// RemovePeer ends the pairing with the peer called name.
+func (s *Site) RemovePeer(name string) error {
+	return s.change(func(peers Peers) (Peers, error) {
+		var kept Peers
+		for _, e := range peers {
+			if e.Name != name {
+				kept = append(kept, e)
+			}
+		}
+		if len(kept) == len(peers) {
+			return nil, fmt.Errorf("peer %q: not in %s; see: haulback peer list", name, s.PeersFile())
+		}
+		return kept, nil
+	})
+}
+
+// change replaces peers.toml whole: a reader sees the old or the new one.
+func (s *Site) change(edit func(Peers) (Peers, error)) error {
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	peers, err := s.Peers()
+	if err != nil {
+		return err
+	}
+	if peers, err = edit(peers); err != nil {
+		return err
+	}
+	var file peersTOML
+	for _, p := range peers {
+		file.Peer = append(file.Peer, PeerEntry{Name: p.Name, ID: p.ID.String(), Address: p.Address})
+	}
+	text, err := toml.Marshal(file)
+	if err != nil {
+		return err
+	}
+	text = append([]byte("# Written by \"haulback peer\". A running daemon reads it again at SIGHUP.\n"), text...)
+	if err := renameio.WriteFile(s.PeersFile(), text, 0o600); err != nil {
+		return fmt.Errorf("peers: %w", err)
+	}
+	return nil
+}
