@@ -164,7 +164,9 @@ type Record struct {
 func (r *Record) Expand(dst []byte) error {
 	switch r.Enc {
 	case EncRaw:
-		copy(dst, r.Payload)
+		if copy(dst, r.Payload) != len(dst) {
+			return Errorf(CodeDecompress, "%d bytes at %d instead of %d", len(r.Payload), r.Extent.Off, len(dst))
+		}
 	case EncLZ4:
 		n, err := lz4.UncompressBlock(r.Payload, dst)
 		if err != nil || n != len(dst) {
@@ -227,7 +229,7 @@ func (d *Data) parseRecord(f *fields, size int64, binder *Binder) error {
 	r.Enc = Encoding(h.u8())
 	h.zero(3)
 	h.copy(r.Digest[:])
-	if h.bad || !payloadFits(r.Enc, n, r.Extent.Len) {
+	if h.bad || !payloadFits(r.Enc, n, r.Extent.Len) || n == 0 && r.Digest != (cbt.Digest{}) {
 		return fmt.Errorf("%w: data record of %d bytes for %v, encoding %d", ErrFrame, n, r.Extent, r.Enc)
 	}
 	if r.Payload = f.take(n); f.bad {

@@ -84,10 +84,14 @@ type Error struct {
 	Err    error  // the local cause, or nil
 }
 
-// Errorf makes a local *Error; a %w in format becomes its cause.
+// Errorf makes a local *Error; each %w in format becomes a cause.
 func Errorf(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Text: err.Error(), Err: errors.Unwrap(err)}
+	e := &Error{Code: code, Text: err.Error(), Err: errors.Unwrap(err)}
+	if _, several := err.(interface{ Unwrap() []error }); several {
+		e.Err = err // errors.Unwrap has no answer for these
+	}
+	return e
 }
 
 // Error implements error.

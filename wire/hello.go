@@ -113,6 +113,14 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
+// state refuses what this version has no word for: nobody may act on a state
+// that it does not know.
+func (f *fields) state() State {
+	s := State(f.u8())
+	f.bad = f.bad || s > StatePoisoned
+	return s
+}
+
 // Probed answers a Hello with OpProbe.
 type Probed struct {
 	Size     int64 // bytes
@@ -146,7 +154,7 @@ func (p *Probed) parseBody(b []byte) error {
 	f := fields{b: b}
 	p.Size = f.i64()
 	p.Target = f.flag()
-	p.State = State(f.u8())
+	p.State = f.state()
 	f.copy(p.Run[:])
 	p.Pass, p.Epoch, p.Durable = f.u32(), f.u64(), f.i64()
 	f.copy(p.Root[:])

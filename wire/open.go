@@ -87,7 +87,7 @@ func (o *Opened) parseBody(b []byte) error {
 	f := fields{b: b}
 	o.Epoch, o.Start, o.Size = f.u64(), f.i64(), f.i64()
 	f.copy(o.Tag[:])
-	o.Had, o.State = f.i64(), State(f.u8())
+	o.Had, o.State = f.i64(), f.state()
 	o.Cold, o.Identity = f.text(), f.text()
 	return f.done(TypeOpened)
 }
@@ -141,7 +141,7 @@ func (v *Verified) appendBody(b []byte) []byte {
 
 func (v *Verified) parseBody(b []byte) error {
 	f := fields{b: b}
-	v.State, v.Epoch = State(f.u8()), f.u64()
+	v.State, v.Epoch = f.state(), f.u64()
 	f.copy(v.Root[:])
 	v.Compared, v.ReadBack, v.Lost = f.i64(), f.i64(), f.i64()
 	return f.done(TypeVerified)

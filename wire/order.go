@@ -95,8 +95,10 @@ func appendCounters(b []byte, c *Counters) []byte {
 	return b
 }
 
-// counters reads what it knows of the list and skips what a later version added.
+// counters reads what it knows of the list and skips what a later version
+// added; what an earlier one did not have yet is 0.
 func (f *fields) counters(c *Counters) {
+	*c = Counters{}
 	list := c.list()
 	for i := range int(f.u8()) {
 		v := f.i64()
@@ -130,7 +132,7 @@ func (r *Report) appendBody(b []byte) []byte {
 
 func (r *Report) parseBody(b []byte) error {
 	f := fields{b: b}
-	r.Code, r.State, r.Epoch = Code(f.u16()), State(f.u8()), f.u64()
+	r.Code, r.State, r.Epoch = Code(f.u16()), f.state(), f.u64()
 	f.copy(r.Root[:])
 	f.counters(&r.Counters)
 	r.Text, r.Cold = f.text(), f.text()

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 
 	"github.com/haulback/haulback/cbt"
 )
@@ -49,11 +50,11 @@ func (m *Manifest) appendBody(b []byte) []byte {
 
 func (m *Manifest) parseBody(b []byte) error {
 	f := fields{b: b}
-	m.Batch, m.Grains = f.i64(), int(f.u8())
+	m.Batch, m.Grains, m.Digests = f.i64(), int(f.u8()), [cbt.BatchGrains]cbt.Digest{}
 	f.zero(1)
 	m.Zero, m.Unread = Mask(f.u16()), Mask(f.u16())
 	f.zero(2)
-	if m.Grains < 1 || m.Grains > cbt.BatchGrains || (m.Zero|m.Unread)&^FullMask(m.Grains) != 0 || m.Zero&m.Unread != 0 {
+	if m.Batch > maxBatch || m.Grains < 1 || m.Grains > cbt.BatchGrains || (m.Zero|m.Unread)&^FullMask(m.Grains) != 0 || m.Zero&m.Unread != 0 {
 		f.bad = true
 		return f.done(TypeManifest)
 	}
@@ -130,7 +131,7 @@ func (s *Same) parseBody(b []byte) error {
 		f.bad = true
 		return f.done(TypeSame)
 	}
-	s.Runs = s.Runs[:0]
+	s.Runs = slices.Grow(s.Runs[:0], n)
 	for range n {
 		s.Runs = append(s.Runs, f.run())
 	}

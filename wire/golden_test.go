@@ -1,0 +1,227 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"github.com/haulback/haulback/cbt"
+)
+
+// golden is one frame of protocol 1 with the bytes that doc.go gives it. They
+// are written by hand from there: when a test says that they differ, the code
+// is wrong, or the protocol has a new version.
+type golden struct {
+	name  string
+	frame Frame
+	hex   string // header and body; spaces and lines are for the reader
+	zero  []int  // offsets in the body of bytes that have to be zero
+	wrong []poke // and what else must not be there
+}
+
+// poke is bytes that make a body wrong at an offset.
+type poke struct {
+	at  int
+	hex string
+}
+
+// countersHex is 16 counters with the values 1 to 16.
+const countersHex = `10
+	0000000000000001 0000000000000002 0000000000000003 0000000000000004
+	0000000000000005 0000000000000006 0000000000000007 0000000000000008
+	0000000000000009 000000000000000a 000000000000000b 000000000000000c
+	000000000000000d 000000000000000e 000000000000000f 0000000000000010`
+
+const (
+	hex16 = "000102030405060708090a0b0c0d0e0f "
+	hex32 = hex16 + "101112131415161718191a1b1c1d1e1f "
+)
+
+var (
+	bytes16 = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+	bytes32 = [32]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}
+	counted = Counters{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+)
+
+// tooFar is the first batch number whose offset might not fit.
+const tooFar = "0000040000000000"
+
+var goldens = []golden{
+	{
+		name:  "Hello",
+		frame: &Hello{Op: OpPull, Mode: ModeCopy, Run: bytes16, Pass: 258, Export: "vm1", Agent: "hb/1"},
+		hex:   "01 000000 00000023  0001 02 01" + hex16 + "00000102  0003 766d31  0004 68622f31",
+		wrong: []poke{{2, "00"}, {2, "05"}, {3, "00"}, {3, "03"}, {26, "0a"}, {26, "ff"}, {24, "ffff"}},
+	}, {
+		name:  "Welcome",
+		frame: &Welcome{Agent: "hb/1"},
+		hex:   "02 000000 00000008  0001  0004 68622f31",
+		wrong: []poke{{4, "00"}, {4, "7f"}, {4, "c0"}},
+	}, {
+		name:  "Error",
+		frame: &Error{Code: CodeFenced, Text: "over", Remote: true},
+		hex:   "03 000000 00000008  000b  0004 6f766572",
+		wrong: []poke{{4, "1b"}, {6, "c2 85"}},
+	}, {
+		name: "Open",
+		frame: &Open{
+			Mode: ModeVerify, Full: true, Streams: 4, Owner: bytes16, Held: 1<<63 + 7, Start: 3, Size: 0x123456789, Window: 2048,
+			Plan: bytes32, Identity: "id",
+		},
+		hex: "04 000000 0000005c  02 01 04 00" + hex16 + `8000000000000007 0000000000000003 0000000123456789
+			00010000 00000010 00000800` + hex32 + "0002 6964",
+		zero: []int{3},
+		wrong: []poke{
+			{0, "00"}, {0, "03"}, {1, "02"}, {2, "00"}, {2, "09"}, {28, "80"}, {36, "80"}, {44, "00020000"}, {48, "00000020"}, {52, "00000000"},
+		},
+	}, {
+		name: "Opened",
+		frame: &Opened{
+			Epoch: 1<<63 + 8, Start: 3, Size: 0x123456789, Tag: bytes16, Had: 65536, State: StateInconsistent, Cold: "direct", Identity: "t1",
+		},
+		hex: "05 000000 0000003d  8000000000000008 0000000000000003 0000000123456789" + hex16 + `0000000000010000 01
+			0006 646972656374  0002 7431`,
+		wrong: []poke{{8, "80"}, {16, "80"}, {40, "80"}, {48, "05"}, {48, "ff"}},
+	}, {
+		name:  "Manifest",
+		frame: &Manifest{Batch: 5, Grains: 3, Zero: 0b001, Unread: 0b100, Digests: [cbt.BatchGrains]cbt.Digest{1: bytes32}},
+		hex:   "06 000000 00000030  0000000000000005 03 00 0001 0004 0000" + hex32,
+		zero:  []int{9, 14, 15},
+		wrong: []poke{{0, "80"}, {0, tooFar}, {8, "00"}, {8, "11"}, {8, "02"}, {10, "0009"}, {12, "0005"}, {12, "0000"}, {10, "0000"}},
+	}, {
+		name:  "Holes",
+		frame: &Holes{Run{First: 1, Count: 256}},
+		hex:   "07 000000 00000010  0000000000000001 0000000000000100",
+		wrong: []poke{{0, "80"}, {8, "80"}, {0, tooFar}, {8, tooFar}, {8, "0000000000000000"}, {0, "ffffffffffffffff"}},
+	}, {
+		name:  "Same",
+		frame: &Same{[]Run{{First: 2, Count: 1}, {First: 1<<42 - 1, Count: 1<<42 - 1}}},
+		hex: `09 000000 00000022  0002
+			0000000000000002 0000000000000001  000003ffffffffff 000003ffffffffff`,
+		wrong: []poke{{0, "0000"}, {0, "0001"}, {0, "0003"}, {0, "0202"}, {10, "0000000000000000"}, {18, tooFar}, {26, tooFar}},
+	}, {
+		name:  "Diff",
+		frame: &Diff{Batch: 5, Mask: 0x8001},
+		hex:   "0a 000000 0000000c  0000000000000005 8001 0000",
+		zero:  []int{10, 11},
+		wrong: []poke{{0, "80"}, {0, tooFar}, {8, "0000"}},
+	}, {
+		name:  "Ack",
+		frame: &Ack{Settled: 1, Received: 2, Durable: 3, Verified: 4, ReadBack: 5, Busy: true},
+		hex: `0b 000000 00000029  0000000000000001 0000000000000002 0000000000000003
+			0000000000000004 0000000000000005 01`,
+		wrong: []poke{{0, "80"}, {8, "80"}, {16, "80"}, {24, "80"}, {32, "80"}, {40, "02"}, {40, "ff"}},
+	}, {
+		name:  "Redo",
+		frame: &Redo{Batch: 5, Mask: 0x0102, Round: 1},
+		hex:   "0c 000000 0000000c  0000000000000005 0102 01 00",
+		zero:  []int{11},
+		wrong: []poke{{0, "80"}, {0, tooFar}, {8, "0000"}, {10, "00"}},
+	}, {
+		name:  "Finish",
+		frame: &Finish{Root: bytes32, Compared: 16, Bad: 1},
+		hex:   "0d 000000 00000030 " + hex32 + "0000000000000010 0000000000000001",
+		wrong: []poke{{32, "80"}, {40, "80"}},
+	}, {
+		name:  "Verified",
+		frame: &Verified{State: StateVerified, Epoch: 8, Root: bytes32, Compared: 16, ReadBack: 2, Lost: 1},
+		hex:   "0e 000000 00000041  03 0000000000000008" + hex32 + "0000000000000010 0000000000000002 0000000000000001",
+		wrong: []poke{{0, "05"}, {41, "80"}, {49, "80"}, {57, "80"}},
+	}, {
+		name: "Probed",
+		frame: &Probed{
+			Size: 0x123456789, Target: true, State: StatePoisoned, Run: bytes16, Pass: 2, Epoch: 8, Durable: 65536, Root: bytes32,
+			Identity: "id", Kind: "file", Cold: "direct",
+		},
+		hex: "0f 000000 00000060  0000000123456789 01 04" + hex16 + "00000002 0000000000000008 0000000000010000" + hex32 + `
+			0002 6964  0004 66696c65  0006 646972656374`,
+		wrong: []poke{{0, "80"}, {8, "02"}, {9, "05"}, {38, "80"}},
+	}, {
+		name:  "Order",
+		frame: &Order{Address: "t:7420", Peer: bytes32, Export: "vm1", Transport: "tls", Rate: 1000, Retry: 60, Full: true},
+		hex: "10 000000 0000003f " + hex32 + `00000000000003e8 0000003c 01
+			0006 743a37343230  0003 766d31  0003 746c73`,
+		wrong: []poke{{32, "80"}, {44, "02"}},
+	}, {
+		name:  "Status",
+		frame: &Status{Counters: counted, Text: "hi"},
+		hex:   "11 000000 00000085 " + countersHex + "0002 6869",
+		wrong: []poke{{0, "11"}, {0, "ff"}, {1, "80"}, {121, "80"}},
+	}, {
+		name:  "Report",
+		frame: &Report{Code: CodeVerify, State: StateCopied, Epoch: 8, Root: bytes32, Counters: counted, Text: "no", Cold: "direct"},
+		hex:   "12 000000 000000b8  0018 02 0000000000000008" + hex32 + countersHex + "0002 6e6f  0006 646972656374",
+		wrong: []poke{{2, "05"}, {44, "80"}},
+	},
+}
+
+// newFrame is an empty frame of type t; nil for Data, which needs a binder to
+// be parsed.
+func newFrame(t Type) Frame {
+	for i := range goldens {
+		if goldens[i].frame.Type() == t {
+			return emptyLike(goldens[i].frame)
+		}
+	}
+	return nil
+}
+
+func emptyLike(f Frame) Frame {
+	switch f.(type) {
+	case *Hello:
+		return new(Hello)
+	case *Welcome:
+		return new(Welcome)
+	case *Error:
+		return new(Error)
+	case *Open:
+		return new(Open)
+	case *Opened:
+		return new(Opened)
+	case *Manifest:
+		return new(Manifest)
+	case *Holes:
+		return new(Holes)
+	case *Same:
+		return new(Same)
+	case *Diff:
+		return new(Diff)
+	case *Ack:
+		return new(Ack)
+	case *Redo:
+		return new(Redo)
+	case *Finish:
+		return new(Finish)
+	case *Verified:
+		return new(Verified)
+	case *Probed:
+		return new(Probed)
+	case *Order:
+		return new(Order)
+	case *Status:
+		return new(Status)
+	case *Report:
+		return new(Report)
+	}
+	return nil
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	if err != nil {
+		t.Fatalf("%v in %q", err, s)
+	}
+	return b
+}
+
+// with is body with p's bytes in it.
+func (p poke) with(t testing.TB, body []byte) []byte {
+	t.Helper()
+	b := bytes.Clone(body)
+	if x := unhex(t, p.hex); copy(b[p.at:], x) != len(x) {
+		t.Fatalf("poke at %d of %d bytes", p.at, len(b))
+	}
+	return b
+}
