@@ -40,7 +40,8 @@ type world struct {
 	want    []byte // the source
 	run     wire.RunID
 	lives   int
-	lazy    int // milliseconds a flush takes after its work
+	lazy    int      // milliseconds a flush takes after its work
+	net     *network // nil: links in memory
 	lying   bool
 	survive []int // per cent of volatile sectors, one of these is drawn
 	bug     mover.Bug
@@ -114,8 +115,8 @@ func (w *world) life(ctx context.Context, link func(wire.Link) wire.Link) (verif
 	if err != nil {
 		return false, nil, err
 	}
-	srv.SetExports([]mover.Export{{Name: "disk", Role: mover.RoleTarget, Peers: []wire.ID{{1}}, Open: w.open}})
-	listener := newPipeListener()
+	peer, listener, dial := w.connect(link)
+	srv.SetExports([]mover.Export{{Name: "disk", Role: mover.RoleTarget, Peers: []wire.ID{peer}, Open: w.open}})
 	serving, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(serving, listener) }()
@@ -124,16 +125,7 @@ func (w *world) life(ctx context.Context, link func(wire.Link) wire.Link) (verif
 	rep, runErr := source.Run(ctx, mover.Job{
 		Run: w.run, Mode: wire.ModeCopy, Retry: 3 * time.Minute,
 		Source: endpoint("source", disk(w.want)),
-		Target: mover.Endpoint{Name: "disk", Remote: &mover.Remote{Name: "disk", Export: "disk", Dial: func(ctx context.Context) (wire.Link, error) {
-			a, b := wire.Pipe(wire.ID{1}, wire.ID{2})
-			if err := listener.offer(ctx, b); err != nil {
-				return nil, err
-			}
-			if link != nil {
-				return link(a), nil
-			}
-			return a, nil
-		}}},
+		Target: mover.Endpoint{Name: "disk", Remote: &mover.Remote{Name: "disk", Export: "disk", Dial: dial}},
 	}, p)
 	if w.power.IsCut() || w.rng.IntN(3) == 0 { // the machine dies, or is stopped in order
 		w.power.Crash(w.rng, w.survive[w.rng.IntN(len(w.survive))])
@@ -141,13 +133,34 @@ func (w *world) life(ctx context.Context, link func(wire.Link) wire.Link) (verif
 	stop()
 	<-served
 	srv.Drain()
+	_ = listener.Close()
 	_ = machine.Close() // after a crash it can only fail
 	_ = source.Close()
 	return rep.State == wire.StateVerified && runErr == nil, runErr, w.check(rep, runErr, p)
 }
 
+// connect makes the way from the source to the machine: in memory, or with a
+// net over QUIC.
+func (w *world) connect(link func(wire.Link) wire.Link) (wire.ID, wire.Listener, func(context.Context) (wire.Link, error)) {
+	if w.net != nil {
+		return w.net.connect(link)
+	}
+	l := newPipeListener()
+	return wire.ID{1}, l, func(ctx context.Context) (wire.Link, error) {
+		a, b := wire.Pipe(wire.ID{1}, wire.ID{2})
+		if err := l.offer(ctx, b); err != nil {
+			return nil, err
+		}
+		if link != nil {
+			return link(a), nil
+		}
+		return a, nil
+	}
+}
+
 // check looks at the disk and the journal as the next program will find them.
 func (w *world) check(rep mover.Report, runErr error, p *mover.Progress) error {
+	w.power.CutAt(0) // one that did not come
 	if runErr == nil {
 		w.power.Crash(w.rng, 0) // whatever was only in a cache is gone
 	}
@@ -271,12 +284,24 @@ func (w *world) trouble() func(wire.Link) wire.Link {
 
 // simulate lives through one seed and returns the first violation.
 func simulate(t *testing.T, seed uint64, bug mover.Bug) (violation error) {
+	return simulateOn(t, seed, bug, nil)
+}
+
+// simulateOn is simulate with links over the network that attach makes.
+func simulateOn(t *testing.T, seed uint64, bug mover.Bug, attach func(seed uint64) *network) (violation error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one order of events per seed, nearly
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
 		defer cancel()
 		w := newWorld(seed, bug)
+		if attach != nil {
+			w.net = attach(seed)
+			defer w.net.close()
+		}
 		for range 1 + w.rng.IntN(4) {
+			if w.net != nil {
+				w.net.trouble(w.rng)
+			}
 			_, _, err := w.life(ctx, w.trouble())
 			if err != nil {
 				violation = err
@@ -291,6 +316,9 @@ func simulate(t *testing.T, seed uint64, bug mover.Bug) (violation error) {
 		w.plan, w.lying = nil, false
 		w.dev.LoseWrite(0)
 		w.dev.FailFlush(0)
+		if w.net != nil {
+			w.net.quiet()
+		}
 		ok, err, bad := w.life(ctx, nil)
 		switch {
 		case bad != nil:
