@@ -91,6 +91,9 @@ func terminalWidth() int {
 	if err != nil {
 		return 0
 	}
+	if width == 0 { // a terminal that does not know
+		return 80
+	}
 	return width
 }
 

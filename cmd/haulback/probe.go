@@ -77,7 +77,7 @@ func probe(ctx context.Context, g *global, f *flags, text string) (*probed, erro
 	}
 	p, err := t.engine.Probe(ctx, t.src.access(t.key, t.srcID, f.transport))
 	if err != nil {
-		return nil, t.explain(err)
+		return nil, unreachable(t.src, err, f.transport)
 	}
 	return probedThere(text, &p), nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/build"
 	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/cmd/internal/site"
@@ -29,6 +30,7 @@ type transfer struct {
 	key      *wire.Key // nil when both disks are here
 	srcID    wire.ID   // of the daemon, when src is an export
 	dstID    wire.ID
+	size     int64 // of the source, 0: not known
 	create   int64 // bytes of the target file to make; 0: none
 	out      report.Output
 	phases   []report.Phase
@@ -92,7 +94,7 @@ func (t *transfer) run(ctx context.Context) error {
 	if err == nil && t.full {
 		rep, err = t.again(ctx, rep)
 	}
-	if rep.Counters.Total > 0 {
+	if rep.Epoch > 0 || rep.Counters.Scanned > 0 {
 		t.out.Summary(report.Result{Start: t.started, Report: rep, Verify: t.mode == wire.ModeVerify, Phases: t.phases})
 	}
 	return t.explain(err)
@@ -164,6 +166,7 @@ func (t *transfer) preflight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.size = from
 	if !t.dst.remote() && t.dst.missing() {
 		t.create = from
 		if from <= 0 {
@@ -198,21 +201,59 @@ func (t *transfer) sizeOf(ctx context.Context, e *endpoint, id wire.ID) (int64, 
 			return 0, nil
 		}
 	}
-	if err != nil {
-		err = fmt.Errorf("%s: %w", e.text, err)
+	return p.Size, unreachable(e, err, t.flags.transport)
+}
+
+// unreachable says whose fault err is, and what to look at first.
+func unreachable(e *endpoint, err error, transport string) error {
+	if err == nil {
+		return nil
 	}
-	return p.Size, err
+	if we, ok := errors.AsType[*wire.Error](err); ok && we.Remote {
+		return &told{e.text + ": " + we.Text, err}
+	}
+	if exitcode.Of(err) == exitcode.Unavailable {
+		return fmt.Errorf("%s: %w; is haulbackd running there, and does the network let %s through?", e.text, err,
+			map[string]string{site.QUIC: "UDP", site.TLS: "TCP"}[transport])
+	}
+	return fmt.Errorf("%s: %w", e.text, err)
 }
 
 // pass is one pass, told while it runs.
 func (t *transfer) pass(ctx context.Context, name string, n uint32, full bool) (mover.Report, error) {
 	p := &mover.Progress{Event: func(text string) { t.out.Remark(report.Event, text) }}
-	stop := report.Follow(t.out, p, t.g.every())
+	counters := func() wire.Counters { return t.whole(p.Counters()) }
+	stop := report.Follow(t.out, counters, t.g.every())
 	began := time.Now()
 	rep, err := t.start(ctx, n, full, p)
 	stop()
+	rep.Counters = t.whole(rep.Counters)
+	if err == nil {
+		err = t.judge(&rep)
+	}
 	t.phases = append(t.phases, report.Phase{Name: name, Dur: time.Since(began)})
 	return rep, err
+}
+
+// judge does not take the absence of an error for a success.
+func (t *transfer) judge(rep *mover.Report) error {
+	switch {
+	case !rep.Equal && rep.Counters.Bad > 0:
+		return wire.Errorf(wire.CodeVerify, "the disks differ in %d grains of 64 KiB", rep.Counters.Bad)
+	case !rep.Equal:
+		return wire.Errorf(wire.CodeVerify, "the disks are not proved equal")
+	case t.mode == wire.ModeCopy && rep.State != wire.StateVerified:
+		return wire.Errorf(wire.CodeVerify, "the target is %v and not Verified", rep.State)
+	}
+	return nil
+}
+
+// whole fills in the size, which the target half of a pull does not count.
+func (t *transfer) whole(c wire.Counters) wire.Counters {
+	if c.Total == 0 {
+		c.Total = t.size
+	}
+	return c
 }
 
 func (t *transfer) start(ctx context.Context, n uint32, full bool, p *mover.Progress) (mover.Report, error) {
@@ -221,10 +262,14 @@ func (t *transfer) start(ctx context.Context, n uint32, full bool, p *mover.Prog
 	if job.Source.Remote == nil || job.Target.Remote == nil {
 		return t.engine.Run(ctx, job, p)
 	}
-	return t.engine.Order(ctx, job.Source.Remote, job, wire.Order{
+	rep, err := t.engine.Order(ctx, job.Source.Remote, job, wire.Order{
 		Address: t.dst.address, Peer: t.dstID, Export: t.dst.export, Transport: t.flags.transport,
 		Rate: t.rate, Retry: uint32(t.flags.retry.Seconds()), Full: full,
 	}, p)
+	if rep.Transport != "" {
+		rep.Transport = t.flags.transport // nothing else was allowed, and the report does not say
+	}
+	return rep, err
 }
 
 func (t *transfer) side(e *endpoint, id wire.ID, create int64) mover.Endpoint {

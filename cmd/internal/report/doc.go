@@ -61,9 +61,9 @@ type Output interface {
 	Close()
 }
 
-// Follow tells out where p stands, every so often, until stop is called; stop
-// waits for the last one.
-func Follow(out Output, p *mover.Progress, every time.Duration) (stop func()) {
+// Follow tells out where a run stands, every so often, until stop is called;
+// stop waits for the last one.
+func Follow(out Output, counters func() wire.Counters, every time.Duration) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -72,7 +72,7 @@ func Follow(out Output, p *mover.Progress, every time.Duration) (stop func()) {
 		for {
 			select {
 			case <-tick.C:
-				out.Status(p.Counters())
+				out.Status(counters())
 			case <-quit:
 				return
 			}

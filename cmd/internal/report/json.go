@@ -98,7 +98,7 @@ func (j *jsonOutput) Close() {}
 
 type summaryLine struct {
 	startedLine
-	State string `json:"state"`
+	State string `json:"state,omitempty"`
 	Equal bool   `json:"equal"`
 	Root  string `json:"root,omitempty"`
 	Epoch uint64 `json:"epoch,omitempty"`
@@ -133,7 +133,7 @@ func (j *jsonOutput) Summary(r Result) {
 	if r.Equal {
 		s.Root = hex.EncodeToString(r.Root[:])
 	}
-	if r.Verify {
+	if r.Verify || r.State == wire.StateClean { // not asked for, or the last word did not come
 		s.State = ""
 	}
 	for _, p := range r.Phases {

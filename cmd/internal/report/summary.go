@@ -47,6 +47,9 @@ func verdict(r *Result) string {
 	case r.Equal && r.State == wire.StateVerified:
 		return "Verified: the target is equal to the source, proved by reading both."
 	}
+	if r.State == wire.StateClean { // nobody has said: the last word did not come
+		return "Not verified."
+	}
 	return fmt.Sprintf("Not verified: the target is %v.", r.State)
 }
 

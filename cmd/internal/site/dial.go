@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/haulback/haulback/wire"
@@ -32,6 +33,14 @@ func CheckTransport(name string) error {
 func Dial(ctx context.Context, transport, address string, key *wire.Key, id wire.ID) (wire.Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	link, err := dial(ctx, transport, address, key, id)
+	if err != nil {
+		return nil, err
+	}
+	return &closedOnce{Link: link}, nil
+}
+
+func dial(ctx context.Context, transport, address string, key *wire.Key, id wire.ID) (wire.Link, error) {
 	if transport == TLS {
 		return wire.DialTLS(ctx, address, key, id)
 	}
@@ -44,6 +53,22 @@ func Dial(ctx context.Context, transport, address string, key *wire.Key, id wire
 		return nil, err
 	}
 	return wire.DialQUIC(ctx, pc, addr, key, id)
+}
+
+// closedOnce is a link whose CloseWithError returns when the first call of it
+// has returned, that is when the last packet of QUIC has left: a process that
+// exits before that leaves its peer waiting, and holding the disk, until the
+// idle timeout.
+type closedOnce struct {
+	wire.Link
+	mu sync.Mutex
+}
+
+// CloseWithError implements wire.Link.
+func (l *closedOnce) CloseWithError(code wire.Code, text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Link.CloseWithError(code, text)
 }
 
 // resolve is net.ResolveUDPAddr that ends with ctx.

@@ -1,0 +1,6 @@
+//go:build !race
+
+package cmdtest
+
+// buildFlags make the programs what the test is.
+var buildFlags []string

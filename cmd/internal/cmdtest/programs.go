@@ -1,0 +1,146 @@
+package cmdtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Deadline ends a command that hangs. Nothing here takes a tenth of it.
+const Deadline = 60 * time.Second
+
+// Programs are the built binaries.
+type Programs struct {
+	dir  string
+	once sync.Once
+	err  error
+}
+
+// Main builds the programs when the first test asks for them and removes them
+// when all are done; it is what a TestMain calls.
+func Main(m *testing.M, p *Programs) int {
+	dir, err := os.MkdirTemp("", "haulback")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	p.dir = dir
+	return m.Run()
+}
+
+// path is the binary called name.
+func (p *Programs) path(t *testing.T, name string) string {
+	t.Helper()
+	p.once.Do(func() {
+		args := append([]string{"build", "-o", p.dir}, buildFlags...)
+		out, err := exec.Command("go", append(args, "github.com/haulback/haulback/cmd/haulback", "github.com/haulback/haulback/cmd/haulbackd")...).CombinedOutput()
+		if err != nil {
+			p.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if p.err != nil {
+		t.Fatal(p.err)
+	}
+	return filepath.Join(p.dir, name)
+}
+
+// Result is how a command ended.
+type Result struct {
+	Code        int
+	Out, Stderr string
+}
+
+// Run runs a program to its end.
+func (p *Programs) Run(t *testing.T, name string, args ...string) Result {
+	t.Helper()
+	return p.Start(t, name, args...).Wait()
+}
+
+// Process is a command that runs.
+type Process struct {
+	t           *testing.T
+	Cmd         *exec.Cmd
+	out, stderr output
+	cancel      context.CancelFunc
+}
+
+// output collects what a process writes, readable while it does.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// Start starts a program. HAULBACK_* and systemd's variables of the test's own
+// environment do not reach it.
+func (p *Programs) Start(t *testing.T, name string, args ...string) *Process {
+	t.Helper()
+	return p.StartEnv(t, nil, name, args...)
+}
+
+// StartEnv is Start with more environment.
+func (p *Programs) StartEnv(t *testing.T, env []string, name string, args ...string) *Process {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), Deadline)
+	x := &Process{t: t, Cmd: exec.CommandContext(ctx, p.path(t, name), args...), cancel: cancel}
+	x.Cmd.Stdout, x.Cmd.Stderr = &x.out, &x.stderr
+	x.Cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir}, env...)
+	if err := x.Cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// Wait is how the process ended.
+func (x *Process) Wait() Result {
+	x.t.Helper()
+	defer x.cancel()
+	err := x.Cmd.Wait()
+	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		x.t.Fatal(err)
+	}
+	return Result{Code: x.Cmd.ProcessState.ExitCode(), Out: x.out.String(), Stderr: x.stderr.String()}
+}
+
+// Signal sends s to the process.
+func (x *Process) Signal(s os.Signal) {
+	x.t.Helper()
+	if err := x.Cmd.Process.Signal(s); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// Stdout and Stderr are what was written so far.
+func (x *Process) Stdout() string { return x.out.String() }
+
+// Stderr is what was written there so far.
+func (x *Process) Stderr() string { return x.stderr.String() }
+
+// Await polls until ok, and fails the test at the deadline.
+func Await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(Deadline / 2); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
