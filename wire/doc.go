@@ -1,0 +1,293 @@
+// Package wire is how two daemons speak: who they are, the frames they
+// exchange, and the links that carry them. This text is the specification of
+// protocol haulback/1, from which a second implementation can be written; the
+// golden bytes in golden_test.go and data_test.go prove it. The package knows
+// no disk and no VM. Package mover has the two halves of a session.
+//
+// # Words
+//
+// The source half reads a disk, the target half has the disk that is to become
+// equal to it. Either may be the end that dialed. A grain is 64 KiB of a disk,
+// a batch 16 grains; both are counted from offset 0, and the last of each may
+// be short. Batch b begins at b * 1048576 bytes. A session is one pass of one
+// disk on one link. "Raw" bytes are bytes of the disk, before compression.
+//
+// Integers are big-endian. A count or an offset is a u64 below 1<<63, written
+// i64 here. A batch number is an i64 of at most 1<<42 - 1. A flag is a byte, 0
+// or 1. A mask is a u16 whose bit g stands for grain g of a batch. A text is a
+// u16 length of at most 256 and that many bytes of UTF-8 in which each rune is
+// printable (Go's unicode.IsPrint): no control characters, no line ends, no
+// space but U+0020. Bytes marked 0 have to be zero. A body holds exactly the
+// fields of its frame; one byte less or more is malformed.
+//
+// # Identity
+//
+// A daemon has one Ed25519 key. Its identity is the SHA-256 of the key's DER
+// SubjectPublicKeyInfo. Both ends show a self-signed certificate in TLS 1.3;
+// dates, names and issuers in it mean nothing. An end goes on only if the
+// other's identity is one that it expects (dialing) or is paired with
+// (listening), and not its own. ALPN is "haulback/1" on all networks. There are
+// no session tickets and no 0-RTT data.
+//
+// An identity is printed as base32 (A-Z, 2-7, unpadded: 52 characters) in four
+// runs of 13, each followed by a check character, all cut into 8 groups of 7
+// with dashes. For the check character take the value 0-31 of each character,
+// double it at odd positions from 0, add v/32 + v%32 over all; the character's
+// value is what is missing to a multiple of 32.
+//
+// # Links
+//
+// A link has a control stream, used in both directions, and one-way streams
+// named by kind and index:
+//
+//	kind 1 manifest  index 0      target to source   Manifest, Holes
+//	kind 2 data      index 0-7    source to target   Data
+//
+// Each may be opened once in the life of a link; any other name, or a name the
+// second time, ends the link with CodeFrame. Frames follow each other on a
+// stream without anything between them.
+//
+// QUIC: one connection per link. The dialer opens the one bidirectional stream,
+// the control stream; the listener opens none. It exists for the listener when
+// its first bytes arrive, which have to within 5 s. Whoever writes a one-way
+// stream opens a unidirectional stream and sends 4 bytes before its frames:
+//
+//	0 kind u8 | 1 index u8 | 2 0 0
+//
+// A connection admits 9 of these from the peer in all. Stream windows are 8
+// MiB, the connection's 32 MiB, the idle time-out 30 s, keep-alives every 10 s.
+// A link ends with an application close: its error code is the Code, its reason
+// the text.
+//
+// TLS 1.3 over TCP: one connection per stream, all dialed by the end that
+// dialed the first, the control stream. Each connection begins, inside TLS,
+// with 24 bytes from the dialer:
+//
+//	0 kind u8 | 1 index u8 | 2 flags u16 | 4 "HBT1" | 8 token [16]
+//
+// The control stream has kind, index, flags and token 0. The others carry the
+// token that both ends export from the control connection with the label
+// "EXPORTER-haulback-attach", no context, 16 bytes; it has to come from the
+// same peer. Flag 1 says that the dialer reads the stream. A one-way stream
+// ends with TLS's close_notify; a connection that ends without it is broken.
+// The control stream is cut into chunks:
+//
+//	u16 n, 1 to 16382 | n bytes     bytes of the stream
+//	u16 0                           no more of them in this direction
+//	u16 65535 | u16 Code | text     the link has ended
+//
+// In memory: Pipe, for tests and for a copy within one process. Its exporter is
+// HKDF-Expand with SHA-256 of a common random secret, the info being the label,
+// a zero byte and the context.
+//
+// # Frames
+//
+// Each frame has a header of 8 bytes and a body:
+//
+//	0 type u8 | 1 0 0 0 | 4 length u32 of the body
+//
+// A type that is not in this list, a byte 1-3 that is not zero, and a length
+// above the limit of the type or of the stream are refused before any of the
+// body is read; nothing is allocated for it. Offsets below are in the body;
+// after a text they depend on it and are left out.
+//
+//	 1 Hello     0 version u16 = 1 | 2 op u8 | 3 mode u8 | 4 run [16] |
+//	             20 pass u32 | 24 export text | agent text            max 1024
+//	 2 Welcome   0 version u16 = 1 | 2 agent text                     max 512
+//	 3 Error     0 code u16 | 2 text                                  max 260
+//	 4 Open      0 mode u8 | 1 full flag | 2 streams u8, 1-8 | 3 0 |
+//	             4 owner [16] | 20 held u64 | 28 start i64 |
+//	             36 size i64 | 44 grain u32 = 65536 |
+//	             48 grains per batch u32 = 16 | 52 window u32, not 0 |
+//	             56 plan [32] | 88 identity text                      max 1024
+//	 5 Opened    0 epoch u64 | 8 start i64 | 16 size i64 |
+//	             24 tag [16] | 40 had i64 | 48 state u8 |
+//	             49 cold text | identity text                         max 1024
+//	 6 Manifest  0 batch | 8 grains u8, 1-16 | 9 0 | 10 zero mask |
+//	             12 unread mask | 14 0 0 | 16 digest [32] for each
+//	             grain in neither mask, in order                      max 528
+//	 7 Holes     0 first batch | 8 count, not 0                       16
+//	 8 Data      see below                                            max 1049688
+//	 9 Same      0 runs u16, 1-512 | 2 { first batch | count } ...    max 8194
+//	10 Diff      0 batch | 8 mask, not 0 | 10 0 0                     12
+//	11 Ack       0 settled i64 | 8 received i64 | 16 durable i64 |
+//	             24 verified i64 | 32 read back i64 | 40 busy flag    41
+//	12 Redo      0 batch | 8 mask, not 0 | 10 round u8, not 0 | 11 0  12
+//	13 Finish    0 root [32] | 32 compared i64 | 40 bad i64           48
+//	14 Verified  0 state u8 | 1 epoch u64 | 9 root [32] |
+//	             41 compared i64 | 49 read back i64 | 57 lost i64     65
+//	15 Probed    0 size i64 | 8 target flag | 9 state u8 |
+//	             10 run [16] | 26 pass u32 | 30 epoch u64 |
+//	             38 durable i64 | 46 root [32] | 78 identity text |
+//	             kind text | cold text                                max 2048
+//	16 Order     0 peer [32] | 32 rate i64 | 40 retry u32 |
+//	             44 full flag | 45 address text | export text |
+//	             transport text                                       max 1024
+//	17 Status    0 counters | text                                    max 512
+//	18 Report    0 code u16 | 2 state u8 | 3 epoch u64 |
+//	             11 root [32] | 43 counters | text | cold text        max 1024
+//
+// A count of batches, in Holes and Same, obeys the bound of a batch number. The
+// masks of a Manifest have no grain in common and none beyond its grains.
+// Counters are a u8 n and n times an i64, in the order of the fields of
+// [Counters]; a reader takes those it knows and ignores the rest, and what is
+// missing is 0. The numbers of op, mode, state and code are the constants of
+// [Op], [Mode], [State] and [Code]; the first three are refused when they are
+// unknown, an unknown code is a failure like any other.
+//
+// Wherever a reader meets an Error, the peer has given up and this is why.
+// Daemons of today say so by ending the link and send no Error frames.
+//
+// # Data
+//
+// A Data frame has the grains of one batch that are to be written, in 1 to 16
+// records:
+//
+//	 0 batch | 8 epoch u64 | 16 pass u32 | 20 records u8 |
+//	21 flags u8: 1 redo | 22 0 0 | 24 record ...
+//
+//	record: 0 offset i64 | 8 raw length u32 | 12 payload length u32 |
+//	        16 encoding u8 | 17 0 0 0 | 20 digest [32] | 52 binding [16] |
+//	        68 payload
+//
+//	encoding 1 raw    the bytes; payload length = raw length
+//	         2 LZ4    one LZ4 block, no frame; 0 < payload < raw length
+//	         3 zero   zeros that stay allocated
+//	         4 hole   zeros whose space may be given back
+//	         5 bad    the source could not read it; it stays as it is
+//
+// The offset is from the start of the disk. A record lies within the batch and
+// within the source disk's size, begins on a grain, and covers whole grains;
+// only at the end of the disk it ends where the disk does. With a payload it is
+// one grain; encodings 3 to 5 may cover several, have no payload and a digest
+// of zeros. Records ascend and do not overlap. A grain that reads as zeros is
+// sent as 3 or 4, not as data.
+//
+// A digest is the BLAKE3-256 of the raw bytes of the grain, of its real length.
+// The binding ties a record to its place. It is the first 16 bytes of BLAKE3,
+// keyed with 32 bytes that both ends export from the link (from the control
+// connection, on TLS) with the label "EXPORTER-haulback-binding" and no
+// context, over 80 bytes:
+//
+//	0 tag [16] of Opened | 16 pass u32 of Hello | 20 epoch u64 of Opened |
+//	28 bytes 0-51 of the record
+//
+// A reader checks in this order: the head; epoch and pass (CodeFenced); the
+// batch (CodeExtent); for each record lengths and encoding, its place
+// (CodeExtent), its binding (CodeBinding). Then it expands into a buffer of
+// exactly the raw length (CodeDecompress) and compares the digest (CodeDigest).
+// Nothing is written before all of a frame has passed. The flag redo is not
+// bound: it counts only if the target waits for just these grains.
+//
+// # A session
+//
+// The dialer's first frame is Hello, within 5 s of the link. Op push makes the
+// dialer the source, pull the target, of the export that it names. The listener
+// answers Welcome or ends the link with a code. Then, in 5 s, the source sends
+// Open, and the target, in 60 s, Opened:
+//
+//	source                                        target
+//	  |  control    Open ----------------------->   |  takes the disk, makes the
+//	  |  control    <---------------------- Opened  |  epoch durable in its journal
+//	  |  manifest   <------------- Manifest, Holes  |  reads ahead, in disk order
+//	  |  control    Same, or Diff -------------->   |
+//	  |  data 0-7   Data ----------------------->   |  writes, flushes, journals,
+//	  |  control    <------------------------- Ack  |  reads back past the cache
+//	  |  control    <------------------------ Redo  |  what read back wrong
+//	  |  data 0-7   Data with redo ------------->   |
+//	  |  data 0-7   (end of the streams)            |
+//	  |  control    Finish --------------------->   |  compares the roots
+//	  |  control    <-------------------- Verified  |  after it is in the journal
+//	  |  ends the link with CodeOK                  |
+//
+// Open and Opened. Owner is random, for one source process and run. Held is the
+// epoch that owner was given last, or 0. A target whose journal names another
+// owner refuses a Held other than 0 with CodeFenced: that owner is out for
+// ever. Otherwise the new epoch is above Held and above that of the journal.
+// Start is where a session goes on after a lost link: Open.Start is the first
+// batch that the source has no settled verdict for; Opened.Start, which counts,
+// is 0, or at least that and nothing that the source gave no verdict for. After
+// 0 both sides forget all verdicts. Opened.Size is at least Open.Size, and what
+// lies beyond is never touched. Tag is the target's to choose, different for
+// different disks (today BLAKE3 of its identity, cut). Plan is the digest of a
+// cbt.Plan. Streams is the number of data streams, indices from 0: the source
+// opens all of them and ends all of them, used or not, when it sends Finish.
+//
+// Manifests. If Opened.Start is not the end of the disk, the target opens the
+// manifest stream and tells every batch from there once, in disk order. A grain
+// that reads as zeros is in the mask zero, with no digest; one that cannot be
+// read is in unread and counts as different. Holes stands for whole batches
+// that the target knows to be holes, without a read. The first and the last
+// batch of the disk are never in Holes, and with Open.Full no batch is: a
+// comparison has always read something.
+//
+// Verdicts. The source gives each batch told exactly one: Same if all of its
+// grains are equal; in ModeCopy one Data frame with all grains that differ; in
+// ModeVerify one Diff, and nothing is written. Verdicts come in any order; the
+// streams have no order among themselves. A verdict for a batch that was not
+// told or has one, and Same for a batch with unread grains, are errors. The
+// source may call a run of Holes the same without a look only where its own
+// disk has holes.
+//
+// Settled. A batch with Same or Diff is settled. One with Data is settled when
+// its grains were written, flushed, journaled and read back equal to what was
+// sent. What reads back wrong the target asks for with Redo; the answer is a
+// Data frame with the flag, the same batch and exactly that mask. The source
+// reads again: its digest may be a new one. After three Redos of a batch the
+// disk is Poisoned.
+//
+// Ack is what is true at the target. Settled: all batches below are settled.
+// Received and Durable count raw bytes of the Data frames of this link, redos
+// included and encoding bad left out: taken off the wire and written, and
+// durable with a journal record. Durable <= Received, and neither they nor
+// Settled ever fall. Busy is a sign of life from a target that waits for its
+// disk. A target sends an Ack when something moved, and every few seconds in
+// any case.
+//
+// Windows. Window is the number of batches that may be told by Manifest and not
+// be settled; the target may use less. The source stops sending Data when its
+// own limit of bytes is sent and not Durable; a target must therefore flush
+// what it has within about a second, however little it is. Either end gives up
+// with CodeTimeout after some time without progress.
+//
+// The end. When all batches are settled the source sends Finish with its
+// manifest root (package cbt defines it; a zero grain counts with the digest of
+// its zeros), the grains it compared, and those that stay different. The target
+// flushes and compares with its own root, over what it read. If they differ, or
+// nothing was compared, it ends the link with CodeVerify. With bad grains on
+// either side Verified says Inconsistent; in ModeVerify it says Copied;
+// otherwise StateVerified, which is in the journal before it is sent. The
+// source closes the link with CodeOK, and that is how the target learns that
+// its word arrived; it waits 5 s for it. A source that lost the word comes back
+// and asks.
+//
+// Op probe: Hello (pass and run may be 0), Welcome, Probed; the dialer closes.
+// Op order: Hello, Welcome, Order, then Status several times a second and one
+// Report; the dialer closes. If it closes earlier the copy is cancelled.
+//
+// # Errors
+//
+// There is one way to refuse or to end: ending the link with a [Code] and a
+// text for people. Malformed bytes are CodeFrame. A peer's text is shown and
+// logged, never acted on. The codes Timeout, Draining, Flush and Unreachable,
+// and a link that is lost, are worth another try of the same request; no other
+// is.
+//
+// # Versions
+//
+// The version is in the ALPN, and so in what TLS authenticates; Hello and
+// Welcome repeat it, and from there on another version may mean anything.
+// Types, codes, ops, modes, states, encodings, stream kinds and counters are
+// append-only: never renumbered, never reused. New counters and codes may
+// appear within a version. Everything else that changes is a new version.
+//
+// # What is not promised
+//
+// A digest in a Manifest is not bound: a target that lies about what it holds
+// harms its own disk, and Verified is its word only. The roots show that both
+// halves came to the same contents, to each other and nobody else. A binding
+// holds on one link; it proves nothing later. Streams are not ordered among
+// each other. Frames that were sent when a link ended may be lost, whatever
+// side ended it; only Durable and Settled say what arrived. Lengths, timing and
+// equal grains show to one who watches the network.
+package wire
