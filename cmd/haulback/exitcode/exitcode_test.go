@@ -1,0 +1,72 @@
+package exitcode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"syscall"
+	"testing"
+
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/vddk"
+	"github.com/haulback/haulback/wire"
+)
+
+func TestOf(t *testing.T) {
+	code := func(c wire.Code) error { return fmt.Errorf("copy: %w", wire.Errorf(c, "text")) }
+	began := func(err error) error { return fmt.Errorf("copy: %w", &mover.IncompleteError{Err: err}) }
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	for _, c := range []struct {
+		name string
+		err  error
+		want Code
+	}{
+		{"nothing", nil, Done},
+		{"anything", errors.New("x"), Failed},
+		{"a bug", code(wire.CodeInternal), Failed},
+		{"read error", code(wire.CodeRead), Failed},
+		{"flush error", code(wire.CodeFlush), Failed},
+		{"poisoned", code(wire.CodePoisoned), Failed},
+		{"unreadable source", code(wire.CodeUnreadable), Failed},
+		{"version", code(wire.CodeVersion), Failed},
+		{"a code of the future", code(9999), Failed},
+		{"no space, nothing began", code(wire.CodeNoSpace), Failed},
+		{"no space", began(code(wire.CodeNoSpace)), Incomplete},
+		{"link lost after begin", began(code(wire.CodeUnreachable)), Incomplete},
+		{"drained after begin", began(code(wire.CodeDraining)), Incomplete},
+		{"different", code(wire.CodeVerify), Verify},
+		{"flag", &UsageError{Err: errors.New("x")}, Usage},
+		{"too small", code(wire.CodeTooSmall), Usage},
+		{"unknown export", code(wire.CodeExport), Usage},
+		{"wrong role", code(wire.CodeRole), Usage},
+		{"exposed key", fmt.Errorf("%w: x", wire.ErrKeyExposed), Usage},
+		{"no key", fmt.Errorf("%w: x", wire.ErrBadKey), Usage},
+		{"bad ID", fmt.Errorf("%w: x", wire.ErrBadID), Usage},
+		{"a directory", fmt.Errorf("%w: x", vddk.ErrKind), Usage},
+		{"no such file", fmt.Errorf("open: %w", fs.ErrNotExist), Usage},
+		{"not allowed here", wire.Errorf(wire.CodeOpen, "open: %w", fs.ErrPermission), Usage},
+		{"busy", code(wire.CodeBusy), Locked},
+		{"fenced", code(wire.CodeFenced), Locked},
+		{"locked file", wire.Errorf(wire.CodeOpen, "open: %w", &vddk.LockedError{Path: "x"}), Locked},
+		{"journal held", fmt.Errorf("journal: %w", mover.ErrHeld), Locked},
+		{"unknown peer", wire.Errorf(wire.CodeUnauthorized, "%w", wire.ErrUnknownPeer), Auth},
+		{"may not order", code(wire.CodeUnauthorized), Auth},
+		{"unreachable", code(wire.CodeUnreachable), Unavailable},
+		{"timeout", code(wire.CodeTimeout), Unavailable},
+		{"about to stop", code(wire.CodeDraining), Unavailable},
+		{"sessions used up", code(wire.CodeLimit), Unavailable},
+		{"disk of an export is gone", &wire.Error{Code: wire.CodeOpen, Remote: true}, Unavailable},
+		{"refused", refused, Unavailable},
+		{"no such host", &net.DNSError{IsNotFound: true}, Unavailable},
+		{"deadline", context.DeadlineExceeded, Unavailable},
+		{"signal", wire.Errorf(wire.CodeCanceled, "%w", ErrCanceled), Canceled},
+		{"signal after begin", began(wire.Errorf(wire.CodeCanceled, "%w", ErrCanceled)), Canceled},
+		{"cancelled by the peer", code(wire.CodeCanceled), Failed},
+	} {
+		if got := Of(c.err); got != c.want {
+			t.Errorf("%s: Of(%v) = %d, want %d", c.name, c.err, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/haulback/haulback/cmd/internal/cmdtest"
+)
+
+// TestBadInput: an error names the thing and the remedy, in one line, with the
+// exit code of the table, and nothing is written.
+func TestBadInput(t *testing.T) {
+	s := cmdtest.NewSite(t, &programs, "desk")
+	a, b, small := s.Disk("a", mib, 1), s.Disk("b", mib, 2), s.Disk("small", mib/2, 3)
+	before, err := os.ReadFile(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	link, hard, up := filepath.Join(s.Dir, "link"), filepath.Join(s.Dir, "hard"), filepath.Join(s.Dir, "gone")
+	if err := os.Symlink(b, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(b, hard); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		want []string // in the error
+	}{
+		{"one argument", []string{"copy", a}, 10, []string{"accepts 2 arg"}},
+		{"unknown flag", []string{"copy", a, b, "--fast"}, 10, []string{"--fast"}},
+		{"unknown command", []string{"cpoy", a, b}, 10, []string{"cpoy"}},
+		{"wrong path", []string{"copy", up, b}, 10, []string{up, "check the path"}},
+		{"no target", []string{"copy", a, up}, 10, []string{up, "--create"}},
+		{"same path", []string{"copy", b, b}, 10, []string{b, "same disk"}},
+		{"symlink", []string{"copy", b, link}, 10, []string{b, link, "same disk"}},
+		{"hard link", []string{"copy", hard, b}, 10, []string{hard, "same disk"}},
+		{"same, verify", []string{"verify", b, "file://" + link}, 10, []string{"same disk"}},
+		{"directory", []string{"copy", a, s.Dir}, 10, []string{s.Dir, "directory"}},
+		{"character device", []string{"copy", "/dev/null", b}, 10, []string{"/dev/null", "character device"}},
+		{"too small", []string{"copy", b, small}, 10, []string{small, "524288 bytes", "at least as large"}},
+		{"scheme", []string{"copy", a, "nbd://host/x"}, 10, []string{"nbd", "supported"}},
+		{"parameter", []string{"copy", a, "haulback://h:1/x?per=y"}, 10, []string{"per", "peer="}},
+		{"export name", []string{"copy", a, "haulback://h:1/../../etc/passwd"}, 10, []string{"export name"}},
+		{"port", []string{"copy", a, "haulback://h:70000/x"}, 10, []string{"70000"}},
+		{"no peer there", []string{"copy", a, "haulback://h:1/x"}, 10, []string{"h:1", "haulback peer add ID --name NAME --address h:1"}},
+		{"peer unknown", []string{"copy", a, "haulback://h:1/x?peer=zz"}, 10, []string{`"zz"`, "haulback peer list"}},
+		{"rate", []string{"copy", a, b, "--rate", "50MB"}, 10, []string{"--rate", "50MB", "MiB"}},
+		{"transport", []string{"copy", a, b, "--transport", "tcp"}, 10, []string{"tcp", "quic or tls"}},
+		{"verify how", []string{"copy", a, b, "--verify", "half"}, 10, []string{"half", "pass or full"}},
+		{"run", []string{"copy", a, b, "--run", "xyz"}, 10, []string{"--run", "xyz"}},
+		{"create there", []string{"copy", a, "haulback://h:1/x", "--create"}, 10, []string{"--create"}},
+		{"peer ID", []string{"peer", "add", "ABC", "--name", "x"}, 10, []string{"ABC", "haulback peer id"}},
+		{"own ID", []string{"peer", "add", s.ID, "--name", "x"}, 10, []string{"this site itself"}},
+		{"peer name", []string{"peer", "add", s.ID, "--name", "../x"}, 10, []string{"../x"}},
+		{"peer gone", []string{"peer", "remove", "x"}, 10, []string{`"x"`, "haulback peer list"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := s.Run(c.args...)
+			if r.Code != c.code {
+				t.Errorf("haulback %q: exit code %d, want %d", c.args, r.Code, c.code)
+			}
+			text := strings.TrimSuffix(r.Stderr, "\n")
+			if !strings.HasPrefix(text, "haulback: ") || strings.Contains(text, "\n") {
+				t.Errorf("haulback %q: not one line that begins with haulback:\n%s", c.args, r.Stderr)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(text, want) {
+					t.Errorf("haulback %q: %q is not in %q", c.args, want, text)
+				}
+			}
+		})
+	}
+	if after, err := os.ReadFile(b); err != nil || string(after) != string(before) {
+		t.Errorf("a refused command changed %s (%v)", b, err)
+	}
+	if _, err := os.Stat(up); err == nil {
+		t.Errorf("a refused command made %s", up)
+	}
+}
+
+// TestIDTypo: the message leads to the group with the wrong letter.
+func TestIDTypo(t *testing.T) {
+	s, o := cmdtest.NewSite(t, &programs, "desk"), cmdtest.NewSite(t, &programs, "home")
+	typo := []byte(o.ID)
+	typo[len(typo)-3] = 'A' + (typo[len(typo)-3]-'A'+1)%26
+	r := s.Run("peer", "add", string(typo), "--name", "home")
+	if r.Code != 10 || !strings.Contains(r.Stderr, "group 7 or 8") {
+		t.Errorf("exit code %d, want 10 and the groups 7 or 8: %s", r.Code, r.Stderr)
+	}
+	s.OK("peer", "add", o.ID, "--name", "home", "--address", "home:7420")
+	s.OK("peer", "add", strings.ToLower(o.ID), "--name", "home", "--address", "home") // the same once more
+	if r := s.Run("peer", "add", o.ID, "--name", "other"); r.Code != 10 || !strings.Contains(r.Stderr, `"home"`) {
+		t.Errorf("same ID under two names: exit code %d, %s", r.Code, r.Stderr)
+	}
+	if out := s.OK("peer", "list").Out; strings.Count(out, o.ID) != 1 || !strings.Contains(out, "home:7420") {
+		t.Errorf("peer list:\n%s", out)
+	}
+}
+
+// TestRefusals are those that a daemon makes.
+func TestRefusals(t *testing.T) {
+	p := newPair(t, mib)
+	other := cmdtest.NewSite(t, &programs, "other")
+	other.OK("peer", "add", p.home.ID, "--name", "home")
+	p.desk.OK("peer", "add", other.ID, "--name", "other")
+	large := p.desk.Disk("large", 2*mib, 5)
+	wrong := strings.Replace(p.daemon.URI("target"), "peer=home", "peer=other", 1)
+	nobody := strings.Replace(p.daemon.URI("target"), p.daemon.Listen, "127.0.0.1:9", 1)
+	for _, c := range []struct {
+		name string
+		site *cmdtest.Site
+		args []string
+		code int
+		want string
+	}{
+		{"unknown export", p.desk, []string{"copy", p.local, p.daemon.URI("nope")}, 10, `"nope"`},
+		{"source overwritten", p.desk, []string{"copy", p.local, p.daemon.URI("source")}, 10, "is a source"},
+		{"target read", p.desk, []string{"copy", p.daemon.URI("target"), p.local}, 10, "is a target"},
+		{"too small", p.desk, []string{"copy", large, p.daemon.URI("target")}, 10, "at least as large"},
+		{"not paired there", other, []string{"probe", p.daemon.URI("target")}, 12, "haulback peer add " + other.ID},
+		{"another daemon than expected", p.desk, []string{"copy", p.local, wrong}, 12, p.home.ID},
+		{"nobody there, tls", p.desk, []string{"copy", p.local, nobody, "--transport", "tls"}, 13, "is haulbackd running there"},
+		{"nobody there, quic", p.desk, []string{"copy", p.local, nobody}, 13, "is haulbackd running there"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := c.site.Run(c.args...)
+			if r.Code != c.code || !strings.Contains(r.Stderr, c.want) {
+				t.Errorf("haulback %q: exit code %d, want %d, and %q in:\n%s", c.args, r.Code, c.code, c.want, r.Stderr)
+			}
+		})
+	}
+}
+
+func TestKeyExposed(t *testing.T) {
+	s := cmdtest.NewSite(t, &programs, "desk")
+	if err := os.Chmod(filepath.Join(s.State, "identity.key"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.Run("peer", "id"); r.Code != 10 || !strings.Contains(r.Stderr, "chmod 600") {
+		t.Errorf("exit code %d, want 10 and the remedy: %s", r.Code, r.Stderr)
+	}
+}
+
+// TestLocked: a target that another program holds is 11 and left alone.
+func TestLocked(t *testing.T) {
+	s := cmdtest.NewSite(t, &programs, "desk")
+	a, b := s.Disk("a", mib, 1), s.Disk("b", mib, 2)
+	f, err := os.OpenFile(b, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.Run("copy", a, b); r.Code != 11 || !strings.Contains(r.Stderr, "lsof") {
+		t.Errorf("exit code %d, want 11 and the remedy: %s", r.Code, r.Stderr)
+	}
+	lock.Type = unix.F_RDLCK // a reader lets the preflight pass, not the run
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.Run("copy", a, b); r.Code != 11 || strings.Contains(r.Stderr, "peer") {
+		t.Errorf("exit code %d, want 11 without a word of a peer: %s", r.Code, r.Stderr)
+	}
+}
