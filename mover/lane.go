@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 	"time"
 
@@ -50,8 +51,14 @@ func (l *lane) receive() (wire.Type, []byte, error) {
 }
 
 // expect reads one frame of f's type within the deadline for answers.
-func (l *lane) expect(f wire.Frame) error {
-	return onLink(l.in.ExpectWithin(l.link.Control(), firstFrame, f))
+func (l *lane) expect(f wire.Frame) error { return l.expectWithin(firstFrame, f) }
+
+func (l *lane) expectWithin(d time.Duration, f wire.Frame) error {
+	err := l.in.ExpectWithin(l.link.Control(), d, f)
+	if errors.Is(err, os.ErrDeadlineExceeded) && l.link.Err() == nil {
+		return wire.Errorf(wire.CodeTimeout, "no frame of type %d within %v", f.Type(), d)
+	}
+	return onLink(err)
 }
 
 // why finds the reason behind an error of a one-way stream. When a link ends,

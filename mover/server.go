@@ -268,7 +268,7 @@ func (e *Engine) Probe(ctx context.Context, r *Remote) (p wire.Probed, err error
 	if err != nil {
 		return p, err
 	}
-	err = onLink(l.in.ExpectWithin(l.link.Control(), openWait, &p))
+	err = l.expectWithin(openWait, &p)
 	l.end(err)
 	return p, err
 }

@@ -227,7 +227,7 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	if err := l.send(&o); err != nil {
 		return opened, err
 	}
-	if err := onLink(l.in.ExpectWithin(l.link.Control(), openWait, &opened)); err != nil {
+	if err := l.expectWithin(openWait, &opened); err != nil {
 		return opened, err
 	}
 	if opened.Size < s.size {

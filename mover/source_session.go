@@ -246,11 +246,7 @@ func (ss *sourceSession) control(ctx context.Context) error {
 		case wire.TypeRedo:
 			err = ss.redo(ctx, body)
 		case wire.TypeVerified:
-			var v wire.Verified
-			if err = wire.Parse(&v, body); err == nil {
-				ss.verified <- v
-				return nil
-			}
+			return ss.lastWord(body)
 		default:
 			err = wire.Errorf(wire.CodeFrame, "frame of type %d on the control stream", t)
 		}
@@ -258,6 +254,22 @@ func (ss *sourceSession) control(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// lastWord takes the target's verdict. Before every batch is settled there can
+// be none.
+func (ss *sourceSession) lastWord(body []byte) error {
+	var v wire.Verified
+	if err := wire.Parse(&v, body); err != nil {
+		return err
+	}
+	select {
+	case <-ss.finished:
+	default:
+		return wire.Errorf(wire.CodeFrame, "the target says Verified before everything is settled")
+	}
+	ss.verified <- v
+	return nil
 }
 
 // ack settles batches and makes room for bytes that are durable now.

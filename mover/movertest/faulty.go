@@ -84,6 +84,15 @@ func (f *Faulty) Plan(faults ...Fault) {
 	}
 }
 
+// On makes f decorate disk from now on, another open of the same disk, and
+// returns f: the plan and its counts go on. The disk before has to be closed.
+func (f *Faulty) On(disk mover.WritableDisk) *Faulty {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.disk, f.shut = disk, false
+	return f
+}
+
 // Calls is how often the method was called so far.
 func (f *Faulty) Calls(op string) int {
 	f.mu.Lock()

@@ -1,0 +1,95 @@
+// Package mover brings one disk from a source to a target, moving only what
+// differs, and proves that both are equal.
+//
+// # Two halves and a link
+//
+// A pass has a source half, which reads, and a target half, which writes. They
+// speak over a wire.Link: QUIC or TLS between daemons, a pipe when both are in
+// one process. Either side may have dialled.
+//
+//	source half                                        target half
+//	                      Manifest, Holes
+//	 1 manifests  <---------------------------------  3 tell
+//	      |                                            2 read (past the cache), hash
+//	 2 work: read, hash,      Data                     1 plan
+//	   compare, compress  --------------------------> 4 receive: check, write
+//	      |                   Same, Diff               5 flush: disk, journal, ack
+//	 3 sames              -------------------------->  6 verify: read back
+//	                          Ack, Redo                     |
+//	 4 control            <---------------------------------+
+//	 5 finish             --- Finish(root) ---------->  compare roots, VERIFIED
+//	                      <-- Verified(root, epoch) --
+//
+// The target streams digests of what it has, batch by batch in disk order; the
+// source reads the same batch, and answers each one exactly once: "equal", or
+// Data with the grains that differ. There is no round trip per batch. The
+// files source_session.go and target_session.go open with their stages.
+//
+// # Settled
+//
+// A batch is settled when the target knows that it equals the source's: it was
+// read in this session, past the cache, and its digests are the source's; or
+// it was written, flushed, and then read back. Settled batches without a gap
+// from the start of the disk make the low-water mark. Both halves fold the
+// digests below it into a root as it rises, so that neither keeps a manifest:
+// memory is bounded by the window of unsettled batches, whatever the size of
+// the disk.
+//
+// When the link is lost, the next one begins at the mark. That is right for as
+// long as the target process lives and holds the disk exclusively; a process
+// that starts anew knows nothing about the disk and reads all of it again.
+// What was written before is then found equal and not sent again.
+//
+// # What is durable, and when
+//
+// In this order (facts: reliability section 3.3):
+//
+//  1. The journal says OPEN with a new epoch before the session reads, and
+//     Inconsistent before the first byte of the disk is overwritten.
+//  2. A checkpoint takes the set of batches whose writes have returned, flushes
+//     the disk, appends the set to the journal, flushes the journal, and only
+//     then acknowledges. Writes that return during the flush belong to the next.
+//  3. A failed flush ends the session. Nothing since the last good one counts;
+//     the disk is opened anew under a new epoch, its cache is not believed, not
+//     even its map of holes, and the differences are found and sent again. The
+//     second failure in a row poisons the disk.
+//  4. What reads back wrong is forgotten in the journal and asked for again,
+//     three times, then the disk is poisoned.
+//  5. VERIFIED(root, epoch) is written after a last flush, when both roots are
+//     equal and at least one grain was really compared.
+//
+// The journal is a hint for accounting and the record of the disk's state. The
+// proof is always the reading.
+//
+//	Clean --mark--> Inconsistent --finish--> Copied --> Verified
+//	                 ^   |                                 |
+//	                 |   +--> Poisoned                     |
+//	                 +---------------- mark ---------------+
+//
+// # Fences
+//
+// One session writes a disk. The driver holds it exclusively (O_EXCL, OFD
+// lock), a new link of the same run waits until the writes of the old one have
+// returned, another run is refused while a link is alive, and an owner whose
+// epoch was passed by another is refused for ever. Every record on the wire is
+// bound to disk, pass, epoch and place.
+//
+// # What a disk has to do
+//
+// Disk and WritableDisk are the interfaces that drivers implement; Zeroer,
+// Mapper, ColdReader and Checker are abilities they may have. movertest.TestDisk
+// is the contract as a test.
+//
+// # Not promised
+//
+//   - A device that lies about Flush after Verified, and memory that changes
+//     bits at the source before they are hashed, are not noticed.
+//   - A source that is written to while it is read gives a target that is equal
+//     to what was read of each grain at some moment of the pass, proved grain by
+//     grain. Only a frozen source gives a copy of one moment; freezing it is the
+//     caller's.
+//   - Two hosts that open one shared device are kept apart by the storage or by
+//     nobody.
+//   - A ColdReader whose Coldness is "cached" proves what the cache holds. The
+//     report says so.
+package mover
