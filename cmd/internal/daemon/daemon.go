@@ -36,30 +36,30 @@ type Daemon struct {
 }
 
 // Start opens what cfg names; when it returns, peers can connect.
-func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (d *Daemon, err error) {
-	d = &Daemon{cfg: cfg, log: log}
-	defer func() {
-		if err != nil {
-			d.close()
-		}
-	}()
-	if d.journal, err = cfg.Site.Journals(); err != nil {
-		return nil, err
-	}
-	if d.key, err = cfg.Site.Key(); err != nil {
-		return nil, err
-	}
-	engine := cfg.Limits.Engine()
-	engine.Agent, engine.Log = build.Agent("haulbackd"), log
-	if d.engine, err = mover.NewEngine(engine, d.journal); err != nil {
-		return nil, err
-	}
-	d.server = mover.NewServer(d.engine, d.dial)
-	d.use(cfg)
-	if d.ports, err = listen(ctx, cfg, d.key, d, log); err != nil {
-		return nil, err
+func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Daemon, error) {
+	d := &Daemon{cfg: cfg, log: log}
+	if err := d.open(ctx); err != nil {
+		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
+}
+
+func (d *Daemon) open(ctx context.Context) (err error) {
+	if d.journal, err = d.cfg.Site.Journals(); err != nil {
+		return err
+	}
+	if d.key, err = d.cfg.Site.Key(); err != nil {
+		return err
+	}
+	engine := d.cfg.Limits.Engine()
+	engine.Agent, engine.Log = build.Agent("haulbackd"), d.log
+	if d.engine, err = mover.NewEngine(engine, d.journal); err != nil {
+		return err
+	}
+	d.server = mover.NewServer(d.engine, d.dial)
+	d.use(d.cfg)
+	d.ports, err = listen(ctx, d.cfg, d.key, d, d.log)
+	return err
 }
 
 // Run serves until ctx is done, then drains. Every value on reload makes it

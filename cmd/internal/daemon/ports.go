@@ -31,8 +31,11 @@ func listen(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, l
 	}
 	for try := 1; ; try++ {
 		p, err := listenOnce(ctx, cfg, key, d, log)
-		if err == nil || port != "0" || try == freeTries || !errors.Is(err, syscall.EADDRINUSE) {
-			return p, refusal(err)
+		if err == nil {
+			return p, nil
+		}
+		if port != "0" || try == freeTries || !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, refusal(err)
 		}
 		log.Debug("port is taken on TCP, trying another", "listen", host)
 	}
@@ -40,10 +43,7 @@ func listen(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, l
 
 // refusal makes an address that cannot be had a mistake of the configuration.
 func refusal(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &exitcode.UsageError{Err: fmt.Errorf("listen: %w; stop that program or change listen in the configuration", err)}
+	return &exitcode.UsageError{Err: fmt.Errorf("listen: %w; free the address, or change listen in the configuration", err)}
 }
 
 func listenOnce(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, log *slog.Logger) (p *ports, err error) {

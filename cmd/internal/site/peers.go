@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,9 +80,14 @@ func (p Peers) find(is func(Peer) bool) (Peer, bool) {
 }
 
 // Add is p with e, or why the two do not go together. The same pairing twice
-// is one.
+// is one, with the later address.
 func (p Peers) Add(e Peer) (Peers, error) {
-	if old, ok := p.Named(e.Name); ok && old.ID == e.ID && (old.Address == e.Address || e.Address == "") {
+	if old, ok := p.Named(e.Name); ok && old.ID == e.ID {
+		if e.Address == "" {
+			return p, nil
+		}
+		p = slices.Clone(p)
+		p[slices.Index(p, old)].Address = e.Address
 		return p, nil
 	}
 	if old, ok := p.Named(e.Name); ok {

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/haulback/haulback/cmd/internal/cmdtest"
+)
+
+// TestNotify reads what systemd would: READY after the listeners are up,
+// WATCHDOG in time, STOPPING before the end.
+func TestNotify(t *testing.T) {
+	s := cmdtest.NewSite(t, &programs, "home")
+	socket := filepath.Join(s.Dir, "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	env := []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=200000"}
+	x := programs.StartEnv(t, env, "haulbackd", "run", "--config", s.Configure())
+	expect(t, conn, "READY=1")
+	cmdtest.Await(t, "the line that says the same", func() bool { return strings.Contains(x.Stderr(), `"msg":"haulbackd ready"`) })
+	expect(t, conn, "WATCHDOG=1")
+	x.Signal(syscall.SIGHUP)
+	if got := expect(t, conn, "RELOADING=1"); !strings.Contains(got, "MONOTONIC_USEC=") {
+		t.Errorf("RELOADING=1 without its time: %q", got)
+	}
+	expect(t, conn, "READY=1")
+	x.Signal(syscall.SIGTERM)
+	if got := expect(t, conn, "STOPPING=1"); !strings.Contains(got, "EXTEND_TIMEOUT_USEC=") {
+		t.Errorf("STOPPING=1 without asking for time: %q", got)
+	}
+	if r := x.Wait(); r.Code != 0 {
+		t.Errorf("exit code %d, want 0\n%s", r.Code, r.Stderr)
+	}
+}
+
+// expect reads datagrams until one has the word.
+func expect(t *testing.T, conn *net.UnixConn, word string) string {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(cmdtest.Deadline / 2)); err != nil {
+		t.Fatal(err)
+	}
+	for b := make([]byte, 4096); ; {
+		n, err := conn.Read(b)
+		if err != nil {
+			t.Fatalf("waiting for %s: %v", word, err)
+		}
+		if strings.Contains(string(b[:n]), word) {
+			return string(b[:n])
+		}
+	}
+}
+
+// TestRefusesToStart: the exit code is 10 (nothing to restart for), the text
+// names thing and remedy.
+func TestRefusesToStart(t *testing.T) {
+	s := cmdtest.NewSite(t, &programs, "home")
+	running := s.Daemon()
+	_, port, err := net.SplitHostPort(running.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) string {
+		path := filepath.Join(s.Dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	exposed := write("exposed.key", "")
+	if err := os.Chmod(exposed, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	state := "state_dir = \"" + s.State + "\"\n"
+	for _, c := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"udp port in use", "listen = \"" + running.Listen + "\"\n" + state, []string{"udp " + running.Listen, "in use", "ss -lunp", ":" + port}},
+		{"tcp port in use", "listen = \"" + running.Listen + "\"\ntransports = [\"tls\"]\n" + state, []string{"tcp " + running.Listen, "in use"}},
+		{"exposed key", "listen = \"127.0.0.1:0\"\nkey_file = \"" + exposed + "\"\n" + state, []string{exposed, "chmod 600"}},
+		{"unknown key", "lisen = \"x\"\n", []string{"bad.toml:1:1", "lisen"}},
+		{"no state", "listen = \"127.0.0.1:0\"\nstate_dir = \"/dev/null/x\"\n", []string{"/dev/null"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := programs.Run(t, "haulbackd", "run", "--config", write("bad.toml", c.text))
+			if r.Code != 10 && c.name != "no state" || r.Code == 0 {
+				t.Errorf("exit code %d, want 10", r.Code)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(r.Stderr, w) {
+					t.Errorf("%q is not in\n%s", w, r.Stderr)
+				}
+			}
+		})
+	}
+	if r := programs.Run(t, "haulbackd", "run", "--config", filepath.Join(s.Dir, "nope.toml")); r.Code != 10 || !strings.Contains(r.Stderr, "nope.toml") {
+		t.Errorf("no configuration: exit code %d, want 10: %s", r.Code, r.Stderr)
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	s := cmdtest.NewSite(t, &programs, "home")
+	r := programs.Run(t, "haulbackd", "config", "check", "--config", s.Configure(cmdtest.Export("x", "/nowhere/x", "source")))
+	if r.Code != 0 || !strings.Contains(r.Out, "OK: ") || !strings.Contains(r.Out, "warning: ") {
+		t.Errorf("exit code %d, want 0, OK and a warning:\n%s%s", r.Code, r.Out, r.Stderr)
+	}
+	r = programs.Run(t, "haulbackd", "config", "check", "--config", s.Configure("[[export]]\nname = \"x\"\n"))
+	if r.Code != 10 || strings.Count(r.Stderr, `export "x"`) != 2 {
+		t.Errorf("exit code %d, want 10 and two mistakes:\n%s", r.Code, r.Stderr)
+	}
+}
+
+// TestReload: a mistake changes nothing, a good file does.
+func TestReload(t *testing.T) {
+	desk, home := cmdtest.NewSite(t, &programs, "desk"), cmdtest.NewSite(t, &programs, "home")
+	desk.Pair(home)
+	disk := home.Disk("disk", 1<<20, 1)
+	d := home.Daemon(cmdtest.Export("one", disk, "source", desk))
+	reload := func(line string) {
+		t.Helper()
+		n := strings.Count(d.Stderr(), line)
+		d.Signal(syscall.SIGHUP)
+		cmdtest.Await(t, line, func() bool { return strings.Count(d.Stderr(), line) > n })
+	}
+	home.Configure("[[export]]\nname = \"two\"\n")
+	reload("the old one stays in use")
+	desk.OK("probe", d.URI("one"))
+	home.Configure(cmdtest.Export("two", disk, "source", desk))
+	reload("configuration reloaded")
+	desk.OK("probe", d.URI("two"))
+	if r := desk.Run("probe", d.URI("one")); r.Code != 10 {
+		t.Errorf("probe of an export that is gone: exit code %d, want 10\n%s", r.Code, r.Stderr)
+	}
+}

@@ -1,0 +1,178 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/wire"
+)
+
+func newID(t *testing.T) string {
+	t.Helper()
+	key, err := wire.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key.ID().String()
+}
+
+// write puts a configuration with a state directory of its own into a file.
+func write(t *testing.T, text string) (file, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	file = filepath.Join(dir, "d.toml")
+	text = strings.ReplaceAll(text, "STATE", filepath.Join(dir, "state"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file, dir
+}
+
+func TestMistakes(t *testing.T) {
+	id := newID(t)
+	typo := []byte(id)
+	typo[0] = 'A' + (typo[0]-'A'+1)%26
+	peer := fmt.Sprintf("[[peer]]\nname = \"dr\"\nid = %q\n", id)
+	export := "[[export]]\nname = \"x\"\nuri = \"/dev/null\"\nrole = \"source\"\npeers = [\"dr\"]\n"
+	for _, c := range []struct {
+		name, text string
+		line       int
+		want       []string
+	}{
+		{"unknown key", "listen = \"127.0.0.1:0\"\nlisten_port = 3\n", 2, []string{"listen_port", "~~~"}},
+		{"unknown key in a table", "[log]\nlevle = \"info\"\n", 2, []string{"log.levle", "~~~"}},
+		{"unknown table", "[[exports]]\nname = \"x\"\n", 1, []string{"exports"}},
+		{"type", "listen = 7420\n", 1, []string{"listen", "~~~"}},
+		{"syntax", "listen = \"127.0.0.1:0\nstate_dir = \"x\"\n", 1, nil},
+		{"port", "listen = \"0.0.0.0:74200\"\n", 1, []string{"74200", "65535"}},
+		{"no port", "listen = \"0.0.0.0\"\n", 1, []string{"ADDRESS:PORT"}},
+		{"transport", "transports = [\"quic\", \"tcp\"]\n", 1, []string{`"tcp"`, "quic or tls"}},
+		{"no transport", "transports = []\n", 1, []string{"empty"}},
+		{"relative state", "\nstate_dir = \"state\"\n", 2, []string{"state_dir", "absolute"}},
+		{"relative key", "\n\nkey_file = \"k\"\n", 3, []string{"key_file", "absolute"}},
+		{"level", "[log]\nlevel = \"loud\"\n", 2, []string{"loud", "debug, info, warn or error"}},
+		{"format", "[log]\nformat = \"xml\"\n", 2, []string{"xml"}},
+		{"unit", "[limits]\nworkers = 2\nmemory = \"64MB\"\n", 3, []string{"memory", "64MB", "64MiB"}},
+		{"no unit", "[limits]\nwindow = \"64\"\n", 2, []string{"window", "unit"}},
+		{"too large", "[limits]\nmemory = \"9000000TiB\"\n", 2, []string{"too large"}},
+		{"below the least", "[limits]\nmemory = \"1MiB\"\n", 1, []string{"memory", "64 MiB"}},
+		{"workers", "[limits]\nworkers = 999\n", 1, []string{"999 workers"}},
+		{"peer without a name", fmt.Sprintf("[[peer]]\nid = %q\n", id), 1, []string{"peer name"}},
+		{"peer name", fmt.Sprintf("[[peer]]\nname = \"a b\"\nid = %q\n", id), 2, []string{"a b"}},
+		{"peer ID", "[[peer]]\nname = \"a\"\nid = \"" + string(typo) + "\"\n", 3, []string{"group 1 or 2", "haulback peer id"}},
+		{"peer address", peer + "address = \"h:0\"\n", 4, []string{"h:0", "1 to 65535"}},
+		{"peer twice", peer + "\n" + fmt.Sprintf("[[peer]]\nname = \"dr\"\nid = %q\n", newID(t)), 6, []string{`"dr"`, "twice", ":3"}},
+		{"ID twice", peer + "\n" + fmt.Sprintf("[[peer]]\nname = \"dr2\"\nid = %q\n", id), 6, []string{`"dr2"`, `"dr"`, "same ID"}},
+		{"export twice", peer + export + export, 10, []string{`"x"`, "twice", ":6"}},
+		{"export name", peer + "[[export]]\nname = \"../etc\"\nuri = \"/x\"\nrole = \"source\"\n", 5, []string{"../etc"}},
+		{"role missing", peer + "[[export]]\nname = \"x\"\nuri = \"/x\"\n", 4, []string{"role is missing", "source", "target"}},
+		{"role", peer + "[[export]]\nname = \"x\"\nuri = \"/x\"\nrole = \"both\"\n", 7, []string{`"both"`}},
+		{"uri missing", peer + "[[export]]\nname = \"x\"\nrole = \"source\"\n", 4, []string{"uri is missing"}},
+		{"uri", peer + "[[export]]\nname = \"x\"\nuri = \"nbd://h/x\"\nrole = \"source\"\n", 6, []string{"nbd", "supported"}},
+		{"relative uri", peer + "[[export]]\nname = \"x\"\nuri = \"img\"\nrole = \"source\"\n", 6, []string{"img", "absolute"}},
+		{"unknown peer", peer + strings.Replace(export, `"dr"`, `"dr", "zz"`, 1), 8, []string{`"zz"`, "haulback peer add ID --name zz"}},
+		{"unknown operator", peer + export + "operators = [\"zz\"]\n", 9, []string{`"zz"`}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text, line := c.text, c.line
+			if !strings.Contains(text, "state_dir") { // nor shall this machine's own be read
+				text, line = "state_dir = \"STATE\"\n"+text, line+1
+			}
+			file, _ := write(t, text)
+			_, err := Load(file)
+			if err == nil {
+				t.Fatalf("Load took\n%s", c.text)
+			}
+			if place := fmt.Sprintf("%s:%d:", file, line); !strings.Contains(err.Error(), place) {
+				t.Errorf("%q is not in\n%v", place, err)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("%q is not in\n%v", w, err)
+				}
+			}
+		})
+	}
+}
+
+// TestAllMistakes: one run of "config check" shows them all.
+func TestAllMistakes(t *testing.T) {
+	file, _ := write(t, "listen = \"x\"\nstate_dir = \"rel\"\n[log]\nlevel = \"loud\"\n[[export]]\nname = \"x\"\nuri = \"/x\"\n")
+	_, err := Load(file)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for line := range 4 {
+		if at := fmt.Sprintf("%s:%d:", file, []int{1, 2, 4, 5}[line]); !strings.Contains(err.Error(), at) {
+			t.Errorf("%q is not in\n%v", at, err)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	here, there := newID(t), newID(t)
+	file, dir := write(t, fmt.Sprintf(`
+listen = "127.0.0.1:7421"
+transports = ["tls"]
+state_dir = "STATE"
+[log]
+level = "debug"
+[limits]
+memory = "256MiB"
+checkpoint = "16MiB"
+[[peer]]
+name = "dr"
+id = %q
+address = "Proxy.example"
+[[export]]
+name = "x"
+uri = "file:///nowhere/x.img"
+role = "target"
+peers = ["dr", "desk"]
+operators = ["desk"]
+`, here))
+	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	peers := fmt.Sprintf("[[peer]]\nname = 'desk'\nid = '%s'\n[[peer]]\nname = 'dr'\nid = '%s'\n", there, here)
+	if err := os.WriteFile(filepath.Join(dir, "state", "peers.toml"), []byte(peers), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != "127.0.0.1:7421" || c.QUIC || !c.TLS || c.Log.Level != slog.LevelDebug || c.Limits.Memory != 256<<20 || c.Limits.Checkpoint != 16<<20 {
+		t.Errorf("Load: %+v", c)
+	}
+	if len(c.Peers) != 2 || c.Peers[0].Name != "desk" || c.Peers[1].Address != "proxy.example:7420" {
+		t.Errorf("peers %v, want desk and dr, once each", c.Peers)
+	}
+	e := c.Exports[0]
+	if e.Role != mover.RoleTarget || len(e.Peers) != 2 || e.Peers[1].String() != there || len(e.Operators) != 1 {
+		t.Errorf("export %+v", e)
+	}
+	if len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "/nowhere/x.img is not there yet") {
+		t.Errorf("warnings %q, want one about the missing file", c.Warnings)
+	}
+}
+
+// TestPeersFileMistake names the other file, not the configuration.
+func TestPeersFileMistake(t *testing.T) {
+	file, dir := write(t, "state_dir = \"STATE\"\n")
+	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "state", "peers.toml")
+	if err := os.WriteFile(path, []byte("[[peer]]\nname = 'desk'\nid = 'ABC'\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(file); err == nil || !strings.Contains(err.Error(), path+":3:") {
+		t.Errorf("Load: %v, want a mistake in %s:3", err, path)
+	}
+}
