@@ -98,6 +98,7 @@ func (ss *sourceSession) manifests(ctx context.Context, at int64) error {
 		return onLink(err)
 	}
 	r := wire.NewReader(bufio.NewReaderSize(st, 64<<10), wire.MaxControlBody)
+	var m wire.Manifest // kept: none is allocated anew
 	for at < ss.batches() {
 		t, body, err := r.Next()
 		if err != nil {
@@ -106,7 +107,7 @@ func (ss *sourceSession) manifests(ctx context.Context, at int64) error {
 		ss.pulse.beat()
 		switch t {
 		case wire.TypeManifest:
-			at, err = ss.manifest(ctx, body, at)
+			at, err = ss.manifest(ctx, &m, body, at)
 		case wire.TypeHoles:
 			at, err = ss.targetHoles(ctx, body, at)
 		default:
@@ -119,9 +120,8 @@ func (ss *sourceSession) manifests(ctx context.Context, at int64) error {
 	return nil
 }
 
-func (ss *sourceSession) manifest(ctx context.Context, body []byte, at int64) (int64, error) {
-	var m wire.Manifest
-	if err := wire.Parse(&m, body); err != nil {
+func (ss *sourceSession) manifest(ctx context.Context, m *wire.Manifest, body []byte, at int64) (int64, error) {
+	if err := wire.Parse(m, body); err != nil {
 		return at, err
 	}
 	if m.Batch != at || m.Grains != ss.grains(at) {

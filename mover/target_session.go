@@ -165,7 +165,7 @@ func (ts *targetSession) tellStage(ctx context.Context) error {
 		return onLink(err)
 	}
 	w := bufio.NewWriterSize(st, 32<<10)
-	var frame []byte
+	var out tellFrames
 	for {
 		var j *job
 		select {
@@ -183,14 +183,21 @@ func (ts *targetSession) tellStage(ctx context.Context) error {
 		if j == nil {
 			return onLink(w.Flush())
 		}
-		if err := ts.tellJob(ctx, j, w, &frame); err != nil {
+		if err := ts.tellJob(ctx, j, w, &out); err != nil {
 			return err
 		}
 		ts.free <- j
 	}
 }
 
-func (ts *targetSession) tellJob(ctx context.Context, j *job, w *bufio.Writer, frame *[]byte) error {
+// tellFrames are the frames of stage 3, kept so that none is allocated anew.
+type tellFrames struct {
+	manifest wire.Manifest
+	holes    wire.Holes
+	bytes    []byte
+}
+
+func (ts *targetSession) tellJob(ctx context.Context, j *job, w *bufio.Writer, out *tellFrames) error {
 	if len(j.ready) == 0 {
 		if err := w.Flush(); err != nil {
 			return onLink(err)
@@ -206,13 +213,14 @@ func (ts *targetSession) tellJob(ctx context.Context, j *job, w *bufio.Writer, f
 	}
 	if j.holes.Count > 0 {
 		ts.tellHoles(j.holes)
-		*frame = wire.AppendFrame((*frame)[:0], &wire.Holes{Run: j.holes})
+		out.holes.Run = j.holes
+		out.bytes = wire.AppendFrame(out.bytes[:0], &out.holes)
 	} else {
 		ts.target.tell(&j.leaves)
-		m := wire.Manifest{Batch: j.batch, Grains: j.n, Zero: j.zero, Unread: j.unread, Digests: j.digests}
-		*frame = wire.AppendFrame((*frame)[:0], &m)
+		out.manifest = wire.Manifest{Batch: j.batch, Grains: j.n, Zero: j.zero, Unread: j.unread, Digests: j.digests}
+		out.bytes = wire.AppendFrame(out.bytes[:0], &out.manifest)
 	}
-	_, err := w.Write(*frame)
+	_, err := w.Write(out.bytes)
 	return onLink(err)
 }
 
