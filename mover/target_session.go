@@ -45,6 +45,7 @@ type targetSession struct {
 	unflushed int64     // bytes of it
 	since     time.Time // of the first of it
 	flushed   []*tbatch // to be read back
+	proving   int       // flushed and not read back yet, those in work included
 	received  int64     // bytes of Data on this link
 	durable   int64     // of it
 

@@ -32,6 +32,9 @@ func (ts *targetSession) verifyStage(ctx context.Context, b *block) error {
 			if err := ts.readBackOf(rd, b); err != nil {
 				return err
 			}
+			ts.doneMu.Lock()
+			ts.proving--
+			ts.doneMu.Unlock()
 			ts.moved()
 		}
 	}

@@ -214,6 +214,7 @@ func (ts *targetSession) due() bool {
 	ts.mu.Unlock()
 	ts.doneMu.Lock()
 	defer ts.doneMu.Unlock()
+	pressed = pressed && ts.proving == 0 // else reading back makes room soon, without another flush
 	return len(ts.returned) > 0 &&
 		(ts.unflushed >= ts.cfg.Checkpoint || last || pressed || time.Since(ts.since) >= ts.cfg.CheckpointEvery)
 }
@@ -257,6 +258,7 @@ func (ts *targetSession) checkpoint() error {
 	ts.durable += raw
 	ts.prog.durable.Add(raw)
 	ts.flushed = append(ts.flushed, set...)
+	ts.proving += len(set)
 	ts.doneMu.Unlock()
 	ts.pulse.beat()
 	ts.ackK.wake()
