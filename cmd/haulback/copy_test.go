@@ -40,6 +40,7 @@ func (p *pair) exports() []string {
 }
 
 func TestCopyLocal(t *testing.T) {
+	t.Parallel()
 	s := cmdtest.NewSite(t, &programs, "desk")
 	a, b := s.Disk("a", 3*mib+4097, 1), s.Disk("b", 4*mib, 2)
 	r := s.OK("copy", a, b, "--verify=full")
@@ -55,6 +56,7 @@ func TestCopyLocal(t *testing.T) {
 }
 
 func TestCopyOverNetwork(t *testing.T) {
+	t.Parallel()
 	for _, transport := range []string{"quic", "tls"} {
 		t.Run(transport, func(t *testing.T) {
 			p := newPair(t, 3*mib)
@@ -75,6 +77,7 @@ func TestCopyOverNetwork(t *testing.T) {
 // TestOrder tells one daemon to push to another; this site may not use the
 // target itself.
 func TestOrder(t *testing.T) {
+	t.Parallel()
 	desk, from, to := cmdtest.NewSite(t, &programs, "desk"), cmdtest.NewSite(t, &programs, "from"), cmdtest.NewSite(t, &programs, "to")
 	desk.Pair(from, to)
 	from.Pair(to)
@@ -98,6 +101,7 @@ func TestOrder(t *testing.T) {
 }
 
 func TestVerifyFindsDifferences(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, 3*mib)
 	p.desk.OK("copy", p.local, p.daemon.URI("target"))
 	r := p.desk.OK("verify", p.local, p.daemon.URI("target"))
@@ -119,6 +123,7 @@ func TestVerifyFindsDifferences(t *testing.T) {
 }
 
 func TestJSONLines(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, 3*mib)
 	r := p.desk.OK("copy", p.local, p.daemon.URI("target"), "--json")
 	var types []string
@@ -140,6 +145,7 @@ func TestJSONLines(t *testing.T) {
 // TestResume drains the daemon in mid-copy, and starts it again at the same
 // address: the copy goes on by itself and ends verified.
 func TestResume(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, 24*mib)
 	c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "8MiB", "--retry", "30s", "--json")
 	awaitWritten(t, c)
@@ -161,6 +167,7 @@ func TestResume(t *testing.T) {
 
 // TestCancel stops the command line; the next run of it goes on.
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, 24*mib)
 	c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "8MiB", "--json")
 	awaitWritten(t, c)
@@ -184,6 +191,7 @@ func TestCancel(t *testing.T) {
 // TestUnpairedEndsSession removes a peer in mid-copy: its session ends for
 // good, without waiting for --retry.
 func TestUnpairedEndsSession(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, 24*mib)
 	c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "4MiB", "--json")
 	awaitWritten(t, c)

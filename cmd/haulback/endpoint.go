@@ -74,18 +74,36 @@ func parseEndpoint(text string) (*endpoint, error) {
 	return e, nil
 }
 
-// pinned is the peer that has to be at e.
-func (e *endpoint) pinned(peers site.Peers) (wire.ID, error) {
-	if e.peer == "" {
-		at := peers.At(e.address)
-		switch len(at) {
-		case 1:
-			return at[0].ID, nil
-		case 0:
-			return wire.ID{}, usage("%s: no paired peer has the address %s; run: haulback peer add ID --name NAME --address %s", e.text, e.address, e.address)
-		}
-		return wire.ID{}, usage("%s: %d peers have the address %s; say which one with ?peer=NAME", e.text, len(at), e.address)
+// pinned is the peer that has to be at e; a disk of this machine has none.
+func (e *endpoint) pinned(peers site.Peers, self wire.ID) (id wire.ID, err error) {
+	switch {
+	case !e.remote():
+		return id, nil
+	case e.peer == "":
+		id, err = e.paired(peers)
+	default:
+		id, err = e.named(peers)
 	}
+	if err == nil && id == self {
+		err = usage("%s: that is this site itself; name the disk by its path, or use another --state-dir", e.text)
+	}
+	return id, err
+}
+
+// paired is the one peer with e's address.
+func (e *endpoint) paired(peers site.Peers) (wire.ID, error) {
+	at := peers.At(e.address)
+	switch len(at) {
+	case 1:
+		return at[0].ID, nil
+	case 0:
+		return wire.ID{}, usage("%s: no paired peer has the address %s; run: haulback peer add ID --name NAME --address %s", e.text, e.address, e.address)
+	}
+	return wire.ID{}, usage("%s: %d peers have the address %s; say which one with ?peer=NAME", e.text, len(at), e.address)
+}
+
+// named is the peer that the operator named, paired or by its ID.
+func (e *endpoint) named(peers site.Peers) (wire.ID, error) {
 	if p, ok := peers.Named(e.peer); ok {
 		return p.ID, nil
 	}

@@ -14,6 +14,7 @@ import (
 // TestBadInput: an error names the thing and the remedy, in one line, with the
 // exit code of the table, and nothing is written.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	s := cmdtest.NewSite(t, &programs, "desk")
 	a, b, small := s.Disk("a", mib, 1), s.Disk("b", mib, 2), s.Disk("small", mib/2, 3)
 	before, err := os.ReadFile(b)
@@ -51,6 +52,7 @@ func TestBadInput(t *testing.T) {
 		{"port", []string{"copy", a, "haulback://h:70000/x"}, 10, []string{"70000"}},
 		{"no peer there", []string{"copy", a, "haulback://h:1/x"}, 10, []string{"h:1", "haulback peer add ID --name NAME --address h:1"}},
 		{"peer unknown", []string{"copy", a, "haulback://h:1/x?peer=zz"}, 10, []string{`"zz"`, "haulback peer list"}},
+		{"itself", []string{"copy", a, "haulback://h:1/x?peer=" + s.ID}, 10, []string{"this site itself"}},
 		{"rate", []string{"copy", a, b, "--rate", "50MB"}, 10, []string{"--rate", "50MB", "MiB"}},
 		{"transport", []string{"copy", a, b, "--transport", "tcp"}, 10, []string{"tcp", "quic or tls"}},
 		{"verify how", []string{"copy", a, b, "--verify", "half"}, 10, []string{"half", "pass or full"}},
@@ -87,6 +89,7 @@ func TestBadInput(t *testing.T) {
 
 // TestIDTypo: the message leads to the group with the wrong letter.
 func TestIDTypo(t *testing.T) {
+	t.Parallel()
 	s, o := cmdtest.NewSite(t, &programs, "desk"), cmdtest.NewSite(t, &programs, "home")
 	typo := []byte(o.ID)
 	typo[len(typo)-3] = 'A' + (typo[len(typo)-3]-'A'+1)%26
@@ -106,6 +109,7 @@ func TestIDTypo(t *testing.T) {
 
 // TestRefusals are those that a daemon makes.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, mib)
 	other := cmdtest.NewSite(t, &programs, "other")
 	other.OK("peer", "add", p.home.ID, "--name", "home")
@@ -139,6 +143,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestKeyExposed(t *testing.T) {
+	t.Parallel()
 	s := cmdtest.NewSite(t, &programs, "desk")
 	if err := os.Chmod(filepath.Join(s.State, "identity.key"), 0o644); err != nil {
 		t.Fatal(err)
@@ -150,6 +155,7 @@ func TestKeyExposed(t *testing.T) {
 
 // TestLocked: a target that another program holds is 11 and left alone.
 func TestLocked(t *testing.T) {
+	t.Parallel()
 	s := cmdtest.NewSite(t, &programs, "desk")
 	a, b := s.Disk("a", mib, 1), s.Disk("b", mib, 2)
 	f, err := os.OpenFile(b, os.O_RDWR, 0)

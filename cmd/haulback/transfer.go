@@ -147,14 +147,10 @@ func (t *transfer) pin(s *site.Site) error {
 	if err != nil {
 		return peersError(err)
 	}
-	if t.src.remote() {
-		if t.srcID, err = t.src.pinned(peers); err != nil {
-			return err
-		}
+	if t.srcID, err = t.src.pinned(peers, t.key.ID()); err != nil {
+		return err
 	}
-	if t.dst.remote() {
-		t.dstID, err = t.dst.pinned(peers)
-	}
+	t.dstID, err = t.dst.pinned(peers, t.key.ID())
 	return err
 }
 

@@ -15,6 +15,7 @@ import (
 // TestNotify reads what systemd would: READY after the listeners are up,
 // WATCHDOG in time, STOPPING before the end.
 func TestNotify(t *testing.T) {
+	t.Parallel()
 	s := cmdtest.NewSite(t, &programs, "home")
 	socket := filepath.Join(s.Dir, "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -61,6 +62,7 @@ func expect(t *testing.T, conn *net.UnixConn, word string) string {
 // TestRefusesToStart: the exit code is 10 (nothing to restart for), the text
 // names thing and remedy.
 func TestRefusesToStart(t *testing.T) {
+	t.Parallel()
 	s := cmdtest.NewSite(t, &programs, "home")
 	running := s.Daemon()
 	_, port, err := net.SplitHostPort(running.Listen)
@@ -107,6 +109,7 @@ func TestRefusesToStart(t *testing.T) {
 }
 
 func TestConfigCheck(t *testing.T) {
+	t.Parallel()
 	s := cmdtest.NewSite(t, &programs, "home")
 	r := programs.Run(t, "haulbackd", "config", "check", "--config", s.Configure(cmdtest.Export("x", "/nowhere/x", "source")))
 	if r.Code != 0 || !strings.Contains(r.Out, "OK: ") || !strings.Contains(r.Out, "warning: ") {
@@ -120,6 +123,7 @@ func TestConfigCheck(t *testing.T) {
 
 // TestReload: a mistake changes nothing, a good file does.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	desk, home := cmdtest.NewSite(t, &programs, "desk"), cmdtest.NewSite(t, &programs, "home")
 	desk.Pair(home)
 	disk := home.Disk("disk", 1<<20, 1)

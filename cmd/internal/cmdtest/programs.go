@@ -103,7 +103,9 @@ func (p *Programs) StartEnv(t *testing.T, env []string, name string, args ...str
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), Deadline)
 	x := &Process{t: t, Cmd: exec.CommandContext(ctx, p.path(t, name), args...), cancel: cancel}
 	x.Cmd.Stdout, x.Cmd.Stderr = &x.out, &x.stderr
-	x.Cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir}, env...)
+	// The race detector lets every process live for a second more than it
+	// needs: a minute, over all tests.
+	x.Cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir, "GORACE=atexit_sleep_ms=10"}, env...)
 	if err := x.Cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -76,24 +76,28 @@ func TestSummary(t *testing.T) {
 		want, lack []string
 	}{
 		{
-			"verified", Result{Report: mover.Report{Equal: true, State: wire.StateVerified, Counters: good, Transport: "quic", Cold: "direct", Larger: 1 << 20}},
+			"verified",
+			Result{Report: mover.Report{Equal: true, State: wire.StateVerified, Counters: good, Transport: "quic", Cold: "direct", Larger: 1 << 20}},
 			[]string{"Verified: ", "over quic", "O_DIRECT", "1.0 MiB longer than the source", "0.1 %", "root"},
 			[]string{"resumed", "redone"},
 		},
 		{
-			"cached", Result{Report: mover.Report{Equal: true, State: wire.StateVerified, Counters: good, Cold: "cached", Transport: "pipe"}},
+			"cached",
+			Result{Report: mover.Report{Equal: true, State: wire.StateVerified, Counters: good, Cold: "cached", Transport: "pipe"}},
 			[]string{"the device itself is not proved"},
 			[]string{"over pipe", "longer"},
 		},
 		{
-			"cut", Result{Report: mover.Report{Counters: wire.Counters{Total: 9, Reconnects: 3, Had: 5 << 20, Redone: 2, Lost: 1}}},
+			"cut",
+			Result{Report: mover.Report{Counters: wire.Counters{Total: 9, Reconnects: 3, Had: 5 << 20, Redone: 2, Lost: 1}}},
 			[]string{"Not verified.", "resumed    3 times; 5.0 MiB were durable", "2 grains of 64 KiB were read back wrong", "1 grains of 64 KiB were gone"},
 			[]string{"Clean", "root"},
 		},
 		{"copied", Result{Report: mover.Report{State: wire.StateCopied}}, []string{"Not verified: the target is Copied."}, nil},
 		{"equal", Result{Verify: true, Report: mover.Report{Equal: true, Counters: good}}, []string{"Equal: 1.0 GiB (1073741824 bytes)"}, []string{"sent", "written"}},
 		{
-			"different", Result{Verify: true, Report: mover.Report{Counters: good, Bad: bad}},
+			"different",
+			Result{Verify: true, Report: mover.Report{Counters: good, Bad: bad}},
 			[]string{"Different: 1073741824 bytes were compared", "bytes 9437184 to 9502719", "and 3 more"},
 			[]string{"bytes 10485760 "},
 		},
