@@ -177,7 +177,7 @@ func (s *source) conclude(rep *Report, v *wire.Verified) error {
 	case s.badN > 0 && s.mode == wire.ModeVerify:
 		return wire.Errorf(wire.CodeVerify, "the disks differ in %d grains of 64 KiB", s.badN)
 	case s.badN > 0:
-		return wire.Errorf(wire.CodeUnreadable, "%d grains of 64 KiB of the source cannot be read; all others are on the target, which is not verified", s.badN)
+		return wire.Errorf(wire.CodeUnreadable, unreadable, s.badN)
 	case !rep.Equal:
 		return wire.Errorf(wire.CodeVerify, "the disks are not proved equal: roots %v and %v over %d grains", own, cbt.Digest(v.Root), v.Compared)
 	case s.mode == wire.ModeCopy && v.State != wire.StateVerified:
@@ -185,6 +185,8 @@ func (s *source) conclude(rep *Report, v *wire.Verified) error {
 	}
 	return nil
 }
+
+const unreadable = "%d grains of 64 KiB of the source cannot be read; all others are on the target, which is not verified"
 
 // pull is a run with the target half in this process.
 func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
@@ -202,6 +204,9 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 			o.report(&rep, l)
 		}
 		l.end(err)
+		if err == nil {
+			err = o.verdict(spec.mode, p.bad.Load())
+		}
 		return o.began, err
 	})
 	rep.Counters = p.Counters()

@@ -16,11 +16,12 @@ import (
 type hold struct {
 	key    string
 	run    wire.RunID
-	active bool                    // a link works with it
-	cancel context.CancelCauseFunc // ends that link's session
-	done   chan struct{}           // closed when its last write has returned
-	timer  *time.Timer             // while it lingers
-	res    io.Closer               // *target or *source; nil until opened
+	active bool                       // a link works with it
+	cancel context.CancelCauseFunc    // ends that link's session
+	alive  func(context.Context) bool // asks its peer for a sign of life; nil: not yet
+	done   chan struct{}              // closed when its last write has returned
+	timer  *time.Timer                // while it lingers
+	res    io.Closer                  // *target or *source; nil until opened
 }
 
 // holds are all disks in use, by export. One writer per disk.
@@ -34,7 +35,9 @@ var errSuperseded = errors.New("a new link of the same run took over")
 
 // acquire takes the disk key for run. A link of the same run that is still
 // there is ended first, and acquire waits until its writes have returned
-// (fencing F1); one of another run keeps the disk.
+// (fencing F1). One of another run keeps the disk, unless its peer is dead: a
+// source that was killed does not say so, and who starts it again shall not
+// wait for a time-out.
 func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, cancel context.CancelCauseFunc, b bug) (*hold, error) {
 	for {
 		h.mu.Lock()
@@ -52,27 +55,33 @@ func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, cancel 
 				cur.timer.Stop()
 				cur.timer = nil
 			}
-			cur.run, cur.active, cur.cancel, cur.done = run, true, cancel, make(chan struct{})
+			cur.run, cur.active, cur.cancel, cur.done, cur.alive = run, true, cancel, make(chan struct{}), nil
 			h.mu.Unlock()
 			return cur, nil
-		case cur.run != run:
-			other := cur.run
-			h.mu.Unlock()
+		}
+		other, alive, stop, done := cur.run, cur.alive, cur.cancel, cur.done
+		h.mu.Unlock()
+		if other != run && (alive == nil || alive(ctx)) {
 			return nil, wire.Errorf(wire.CodeBusy, "the disk is in use by run %v; wait for it or cancel it", other)
 		}
-		old := cur
-		h.mu.Unlock()
-		old.cancel(errSuperseded)
+		stop(errSuperseded)
 		if b == bugNoDrain {
-			h.forget(old)
+			h.forget(cur)
 			continue
 		}
 		select {
-		case <-old.done:
+		case <-done:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// asks sets how x's peer is asked for a sign of life.
+func (h *holds) asks(x *hold, alive func(context.Context) bool) {
+	h.mu.Lock()
+	x.alive = alive
+	h.mu.Unlock()
 }
 
 func (h *holds) forget(x *hold) {
@@ -88,7 +97,7 @@ func (h *holds) release(x *hold, linger time.Duration) (err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	close(x.done)
-	x.active, x.cancel = false, nil
+	x.active, x.cancel, x.alive = false, nil, nil
 	if linger > 0 && !h.closed && x.res != nil && h.m[x.key] == x {
 		done := x.done
 		x.timer = time.AfterFunc(linger, func() { h.expire(x, done) })

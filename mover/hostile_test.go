@@ -425,3 +425,60 @@ func hostileTarget(t *testing.T, do func(e *evil), want wire.Code) {
 		}
 	})
 }
+
+// A source that was killed does not say so. The next run asks it, gets no
+// answer, and takes the disk over; a source that answers keeps it.
+func TestDiskOfADeadSourceIsTakenOver(t *testing.T) {
+	content := image(rand.New(rand.NewPCG(1, 1)), hostileSize)
+	for name, c := range map[string]struct {
+		answers bool
+		code    wire.Code
+	}{"dead": {false, wire.CodeOK}, "alive": {true, wire.CodeBusy}} {
+		t.Run(name, func(t *testing.T) {
+			target := disk(make([]byte, hostileSize))
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				cfg := mover.Config{Memory: 64 << 20}
+				s, err := newSite(ctx, cfg, movertest.NewCrashableState(movertest.NewPower()).Mount(),
+					mover.Export{Name: "disk", Role: mover.RoleTarget, Open: endpoint("disk", target).Open})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { s.server.Drain(); _ = s.engine.Close() }()
+				link, err := s.dial(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e := &evil{t: t, ctx: ctx, link: link, in: wire.NewReader(link.Control(), wire.MaxControlBody)}
+				e.begin(openFrame(hostileSize))
+				if c.answers {
+					go func() {
+						for {
+							typ, body, err := e.in.Next()
+							if err != nil {
+								return
+							}
+							var p wire.Ping
+							if typ == wire.TypePing && wire.Parse(&p, body) == nil {
+								e.send(&wire.Ping{Seq: p.Seq, Reply: true})
+							}
+						}
+					}()
+				}
+				began := time.Now()
+				_, err = s.push(ctx, cfg, wire.RunID{99}, content, new(mover.Progress))
+				if got := codeOf(err); got != c.code {
+					t.Errorf("the other run ended with %v", err)
+				}
+				if d := time.Since(began); d > 10*time.Second {
+					t.Errorf("the other run waited for %v", d)
+				}
+				link.CloseWithError(wire.CodeOK, "")
+			})
+			if equal := bytes.Equal(target.Bytes(), content); equal == c.answers {
+				t.Errorf("equal %v", equal)
+			}
+		})
+	}
+}

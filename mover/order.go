@@ -134,7 +134,10 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 
 // reportFrame says how a run ended to the one who ordered it.
 func reportFrame(rep *Report, err error) *wire.Report {
-	r := &wire.Report{State: rep.State, Epoch: rep.Epoch, Root: rep.Root, Counters: rep.Counters, Cold: rep.Cold}
+	r := &wire.Report{
+		State: rep.State, Epoch: rep.Epoch, Root: rep.Root, Larger: rep.Larger, Counters: rep.Counters, Cold: rep.Cold,
+		Transport: rep.Transport, Source: rep.Source, Target: rep.Target, Bad: rep.Bad,
+	}
 	if err == nil {
 		return r
 	}
@@ -151,12 +154,20 @@ func fromReport(r *wire.Report, rep *Report, p *Progress) error {
 	reconnects := p.reconnects.Load()
 	p.set(&r.Counters)
 	p.reconnects.Add(reconnects)
-	rep.State, rep.Epoch, rep.Root, rep.Cold, rep.Transport = r.State, r.Epoch, r.Root, r.Cold, "quic"
+	rep.State, rep.Epoch, rep.Root, rep.Cold, rep.Transport = r.State, r.Epoch, r.Root, r.Cold, r.Transport
+	rep.Larger, rep.Source, rep.Target, rep.Bad = r.Larger, r.Source, r.Target, r.Bad
 	rep.Equal = r.Code == wire.CodeOK
 	if r.Code == wire.CodeOK {
 		return nil
 	}
-	return &orderError{wire.Error{Code: r.Code, Text: r.Text, Remote: true}}
+	var err error = &orderError{wire.Error{Code: r.Code, Text: r.Text, Remote: true}}
+	switch r.Code {
+	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeNoSpace, wire.CodeCanceled:
+		if r.Epoch > 0 {
+			err = &IncompleteError{Err: err}
+		}
+	}
+	return err
 }
 
 // orderError is the end of an ordered run. The other daemon has tried as long

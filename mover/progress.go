@@ -94,14 +94,11 @@ type Report struct {
 	Source    string // identities of the disks
 	Target    string
 	Larger    int64    // bytes by which the target is longer than the source; they were left alone
-	Bad       []BadRun // grains that differ (verify) or could not be read (copy), at most 1000 runs
+	Bad       []BadRun // ranges that differ (verify) or could not be read (copy), at most 1000
 }
 
 // BadRun is a range of bytes that stays different.
-type BadRun struct {
-	Off, Len   int64
-	Unreadable bool // the source could not be read there
-}
+type BadRun = wire.Bad
 
 // maxBadRuns bounds the list in a Report; the count is never cut.
 const maxBadRuns = 1000

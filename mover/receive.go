@@ -17,6 +17,17 @@ type outcome struct {
 	bad    []BadRun
 }
 
+// verdict is the error of a last word that is not a success.
+func (o *outcome) verdict(mode wire.Mode, bad int64) error {
+	switch {
+	case o.last == nil || o.last.State == wire.StateVerified || o.last.State == wire.StateCopied && mode == wire.ModeVerify:
+		return nil
+	case mode == wire.ModeVerify:
+		return wire.Errorf(wire.CodeVerify, "the disks differ in %d grains of 64 KiB", bad)
+	}
+	return wire.Errorf(wire.CodeUnreadable, unreadable, bad)
+}
+
 // report fills in what the target half knows.
 func (o *outcome) report(rep *Report, l *lane) {
 	rep.Epoch, rep.Source, rep.Target, rep.Cold = o.opened.Epoch, o.open.Identity, o.opened.Identity, o.opened.Cold
@@ -62,7 +73,7 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	if err != nil {
 		return o, err
 	}
-	if err = e.runTarget(ctx, l, t, &o); err != nil {
+	if err = e.runTarget(ctx, l, h, t, &o); err != nil {
 		keep = keepable(err)
 		return o, err
 	}
@@ -83,7 +94,7 @@ func keepable(err error) bool {
 }
 
 // runTarget answers Open and runs the session.
-func (e *Engine) runTarget(ctx context.Context, l *lane, t *target, o *outcome) error {
+func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *outcome) error {
 	streams := int(o.open.Streams)
 	var tag [16]byte
 	copy(tag[:], sumOf(o.opened.Identity))
@@ -98,6 +109,10 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, t *target, o *outcome) 
 		return err
 	}
 	o.began = true
+	e.targets.asks(h, ts.alive)
+	p := ts.prog
+	p.total.Store(t.size)
+	p.had.Store(o.opened.Had)
 	err = ts.run(ctx, streams, blocks)
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		err = cause

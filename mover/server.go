@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -162,7 +163,7 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 	log := s.e.cfg.Log.With("peer", link.Peer().String(), "addr", link.RemoteAddr(), "export", h.Export, "run", h.Run.String())
 	c := p.Counters()
 	attrs := []any{
-		"op", int(h.Op), "dur", time.Since(began).Round(time.Millisecond), "scanned", c.Scanned, "differing", c.Differing,
+		"op", h.Op.String(), "dur", time.Since(began).Round(time.Millisecond), "scanned", c.Scanned, "differing", c.Differing,
 		"received", c.Sent, "durable", c.Durable, "verified", c.Verified,
 	}
 	switch {
@@ -191,7 +192,7 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 		return err
 	}
 	spec := passSpec{run: h.Run, pass: h.Pass, mode: h.Mode}
-	s.e.cfg.Log.Info("session begins", "peer", l.link.Peer().String(), "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", int(h.Op))
+	s.e.cfg.Log.Info("session begins", "peer", l.link.Peer().String(), "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", h.Op.String())
 	switch h.Op {
 	case wire.OpPush:
 		_, err = s.e.receive(ctx, l, exp, spec, p)
@@ -242,7 +243,7 @@ func (s *Server) admit(peer wire.ID, h *wire.Hello) (*Export, error) {
 func (s *Server) probe(ctx context.Context, l *lane, exp *Export) error {
 	disk, err := exp.Open(ctx, ReadOnly)
 	if err != nil {
-		return wire.Errorf(wire.CodeOpen, "open %s: %w", exp.Name, err)
+		return diskError(wire.CodeOpen, exp.Role.String(), "open", cbt.Extent{}, err)
 	}
 	defer disk.Close() // only read
 	_, coldness := cold(disk)

@@ -245,6 +245,8 @@ func (ss *sourceSession) control(ctx context.Context) error {
 			last, err = ss.ack(body, last)
 		case wire.TypeRedo:
 			err = ss.redo(ctx, body)
+		case wire.TypePing:
+			err = ss.pong(body)
 		case wire.TypeVerified:
 			return ss.lastWord(body)
 		default:
@@ -254,6 +256,16 @@ func (ss *sourceSession) control(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// pong answers the target's question whether this end is alive.
+func (ss *sourceSession) pong(body []byte) error {
+	var p wire.Ping
+	if err := wire.Parse(&p, body); err != nil {
+		return err
+	}
+	p.Reply = true
+	return ss.l.send(&p)
 }
 
 // lastWord takes the target's verdict. Before every batch is settled there can

@@ -39,6 +39,7 @@ type targetSession struct {
 	jobs, order, free chan *job
 
 	flushK, verifyK, ackK kick
+	heard                 kick // a frame came on the control stream
 
 	doneMu    sync.Mutex
 	returned  []*tbatch // written, not flushed
@@ -66,7 +67,7 @@ func newTargetSession(t *target, l *lane, streams int, window uint32, tag [16]by
 		holes: newHoles(t.disk, t.full || t.suspect), start: t.settled,
 		window:   semaphore.NewWeighted(int64(min(uint32(t.cfg.Batches), window))),
 		finished: make(chan struct{}), jobs: make(chan *job, n), order: make(chan *job, n), free: make(chan *job, n),
-		flushK: newKick(), verifyK: newKick(), ackK: newKick(),
+		flushK: newKick(), verifyK: newKick(), ackK: newKick(), heard: newKick(),
 	}
 	for range n {
 		ts.free <- &job{ready: make(chan error, 1)}
@@ -234,6 +235,7 @@ func (ts *targetSession) control(ctx context.Context) error {
 			return err
 		}
 		ts.pulse.beat()
+		ts.heard.wake()
 		switch t {
 		case wire.TypeSame:
 			if err = wire.Parse(&same, body); err != nil {
@@ -251,6 +253,8 @@ func (ts *targetSession) control(ctx context.Context) error {
 					err = ts.differ(&d)
 				}
 			}
+		case wire.TypePing: // the beat above is what was asked for
+			err = wire.Parse(new(wire.Ping), body)
 		case wire.TypeFinish:
 			var f wire.Finish
 			if err := wire.Parse(&f, body); err != nil {
@@ -315,6 +319,30 @@ func (ts *targetSession) ack() wire.Ack {
 	a.Busy = ts.pulse.slowest() > 2*time.Second
 	return a
 }
+
+// alive asks the source for a sign of life and waits a moment for one.
+func (ts *targetSession) alive(ctx context.Context) bool {
+	select { // one from before does not count
+	case <-ts.heard:
+	default:
+	}
+	sent := make(chan error, 1) // 1: a stuck link must not keep the sender
+	go func() { sent <- ts.l.send(&wire.Ping{Seq: 1}) }()
+	t := time.NewTimer(aliveWait)
+	defer t.Stop()
+	select {
+	case <-ts.heard:
+		return true
+	case <-t.C:
+	case <-ts.l.link.Done():
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// aliveWait is how long a source may take to answer a Ping: more than any round
+// trip, less than an operator who has started a killed copy again likes to wait.
+const aliveWait = 3 * time.Second
 
 // watch ends a session whose source leaves it waiting for twice the stall
 // time: the source's own watchdog comes first, this one is for a source that

@@ -125,7 +125,11 @@
 //	             transport text                                       max 1024
 //	17 Status    0 counters | text                                    max 512
 //	18 Report    0 code u16 | 2 state u8 | 3 epoch u64 |
-//	             11 root [32] | 43 counters | text | cold text        max 1024
+//	             11 root [32] | 43 larger i64 | 51 counters | text |
+//	             cold text | transport text | source text |
+//	             target text | ranges u8, 0-64 | { off i64 | len i64
+//	             | unreadable flag } ...                              max 3072
+//	19 Ping      0 seq u32 | 4 reply flag | 5 0 0 0                   8
 //
 // A count of batches, in Holes and Same, obeys the bound of a batch number. The
 // masks of a Manifest have no grain in common and none beyond its grains.
@@ -243,6 +247,12 @@
 // Settled ever fall. Busy is a sign of life from a target that waits for its
 // disk. A target sends an Ack when something moved, and every few seconds in
 // any case.
+//
+// Ping. When another run wants a disk that a session holds, the target sends
+// Ping to its source, which answers at once with the same Seq and Reply set. A
+// source that says nothing for 3 s is taken for dead, and the disk goes to the
+// other run under a higher epoch; one that is alive keeps it, and the other is
+// refused with CodeBusy.
 //
 // Windows. Window is the number of batches that may be told by Manifest and not
 // be settled; the target may use less. The source stops sending Data when its

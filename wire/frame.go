@@ -35,6 +35,7 @@ const (
 	TypeOrder    Type = 16
 	TypeStatus   Type = 17
 	TypeReport   Type = 18
+	TypePing     Type = 19
 )
 
 // headerLen is type, flags, reserved and length.
@@ -60,7 +61,8 @@ var maxBody = [...]int{
 	TypeProbed:   2048,
 	TypeOrder:    1024,
 	TypeStatus:   512,
-	TypeReport:   1024,
+	TypeReport:   3072,
+	TypePing:     8,
 }
 
 // maxText bounds every text from a peer.

@@ -149,10 +149,20 @@ var goldens = []golden{
 		hex:   "11 000000 00000085 " + countersHex + "0002 6869",
 		wrong: []poke{{0, "11"}, {0, "ff"}, {1, "80"}, {121, "80"}},
 	}, {
-		name:  "Report",
-		frame: &Report{Code: CodeVerify, State: StateCopied, Epoch: 8, Root: bytes32, Counters: counted, Text: "no", Cold: "direct"},
-		hex:   "12 000000 000000b8  0018 02 0000000000000008" + hex32 + countersHex + "0002 6e6f  0006 646972656374",
-		wrong: []poke{{2, "05"}, {44, "80"}},
+		name: "Report",
+		frame: &Report{
+			Code: CodeVerify, State: StateCopied, Epoch: 8, Root: bytes32, Larger: 3, Counters: counted, Text: "no", Cold: "direct",
+			Transport: "tls", Source: "a", Target: "b", Bad: []Bad{{Off: 65536, Len: 512, Unreadable: true}},
+		},
+		hex: "12 000000 000000dd  0018 02 0000000000000008" + hex32 + "0000000000000003" + countersHex +
+			"0002 6e6f  0006 646972656374  0003 746c73  0001 61  0001 62  01  0000000000010000 0000000000000200 01",
+		wrong: []poke{{2, "05"}, {43, "80"}, {52, "80"}, {203, "41"}, {220, "02"}},
+	}, {
+		name:  "Ping",
+		frame: &Ping{Seq: 7, Reply: true},
+		hex:   "13 000000 00000008  00000007 01 000000",
+		zero:  []int{5, 6, 7},
+		wrong: []poke{{4, "02"}},
 	},
 }
 
@@ -191,6 +201,8 @@ func emptyLike(f Frame) Frame {
 		return new(Ack)
 	case *Redo:
 		return new(Redo)
+	case *Ping:
+		return new(Ping)
 	case *Finish:
 		return new(Finish)
 	case *Verified:

@@ -26,6 +26,21 @@ const (
 	OpOrder Op = 4 // push the export to another peer and tell how it goes
 )
 
+// String is the operation's word in logs.
+func (o Op) String() string {
+	switch o {
+	case OpPush:
+		return "push"
+	case OpPull:
+		return "pull"
+	case OpProbe:
+		return "probe"
+	case OpOrder:
+		return "order"
+	}
+	return fmt.Sprintf("Op(%d)", uint8(o))
+}
+
 // Mode says whether a pass may write.
 type Mode uint8
 

@@ -108,15 +108,29 @@ func (f *fields) counters(c *Counters) {
 	}
 }
 
+// Bad is a range of bytes that stays different.
+type Bad struct {
+	Off, Len   int64
+	Unreadable bool // the source could not be read there
+}
+
+// MaxReportBad bounds Report.Bad; Counters.Bad has the true number.
+const MaxReportBad = 64
+
 // Report is the last word on an Order.
 type Report struct {
-	Code     Code  // CodeOK: the target is in State
-	State    State // of the target disk
-	Epoch    uint64
-	Root     cbt.Digest
-	Counters Counters
-	Text     string // what went wrong, or empty
-	Cold     string
+	Code      Code  // CodeOK: the target is in State
+	State     State // of the target disk
+	Epoch     uint64
+	Root      cbt.Digest
+	Larger    int64 // bytes by which the target is longer than the source
+	Counters  Counters
+	Text      string // what went wrong, or empty
+	Cold      string
+	Transport string // of the link between the two daemons
+	Source    string // identities of the disks
+	Target    string
+	Bad       []Bad // the first ranges that differ or are unreadable
 }
 
 // Type implements Frame.
@@ -127,14 +141,38 @@ func (r *Report) appendBody(b []byte) []byte {
 	b = append(b, byte(r.State))
 	b = binary.BigEndian.AppendUint64(b, r.Epoch)
 	b = append(b, r.Root[:]...)
-	return appendText(appendText(appendCounters(b, &r.Counters), r.Text), r.Cold)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Larger))
+	b = appendCounters(b, &r.Counters)
+	for _, text := range []string{r.Text, r.Cold, r.Transport, r.Source, r.Target} {
+		b = appendText(b, text)
+	}
+	bad := r.Bad[:min(len(r.Bad), MaxReportBad)]
+	b = append(b, byte(len(bad)))
+	for _, x := range bad {
+		b = binary.BigEndian.AppendUint64(b, uint64(x.Off))
+		b = binary.BigEndian.AppendUint64(b, uint64(x.Len))
+		b = append(b, flag(x.Unreadable))
+	}
+	return b
 }
 
 func (r *Report) parseBody(b []byte) error {
 	f := fields{b: b}
 	r.Code, r.State, r.Epoch = Code(f.u16()), f.state(), f.u64()
 	f.copy(r.Root[:])
+	r.Larger = f.i64()
 	f.counters(&r.Counters)
-	r.Text, r.Cold = f.text(), f.text()
+	for _, text := range []*string{&r.Text, &r.Cold, &r.Transport, &r.Source, &r.Target} {
+		*text = f.text()
+	}
+	n := int(f.u8())
+	f.bad = f.bad || n > MaxReportBad
+	r.Bad = nil
+	for range n {
+		if f.bad {
+			break
+		}
+		r.Bad = append(r.Bad, Bad{Off: f.i64(), Len: f.i64(), Unreadable: f.flag()})
+	}
 	return f.done(TypeReport)
 }

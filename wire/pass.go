@@ -214,3 +214,26 @@ func (r *Redo) parseBody(b []byte) error {
 	f.bad = f.bad || r.Batch > maxBatch || r.Mask == 0 || r.Round == 0
 	return f.done(TypeRedo)
 }
+
+// Ping asks the source for a sign of life: another run wants the disk, and a
+// source that was killed does not say goodbye. The source sends it back with
+// Reply set.
+type Ping struct {
+	Seq   uint32
+	Reply bool
+}
+
+// Type implements Frame.
+func (*Ping) Type() Type { return TypePing }
+
+func (p *Ping) appendBody(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, p.Seq)
+	return append(b, flag(p.Reply), 0, 0, 0)
+}
+
+func (p *Ping) parseBody(b []byte) error {
+	f := fields{b: b}
+	p.Seq, p.Reply = f.u32(), f.flag()
+	f.zero(3)
+	return f.done(TypePing)
+}
