@@ -1,0 +1,46 @@
+# haulback. "make help" lists what there is.
+
+GO       ?= go
+FUZZTIME ?= 10s
+PKG      ?= ./...
+OUT      := out
+PROGRAMS := ./cmd/haulback ./cmd/haulbackd
+
+# The toolchain records revision and version of a checkout in the programs;
+# where git cannot tell (an unpacked archive), they say "devel".
+VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --porcelain >/dev/null 2>&1 && echo true || echo false)
+
+.PHONY: all demo test check race fuzz bench cover clean help
+
+all: ## build bin/haulback and bin/haulbackd, static, for this machine
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ $(PROGRAMS)
+
+demo: all ## copy a disk between two daemons, kill one half way, and prove the result
+	@HAULBACK_BIN=bin deploy/demo/demo.sh
+
+test: ## everything that has to be green: installs what it needs, checks, tests, builds
+	@GO=$(GO) deploy/ci/test.sh
+
+check: ## format, vet, staticcheck, module files; no tests
+	@GO=$(GO) deploy/ci/check.sh
+
+race: ## the tests with the race detector and in random order
+	$(GO) test -race -short -shuffle=on $(PKG)
+
+fuzz: ## each fuzz target for FUZZTIME
+	@GO=$(GO) FUZZTIME=$(FUZZTIME) deploy/ci/fuzz.sh
+
+bench: ## the benchmarks; pipe into benchstat
+	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
+
+cover: ## statement coverage by function, in out/cover.txt
+	@mkdir -p $(OUT)
+	$(GO) test -short -coverpkg=./... -coverprofile=$(OUT)/cover.out $(PKG)
+	$(GO) tool cover -func=$(OUT)/cover.out >$(OUT)/cover.txt
+	@tail -n 1 $(OUT)/cover.txt
+
+clean: ## remove what was built
+	rm -rf bin $(OUT)
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Sees to it that the tools of the tests are there, on Debian as root: a C
+# compiler for the race detector, and what makes and attaches real disks.
+set -euo pipefail
+export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
+
+: "${GO:=go}"
+command -v "$GO" >/dev/null || { echo "$GO: not found; install Go 1.26 or later from https://go.dev/dl" >&2; exit 1; }
+
+declare -A package=([gcc]=gcc [git]=git [cmp]=diffutils [losetup]=mount [mount]=mount [mkfs.ext4]=e2fsprogs [debugfs]=e2fsprogs)
+declare -A install=()
+for tool in "${!package[@]}"; do
+  command -v "$tool" >/dev/null || install[${package[$tool]}]=1
+done
+# gcc alone has no C library headers
+[[ -e /usr/include/stdlib.h ]] || install[libc6-dev]=1
+((${#install[@]})) || exit 0
+echo "   installing ${!install[*]}"
+if [[ $EUID != 0 ]]; then
+  echo "not root: run apt-get install ${!install[*]}" >&2
+  exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get install -qq -y --no-install-recommends "${!install[@]}" >/dev/null 2>&1 ||
+  { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${!install[@]}" >/dev/null; }
