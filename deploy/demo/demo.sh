@@ -10,7 +10,7 @@ set -euo pipefail
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin" # mkfs.ext4 is not in every user's path
 
 readonly disk_mib=2048   # size of each disk
-readonly files_mib=640   # real files on it
+readonly files_mib=384   # real files on it
 readonly change_mib=60   # what the replica wrote since the failover: about 3 %
 readonly rate=5MiB       # on the wire; slow enough that there is a half way
 bin=$(cd "${HAULBACK_BIN:-$(dirname "$0")/../../bin}" && pwd)
