@@ -18,7 +18,7 @@ var programs cmdtest.Programs
 
 // lanes is how many tests run at a time. Most of the time each waits: for a
 // disk, for a time-out, for a second try.
-const lanes = "8"
+const lanes = "10"
 
 func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", lanes); err != nil { // the command line may say otherwise
