@@ -121,8 +121,15 @@ func TestFromAreas(t *testing.T) {
 func TestFromAreasRefuses(t *testing.T) {
 	const size = 1000
 	for _, e := range []Extent{
-		{-1, 10}, {0, size + 1}, {size, 1}, {999, 2}, {500, 0}, {500, -1},
-		{math.MaxInt64, 1}, {1, math.MaxInt64}, {math.MinInt64, math.MaxInt64},
+		{-1, 10},
+		{0, size + 1},
+		{size, 1},
+		{999, 2},
+		{500, 0},
+		{500, -1},
+		{math.MaxInt64, 1},
+		{1, math.MaxInt64},
+		{math.MinInt64, math.MaxInt64},
 	} {
 		m, err := FromAreas([]Extent{{0, 10}, e, {20, 10}}, size)
 		if !errors.Is(err, ErrBounds) || !m.Empty() {

@@ -35,8 +35,10 @@ func TestRootGolden(t *testing.T) {
 	}{
 		{"empty disk", NewRoot(0), "e7f0c9984e4789ad226d19b9fec30e5bc6aa537fca00ab33b703ae6ef7e3fa72"},
 		{"zero grain", fold(GrainSize, zero), "1890580bae6797c397b006ab51df698cb1485e44ce36543b48bc8486f20a1e20"},
-		{"short tail", fold(2*GrainSize+512, counting, zero, ZeroDigest(512)),
-			"72c90eabc79c5689daaa72d14bf392d4ace41b1b1c5412da6d1e995192b2a8d0"},
+		{
+			"short tail", fold(2*GrainSize+512, counting, zero, ZeroDigest(512)),
+			"72c90eabc79c5689daaa72d14bf392d4ace41b1b1c5412da6d1e995192b2a8d0",
+		},
 		{"5000 zero grains and a byte", long, "b45dbdb6db626f5a1056a881840b125739dc6626cc0a4f7b402923a8959d8697"},
 		{"1025 zero grains", batch, "17e255de4add14ee146092b1b9883d0a7ab08dadb9ddafab53c881d32c087deb"},
 	} {

@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -23,6 +24,20 @@ const (
 
 // OpenDisk opens one disk. Opened with ReadWrite, the disk is a WritableDisk.
 type OpenDisk func(ctx context.Context, access Access) (Disk, error)
+
+// patiently opens a disk that may be busy for a moment only: the session before
+// is being closed, or a probe looks at it.
+func (open OpenDisk) patiently(ctx context.Context, access Access) (Disk, error) {
+	disk, err := open(ctx, access)
+	for range heldTries {
+		if !errors.Is(err, syscall.EBUSY) || ctx.Err() != nil {
+			break
+		}
+		rest(ctx, heldWait)
+		disk, err = open(ctx, access)
+	}
+	return disk, err
+}
 
 // Remote is an export of another daemon.
 type Remote struct {
@@ -135,9 +150,9 @@ const localExport = "local"
 
 // push is a run with the source half in this process.
 func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p *Progress) (Report, error) {
-	disk, err := job.Source.Open(ctx, ReadOnly)
+	disk, err := job.Source.Open.patiently(ctx, ReadOnly)
 	if err != nil {
-		return Report{}, wire.Errorf(wire.CodeOpen, "open source %s: %w", job.Source.Name, err)
+		return Report{}, diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
 	}
 	defer disk.Close() // a source: nothing can be lost
 	s := newSource(&e.cfg, e.pool, disk, spec, newLimit(job.Rate), p)
@@ -220,22 +235,17 @@ func dial(ctx context.Context, r *Remote, hello *wire.Hello) (*lane, error) {
 		return nil, dialError(err)
 	}
 	l := newLane(link)
+	l.unhook = context.AfterFunc(ctx, func() { l.say(context.Cause(ctx)) })
+	err = l.send(hello)
 	var w wire.Welcome
-	if err := l.send(hello); err == nil {
-		err = l.expect(&w)
-		if err == nil {
-			return l, nil
-		}
-		l.end(err)
-		return nil, err
-	} else {
-		// The reason for a closed link is in what the peer said before.
-		if e := l.expect(&w); e != nil {
-			err = e
-		}
+	if e := l.expect(&w); e != nil { // also after a failed send: the peer has said why
+		err = e
+	}
+	if err != nil {
 		l.end(err)
 		return nil, err
 	}
+	return l, nil
 }
 
 // retry runs attempt until it succeeds, fails for good, or made no progress
@@ -244,18 +254,17 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 5*time.Second
 	began, moved := false, time.Now()
-	mark := p.mark()
 	for {
 		b, err := attempt(ctx)
 		began = began || b
 		if err == nil {
 			return nil
 		}
-		if now := p.mark(); now != mark {
-			mark, moved = now, time.Now()
+		if b && p.advanced() {
+			moved = time.Now()
 			wait.Reset()
 		}
-		resumable := retryable(err)
+		resumable := retryable(err) || began && waits(err)
 		switch {
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
@@ -270,7 +279,6 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 		p.event(oneLine(err) + "; trying again")
 		e.cfg.Log.Warn("session interrupted, trying again", "err", err, "dur", d)
 		rest(ctx, d)
-		p.reconnects.Add(1)
 	}
 }
 
@@ -282,7 +290,9 @@ func codeOf(err error) wire.Code {
 	return wire.CodeOK
 }
 
-// mark is a number that differs when there was progress.
-func (p *Progress) mark() [3]int64 {
-	return [3]int64{p.durable.Load(), p.verified.Load(), p.scanned.Load()}
+// waits reports whether a run that has begun should wait for err to pass: the
+// disk is in other hands for a moment, or the daemon has no room.
+func waits(err error) bool {
+	code := codeOf(err)
+	return code == wire.CodeBusy || code == wire.CodeLimit
 }

@@ -91,10 +91,17 @@ func dialError(err error) error {
 		return err
 	}
 	if de, ok := errors.AsType[*net.DNSError](err); ok && de.IsNotFound {
-		return wire.Errorf(wire.CodeUnreachable, "%w", err)
+		return &finalError{wire.Errorf(wire.CodeUnreachable, "%w", err)}
 	}
 	return onLink(err)
 }
+
+// finalError is an error that is not tried again here, whatever its code says.
+type finalError struct{ err error }
+
+func (f *finalError) Error() string   { return f.err.Error() }
+func (f *finalError) Unwrap() error   { return f.err }
+func (f *finalError) Retryable() bool { return false }
 
 // gone reports whether err says that the peer or this end closed in order.
 func gone(err error) bool {

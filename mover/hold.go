@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,14 +15,15 @@ import (
 // when one is lost the disk stays open, and exclusively held, for the linger
 // time, so that the next link goes on where this one ended.
 type hold struct {
-	key    string
-	run    wire.RunID
-	active bool                       // a link works with it
-	cancel context.CancelCauseFunc    // ends that link's session
-	alive  func(context.Context) bool // asks its peer for a sign of life; nil: not yet
-	done   chan struct{}              // closed when its last write has returned
-	timer  *time.Timer                // while it lingers
-	res    io.Closer                  // *target or *source; nil until opened
+	key     string
+	run     wire.RunID
+	active  bool                       // a link works with it, or it is being closed
+	closing bool                       // of active: it is being closed
+	cancel  context.CancelCauseFunc    // ends that link's session
+	alive   func(context.Context) bool // asks its peer for a sign of life; nil: not yet
+	done    chan struct{}              // closed when its last write has returned
+	timer   *time.Timer                // while it lingers
+	res     io.Closer                  // *target or *source; nil until opened
 }
 
 // holds are all disks in use, by export. One writer per disk.
@@ -31,7 +33,7 @@ type holds struct {
 	closed bool
 }
 
-var errSuperseded = errors.New("a new link of the same run took over")
+var errSuperseded = wire.Errorf(wire.CodeSuperseded, "a new link of the same run took over")
 
 // acquire takes the disk key for run. A link of the same run that is still
 // there is ended first, and acquire waits until its writes have returned
@@ -42,39 +44,46 @@ func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, cancel 
 	for {
 		h.mu.Lock()
 		cur := h.m[key]
-		switch {
-		case h.closed:
+		if h.closed {
 			h.mu.Unlock()
 			return nil, wire.Errorf(wire.CodeDraining, "the daemon is about to stop")
-		case cur == nil:
+		}
+		if cur == nil {
 			cur = &hold{key: key}
 			h.m[key] = cur
-			fallthrough
-		case !cur.active:
-			if cur.timer != nil {
-				cur.timer.Stop()
-				cur.timer = nil
-			}
-			cur.run, cur.active, cur.cancel, cur.done, cur.alive = run, true, cancel, make(chan struct{}), nil
+		}
+		if !cur.active {
+			cur.use(run, cancel)
 			h.mu.Unlock()
 			return cur, nil
 		}
-		other, alive, stop, done := cur.run, cur.alive, cur.cancel, cur.done
+		x := *cur // what is in it may change without the lock
 		h.mu.Unlock()
-		if other != run && (alive == nil || alive(ctx)) {
-			return nil, wire.Errorf(wire.CodeBusy, "the disk is in use by run %v; wait for it or cancel it", other)
+		if !x.closing {
+			if x.run != run && (x.alive == nil || x.alive(ctx)) {
+				return nil, wire.Errorf(wire.CodeBusy, "the disk is in use by run %v; wait for it or cancel it", x.run)
+			}
+			x.cancel(errSuperseded)
 		}
-		stop(errSuperseded)
 		if b == bugNoDrain {
 			h.forget(cur)
 			continue
 		}
 		select {
-		case <-done:
+		case <-x.done:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// use makes x the caller's. The lock is held.
+func (x *hold) use(run wire.RunID, cancel context.CancelCauseFunc) {
+	if x.timer != nil {
+		x.timer.Stop()
+		x.timer = nil
+	}
+	x.run, x.active, x.cancel, x.alive, x.done = run, true, cancel, nil, make(chan struct{})
 }
 
 // asks sets how x's peer is asked for a sign of life.
@@ -93,22 +102,33 @@ func (h *holds) forget(x *hold) {
 }
 
 // release ends a link's use of x. It is closed at once, or after linger.
-func (h *holds) release(x *hold, linger time.Duration) (err error) {
+func (h *holds) release(x *hold, linger time.Duration) error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	close(x.done)
-	x.active, x.cancel, x.alive = false, nil, nil
 	if linger > 0 && !h.closed && x.res != nil && h.m[x.key] == x {
+		x.active, x.cancel, x.alive = false, nil, nil
+		close(x.done)
 		done := x.done
 		x.timer = time.AfterFunc(linger, func() { h.expire(x, done) })
+		h.mu.Unlock()
 		return nil
 	}
-	if h.m[x.key] == x {
-		delete(h.m, x.key)
-	}
+	x.closing = true
+	h.mu.Unlock()
+	return h.shut(x)
+}
+
+// shut closes x, which is active and closing, without the lock: the last close
+// of a device flushes it, and no other disk shall wait for that.
+func (h *holds) shut(x *hold) (err error) {
 	if x.res != nil {
 		err = x.res.Close()
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.m[x.key] == x {
+		delete(h.m, x.key)
+	}
+	close(x.done)
 	return err
 }
 
@@ -116,25 +136,51 @@ func (h *holds) release(x *hold, linger time.Duration) (err error) {
 // use that the timer was set for.
 func (h *holds) expire(x *hold, done chan struct{}) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if x.active || x.done != done || h.m[x.key] != x {
+		h.mu.Unlock()
 		return
 	}
-	delete(h.m, x.key)
-	_ = x.res.Close() // nothing was written since the last checkpoint that counts
+	x.use(x.run, nil)
+	x.closing = true
+	h.mu.Unlock()
+	_ = h.shut(x) // nothing was written since the last checkpoint that counts
 }
 
-// close closes what lingers and refuses what comes.
+// expireIdle closes what lingers for readers of the export name, and waits.
+func (h *holds) expireIdle(name string) {
+	h.mu.Lock()
+	type idle struct {
+		x    *hold
+		done chan struct{}
+	}
+	var list []idle
+	for k, x := range h.m {
+		if !x.active && strings.HasPrefix(k, name+" ") {
+			list = append(list, idle{x, x.done})
+		}
+	}
+	h.mu.Unlock()
+	for _, i := range list {
+		h.expire(i.x, i.done)
+	}
+}
+
+// close closes what lingers and refuses what comes. Active sessions have ended
+// before.
 func (h *holds) close() (err error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.closed = true
-	for k, x := range h.m {
+	var list []*hold
+	for _, x := range h.m {
 		if !x.active {
-			x.timer.Stop()
-			delete(h.m, k)
-			err = errors.Join(err, x.res.Close())
+			x.use(x.run, nil)
+			x.closing = true
+			list = append(list, x)
 		}
+	}
+	h.mu.Unlock()
+	for _, x := range list {
+		err = errors.Join(err, h.shut(x))
 	}
 	return err
 }

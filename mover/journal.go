@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"time"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/wire"
@@ -31,23 +32,48 @@ type journal struct {
 	sum  chain
 	at   int64 // where the next record goes
 	size int64 // reserved bytes
+	err  error // the first failure; nothing is appended after it
 }
 
 // openJournal opens or makes the journal of the disk identity and replays it.
 // A journal of another disk under the same name is refused.
 func openJournal(dir StateDir, identity string, b bug) (*journal, error) {
+	j, err := readJournal(dir, identity, b)
+	if err != nil {
+		return nil, err
+	}
+	if j.seq == 0 || j.state.Reason == damaged {
+		if err := j.rewrite(); err != nil {
+			_ = j.close()
+			return nil, journalError(identity, "make", err)
+		}
+	}
+	return j, nil
+}
+
+// damaged is the Reason of a journal that is not to be believed.
+const damaged = "the journal is damaged"
+
+// readJournal replays the journal without changing it; seq is 0 when it is new.
+func readJournal(dir StateDir, identity string, b bug) (*journal, error) {
 	j := &journal{dir: dir, name: JournalName(identity), bug: b}
 	f, err := dir.Open(j.name)
+	for range heldTries { // a probe may be looking at it
+		if !errors.Is(err, ErrHeld) {
+			break
+		}
+		time.Sleep(heldWait)
+		f, err = dir.Open(j.name)
+	}
 	if err != nil {
 		return nil, journalError(identity, "open", err)
 	}
 	j.f = f
 	n, err := f.Size()
-	if err == nil && n == 0 {
-		j.state.Identity = identity
-		err = j.rewrite()
-	} else if err == nil {
+	if err == nil && n > 0 {
 		err = j.replay(n)
+	} else if err == nil {
+		j.state.Identity = identity
 	}
 	if err == nil && j.state.Identity != identity && j.state.Reason == "" {
 		err = fmt.Errorf("it belongs to %q", j.state.Identity)
@@ -59,6 +85,12 @@ func openJournal(dir StateDir, identity string, b bug) (*journal, error) {
 	j.state.Identity = identity
 	return j, nil
 }
+
+// A journal that is held is tried again for a second.
+const (
+	heldTries = 10
+	heldWait  = 100 * time.Millisecond
+)
 
 // JournalName is the file name of the journal of the disk identity.
 func JournalName(identity string) string {
@@ -76,7 +108,7 @@ func ReadJournal(dir StateDir, identity string) (JournalState, error) {
 	}
 	for _, n := range names {
 		if n == JournalName(identity) {
-			j, err := openJournal(dir, identity, noBug)
+			j, err := readJournal(dir, identity, noBug)
 			if err != nil {
 				return JournalState{}, err
 			}
@@ -122,26 +154,26 @@ func (j *journal) replay(n int64) error {
 		j.file, j.sum, j.seq = r.file, r.sum, j.seq+1
 		j.at += int64(slots(len(r.payload))) * slotLen
 	}
-	if j.damaged(b[j.at:]) {
-		j.state.State, j.state.Reason = wire.StateInconsistent, fmt.Sprintf("journal damaged after record %d", j.seq)
+	if j.torn(b[j.at:]) {
+		j.state.State, j.state.Reason = wire.StateInconsistent, damaged
 		j.state.Durable = cbt.Map{}
-		return j.rewrite()
 	}
 	return nil
 }
 
-// damaged reports whether b, what follows the last good record, holds records
+// torn reports whether b, what follows the last good record, holds records
 // of this file in a later slot than the first; a torn append leaves none.
-func (j *journal) damaged(b []byte) bool {
+func (j *journal) torn(b []byte) (found bool) {
 	if j.seq == 0 {
 		return !cbt.IsZero(b) // a journal gets its name only when its head is durable
 	}
 	for i := slotLen; i+recHeadLen <= len(b); i += slotLen {
 		if r, err := parseRecord(b[i:], chain{}, false); err != errNoRecord && r.file == j.file && r.seq > j.seq {
-			return true
+			found = true
+			j.state.Epoch = max(j.state.Epoch, r.epoch) // no epoch is given twice
 		}
 	}
-	return false
+	return found
 }
 
 // rewrite makes a new file that says what j.state says, and gives it the
@@ -155,7 +187,8 @@ func (j *journal) rewrite() error {
 	if err != nil {
 		return err
 	}
-	if err := j.fill(f); err != nil {
+	fresh := *j // what j is stays true until the new file has its name
+	if err := fresh.fill(f); err != nil {
 		_ = f.Close()
 		_ = j.dir.Remove(tmp)
 		return err
@@ -165,6 +198,7 @@ func (j *journal) rewrite() error {
 		return err
 	}
 	_ = j.f.Close() // nameless now
+	*j = fresh
 	j.f = f
 	return j.dir.Sync()
 }
@@ -214,6 +248,13 @@ func mapPayloads(m cbt.Map) (out [][]byte) {
 
 // add appends one record, durable on return.
 func (j *journal) add(t recordType, epoch uint64, payload []byte) error {
+	if j.err == nil {
+		j.err = j.append(t, epoch, payload)
+	}
+	return j.err
+}
+
+func (j *journal) append(t recordType, epoch uint64, payload []byte) error {
 	if j.at+int64(slots(len(payload)))*slotLen > j.size {
 		if err := j.rewrite(); err != nil {
 			return journalError(j.state.Identity, "compact", err)

@@ -123,6 +123,10 @@ func parseRecord(b []byte, prev chain, checkSum bool) (record, error) {
 	return r, nil
 }
 
+// maxDurable bounds the extents of JournalState.Durable: 16 MiB of memory. What
+// is beyond is durable all the same and only not accounted for.
+const maxDurable = 1 << 20
+
 // JournalState is what a journal says about its target disk.
 type JournalState struct {
 	State    wire.State
@@ -165,10 +169,12 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errBadRecord, err)
 		}
-		if r.t == recDurable {
-			s.Durable = s.Durable.Union(m)
-		} else {
-			s.Durable = s.Durable.Subtract(m)
+		for e := range m.All() {
+			if r.t == recForget {
+				s.Durable.Remove(e)
+			} else if s.Durable.Count() < maxDurable {
+				s.Durable.Add(e)
+			}
 		}
 		return nil
 	case recCopied, recVerified:
@@ -181,7 +187,7 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 	case recSuspect:
 		s.Suspect = true
 	case recPoison:
-		s.State, s.Reason = wire.StatePoisoned, p.text()
+		s.State, s.Run, s.Pass, s.Reason = wire.StatePoisoned, s.Session, s.SessionPass, p.text()
 	case recState:
 		s.State = wire.State(p.u8())
 		p.copy(s.Run[:])

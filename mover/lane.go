@@ -20,6 +20,7 @@ type lane struct {
 	out []byte
 
 	ended  chan struct{} // closed when receive has failed
+	unhook func() bool   // takes off what ends the lane with its caller's context; may be nil
 	once   sync.Once
 	reason error // after ended
 }
@@ -81,11 +82,23 @@ func (l *lane) why(ctx context.Context, err error) error {
 
 // end closes the link, telling the peer why.
 func (l *lane) end(err error) {
+	if l.unhook != nil {
+		l.unhook()
+	}
+	l.say(err)
+}
+
+// say closes the link with the reason.
+func (l *lane) say(err error) {
 	if err == nil {
 		l.link.CloseWithError(wire.CodeOK, "done")
 		return
 	}
-	e := wire.AsError(err, wire.CodeInternal)
+	code := wire.CodeInternal
+	if errors.Is(err, context.Canceled) {
+		code = wire.CodeCanceled
+	}
+	e := wire.AsError(err, code)
 	if e.Remote {
 		l.link.CloseWithError(wire.CodeOK, "")
 		return
@@ -93,8 +106,8 @@ func (l *lane) end(err error) {
 	l.link.CloseWithError(e.Code, e.Text)
 }
 
-// farewell waits, as the target with the last word said, for the source to
-// close the link, and reports whether it did so in order.
+// farewell waits, the last word being said, for the peer to close the link, and
+// reports whether it did: then it has heard it.
 func (l *lane) farewell(ctx context.Context) bool {
 	t := time.NewTimer(firstFrame)
 	defer t.Stop()
@@ -105,7 +118,7 @@ func (l *lane) farewell(ctx context.Context) bool {
 	}
 	l.link.CloseWithError(wire.CodeOK, "done")
 	e, ok := errors.AsType[*wire.Error](l.link.Err())
-	return ok && e.Remote && e.Code == wire.CodeOK
+	return ok && e.Remote
 }
 
 // endWith closes the link when the group of ctx fails, or parent is done: that

@@ -54,9 +54,7 @@ func follow(ctx context.Context, l *lane, o *wire.Order, rep *Report, p *Progres
 				return began, err
 			}
 			began = began || s.Counters.Scanned > 0
-			reconnects := p.reconnects.Load()
 			p.set(&s.Counters)
-			p.reconnects.Add(reconnects)
 			if s.Text != "" {
 				p.event(s.Text)
 			}
@@ -151,16 +149,15 @@ func reportFrame(rep *Report, err error) *wire.Report {
 
 // fromReport turns the last word on an order into what Run would have said.
 func fromReport(r *wire.Report, rep *Report, p *Progress) error {
-	reconnects := p.reconnects.Load()
 	p.set(&r.Counters)
-	p.reconnects.Add(reconnects)
 	rep.State, rep.Epoch, rep.Root, rep.Cold, rep.Transport = r.State, r.Epoch, r.Root, r.Cold, r.Transport
 	rep.Larger, rep.Source, rep.Target, rep.Bad = r.Larger, r.Source, r.Target, r.Bad
 	rep.Equal = r.Code == wire.CodeOK
 	if r.Code == wire.CodeOK {
 		return nil
 	}
-	var err error = &orderError{wire.Error{Code: r.Code, Text: r.Text, Remote: true}}
+	// The other daemon has tried for as long as it was told to.
+	var err error = &finalError{&wire.Error{Code: r.Code, Text: r.Text, Remote: true}}
 	switch r.Code {
 	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeNoSpace, wire.CodeCanceled:
 		if r.Epoch > 0 {
@@ -169,11 +166,3 @@ func fromReport(r *wire.Report, rep *Report, p *Progress) error {
 	}
 	return err
 }
-
-// orderError is the end of an ordered run. The other daemon has tried as long
-// as it was told to: it is not tried again here, whatever its code says.
-type orderError struct{ e wire.Error }
-
-func (o *orderError) Error() string   { return o.e.Error() }
-func (o *orderError) Unwrap() error   { return &o.e }
-func (o *orderError) Retryable() bool { return false }

@@ -19,6 +19,9 @@ type Progress struct {
 	// read: a lost link, a resume. It must not block.
 	Event func(text string)
 
+	begun atomic.Int64 // verified when the link began
+	links atomic.Int64 // links that began
+
 	mu   sync.Mutex
 	base sessionBase
 }
@@ -42,9 +45,22 @@ func (p *Progress) set(c *wire.Counters) {
 		to   *atomic.Int64
 		from int64
 	}{
-		{&p.total, c.Total}, {&p.scanned, c.Scanned}, {&p.holes, c.Holes}, {&p.same, c.Same}, {&p.zero, c.Zero}, {&p.differing, c.Differing},
-		{&p.sent, c.Sent}, {&p.wired, c.Wire}, {&p.durable, c.Durable}, {&p.verified, c.Verified}, {&p.readBack, c.ReadBack},
-		{&p.had, c.Had}, {&p.bad, c.Bad}, {&p.redone, c.Redone}, {&p.lost, c.Lost}, {&p.reconnects, c.Reconnects},
+		{&p.total, c.Total},
+		{&p.scanned, c.Scanned},
+		{&p.holes, c.Holes},
+		{&p.same, c.Same},
+		{&p.zero, c.Zero},
+		{&p.differing, c.Differing},
+		{&p.sent, c.Sent},
+		{&p.wired, c.Wire},
+		{&p.durable, c.Durable},
+		{&p.verified, c.Verified},
+		{&p.readBack, c.ReadBack},
+		{&p.had, c.Had},
+		{&p.bad, c.Bad},
+		{&p.redone, c.Redone},
+		{&p.lost, c.Lost},
+		{&p.reconnects, c.Reconnects},
 	} {
 		v.to.Store(v.from)
 	}
@@ -69,6 +85,14 @@ func (p *Progress) endLink() {
 	p.base.durable = p.durable.Load()
 	p.mu.Unlock()
 }
+
+// beginLink notes where a link begins; advanced tells whether it came further.
+func (p *Progress) beginLink() {
+	p.begun.Store(p.verified.Load())
+	p.reconnects.Store(p.links.Add(1) - 1)
+}
+
+func (p *Progress) advanced() bool { return p.verified.Load() > p.begun.Load() }
 
 // ack takes over the target's statement. durable counts from the start of the
 // link, the others from the start of the session.

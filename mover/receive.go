@@ -2,7 +2,7 @@ package mover
 
 import (
 	"context"
-	"encoding/hex"
+	"time"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/wire"
@@ -55,16 +55,14 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	if spec.mode == wire.ModeVerify { // only read: as many as like to
 		key += " " + spec.run.String()
 	}
+	e.targets.expireIdle(key) // a comparison whose link was lost must not lock a copy out
+	e.sources.expireIdle(key)
 	h, err := e.targets.acquire(ctx, key, spec.run, cancel, e.cfg.bug)
 	if err != nil {
 		return o, err
 	}
-	keep := false
+	linger := time.Duration(0)
 	defer func() {
-		linger := e.cfg.Linger
-		if !keep {
-			linger = 0
-		}
 		if cerr := e.targets.release(h, linger); cerr != nil && err == nil {
 			err = diskError(wire.CodeWrite, "target", "close", cbt.Extent{}, cerr)
 		}
@@ -74,21 +72,31 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 		return o, err
 	}
 	if err = e.runTarget(ctx, l, h, t, &o); err != nil {
-		keep = keepable(err)
+		if t.broken() == nil && keepable(err) {
+			linger = e.cfg.Linger
+		}
 		return o, err
 	}
 	// The source closes the link when it has the last word. When it does not,
-	// the word may be lost: the source will come back and ask.
-	keep = !l.farewell(ctx)
+	// the word may be lost: the source will come back and ask, soon or never.
+	if !l.farewell(ctx) {
+		linger = min(e.cfg.Linger, lostWord)
+	}
 	return o, nil
 }
+
+// lostWord is how long a target that is done stays held for a source that may
+// not have heard so: two tries to connect. Somebody wants to power a VM on.
+const lostWord = 10 * time.Second
 
 // keepable says whether a target's verdicts may outlive the link that ended
 // with err: only when the disk itself did nothing wrong.
 func keepable(err error) bool {
 	switch codeOf(err) {
-	case wire.CodeOK, wire.CodeTimeout:
+	case wire.CodeOK:
 		return retryable(err)
+	case wire.CodeTimeout, wire.CodeUnreachable, wire.CodeSuperseded:
+		return true
 	}
 	return false
 }
@@ -113,9 +121,13 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 	p := ts.prog
 	p.total.Store(t.size)
 	p.had.Store(o.opened.Had)
+	p.beginLink()
 	err = ts.run(ctx, streams, blocks)
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		err = cause
+	}
+	if broken := t.broken(); broken != nil {
+		err = broken // it came first, whatever ended the link
 	}
 	if codeOf(err) == wire.CodeDraining {
 		if cerr := ts.lastCheckpoint(); cerr != nil {
@@ -143,7 +155,7 @@ func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec pass
 	if spec.mode == wire.ModeVerify {
 		access = ReadOnly
 	}
-	disk, err := exp.Open(ctx, access)
+	disk, err := exp.Open.patiently(ctx, access)
 	if err != nil {
 		return nil, diskError(wire.CodeOpen, "target", "open", cbt.Extent{}, err)
 	}
@@ -242,6 +254,3 @@ func sumOf(identity string) []byte {
 	cbt.NewHasher().Sum([]byte(identity), &d)
 	return d[:]
 }
-
-// short is a run's ID for messages.
-func short(r wire.RunID) string { return hex.EncodeToString(r[:4]) }

@@ -169,6 +169,8 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 	switch {
 	case err == nil:
 		log.Info("session done", attrs...)
+	case codeOf(err) == wire.CodeCanceled || codeOf(err) == wire.CodeSuperseded || errors.Is(err, context.Canceled):
+		log.Info("session cancelled", append(attrs, "reason", err)...)
 	case retryable(err) || gone(err):
 		log.Warn("session interrupted", append(attrs, "reason", err)...)
 	default:
@@ -241,15 +243,15 @@ func (s *Server) admit(peer wire.ID, h *wire.Hello) (*Export, error) {
 
 // probe tells about an export, without the right to change anything.
 func (s *Server) probe(ctx context.Context, l *lane, exp *Export) error {
-	disk, err := exp.Open(ctx, ReadOnly)
+	disk, err := exp.Open.patiently(ctx, ReadOnly)
 	if err != nil {
 		return diskError(wire.CodeOpen, exp.Role.String(), "open", cbt.Extent{}, err)
 	}
-	defer disk.Close() // only read
 	_, coldness := cold(disk)
 	p := wire.Probed{Size: disk.Size(), Target: exp.Role == RoleTarget, Identity: disk.Identity(), Kind: exp.Kind, Cold: coldness}
+	_ = disk.Close() // only read; before the answer, after which the peer may want to write
 	if p.Target {
-		st, err := ReadJournal(s.e.state, disk.Identity())
+		st, err := ReadJournal(s.e.state, p.Identity)
 		if err != nil {
 			return err
 		}

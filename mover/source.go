@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
@@ -40,14 +41,17 @@ type source struct {
 	empty   cbt.Map           // holes on both sides, not settled
 	spare   []*answer
 	bad     []BadRun
-	badN    int64 // grains in bad
-	matched int64 // grains below settled that were compared by reading
+	badN    int64        // grains in bad
+	unread  atomic.Int64 // grains that could not be read, of this session
+	matched int64        // grains below settled that were compared by reading
 }
 
 // answer is what the source found in one batch, and where the target differs.
 type answer struct {
 	leaves
-	diff wire.Mask
+	diff  wire.Mask
+	redos uint8 // times the target asked for grains again
+	redo  bool  // that is in work
 }
 
 func newSource(cfg *Config, p *pool, disk Disk, spec passSpec, limit *rate.Limiter, prog *Progress) *source {
@@ -84,8 +88,10 @@ func (s *source) resume(start int64) error {
 		s.rewindLocked()
 		return nil
 	}
-	if _, err := s.foldLocked(start); err != nil {
-		return err
+	for s.settled < start {
+		if _, err := s.foldLocked(min(start, s.settled+foldAtOnce)); err != nil {
+			return err
+		}
 	}
 	for _, a := range s.answers {
 		s.countLocked(a, -1)
@@ -105,6 +111,7 @@ func (s *source) take() *answer {
 	if n := len(s.spare); n > 0 {
 		a := s.spare[n-1]
 		s.spare = s.spare[:n-1]
+		a.redos, a.redo = 0, false
 		return a
 	}
 	return new(answer)
@@ -143,9 +150,16 @@ func (s *source) countLocked(a *answer, sign int64) {
 // settle folds what the target says is settled and returns how many answers
 // that freed.
 func (s *source) settle(upto int64) (freed int64, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.foldLocked(upto)
+	for {
+		s.mu.Lock()
+		n, err := s.foldLocked(min(upto, s.settled+foldAtOnce))
+		more := s.settled < upto
+		s.mu.Unlock()
+		freed += n
+		if err != nil || !more {
+			return freed, err
+		}
+	}
 }
 
 func (s *source) foldLocked(upto int64) (freed int64, err error) {
@@ -240,5 +254,6 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	s.mu.Lock()
 	s.held = opened.Epoch
 	s.mu.Unlock()
+	s.prog.beginLink()
 	return opened, nil
 }

@@ -28,7 +28,7 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 	}()
 	s, ok := h.res.(*source)
 	if !ok {
-		disk, err := exp.Open(ctx, ReadOnly)
+		disk, err := exp.Open.patiently(ctx, ReadOnly)
 		if err != nil {
 			return diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
 		}

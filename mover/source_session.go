@@ -40,6 +40,7 @@ type sourceSession struct {
 	inflight *semaphore.Weighted // bytes that may be sent and not durable
 	settledK kick                // something was settled
 	finished chan struct{}       // closed when all batches are settled
+	over     chan struct{}       // closed when the target's last word is here
 	verified chan wire.Verified  // 1: the control stage leaves it there and ends
 
 	sameMu sync.Mutex
@@ -64,7 +65,7 @@ func newSourceSession(s *source, l *lane, opened wire.Opened) *sourceSession {
 		pulse: newPulse(), holes: newHoles(s.disk, s.full), work: make(chan item),
 		window:   semaphore.NewWeighted(int64(s.cfg.Batches)),
 		inflight: semaphore.NewWeighted(s.cfg.Checkpoint + s.cfg.Window),
-		settledK: newKick(), finished: make(chan struct{}), verified: make(chan wire.Verified, 1), sameK: newKick(),
+		settledK: newKick(), finished: make(chan struct{}), over: make(chan struct{}), verified: make(chan wire.Verified, 1), sameK: newKick(),
 	}
 }
 
@@ -281,6 +282,7 @@ func (ss *sourceSession) lastWord(body []byte) error {
 		return wire.Errorf(wire.CodeFrame, "the target says Verified before everything is settled")
 	}
 	ss.verified <- v
+	close(ss.over)
 	return nil
 }
 
@@ -329,14 +331,26 @@ func (ss *sourceSession) redo(ctx context.Context, body []byte) error {
 	ss.mu.Lock()
 	a := ss.answers[r.Batch]
 	ss.mu.Unlock()
-	if a == nil || r.Mask&^a.diff != 0 {
-		return wire.Errorf(wire.CodeFrame, "redo of grains %b of batch %d, which were not sent", r.Mask, r.Batch)
+	if a == nil || r.Mask&^a.diff != 0 || !ss.mayRedo(a) {
+		return wire.Errorf(wire.CodeFrame, "redo of grains %b of batch %d, which were not sent, or too often", r.Mask, r.Batch)
 	}
 	ss.prog.redone.Add(int64(r.Mask.Count()))
 	ss.pulse.beat()
 	// Not from this goroutine: the workers may wait for an Ack that it reads.
 	ss.group.Go(func() error { return ss.push(ctx, item{redo: r.Mask, batch: r.Batch}) })
 	return nil
+}
+
+// mayRedo counts the target's requests for a batch: one at a time, and no more
+// than a target may make before it gives up itself.
+func (ss *sourceSession) mayRedo(a *answer) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if a.redo || a.redos >= maxRedo {
+		return false
+	}
+	a.redo, a.redos = true, a.redos+1
+	return true
 }
 
 // finish is stage 5.
@@ -370,10 +384,19 @@ func (ss *sourceSession) watch(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			if q := ss.pulse.quiet(); q > ss.cfg.Stall && ss.pulse.slowest() < time.Second {
+			slow := ss.pulse.slowest() >= time.Second
+			if q := ss.pulse.quiet(); q > ss.cfg.Stall && !slow {
 				return wire.Errorf(wire.CodeTimeout, "%w for %v", errStalled, q.Round(time.Second))
 			}
-		case <-ss.finished:
+			// The target shall know that we live, when our disk or the rate limit is
+			// slow; and a target that was started anew answers a packet with
+			// something in it, not an empty one, with "I do not know you".
+			if ss.pulse.quiet() > time.Second {
+				if err := ss.l.send(&wire.Ping{Reply: true}); err != nil {
+					return err
+				}
+			}
+		case <-ss.over:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()

@@ -2,7 +2,6 @@ package mover
 
 import (
 	"context"
-	"time"
 
 	"golang.org/x/time/rate"
 
@@ -81,7 +80,7 @@ func (w *worker) unreadable(a *answer, err error) error {
 	if err == nil {
 		return nil
 	}
-	if n := w.prog.bad.Add(int64(a.unread.Count())); n > maxBadGrains {
+	if n := w.unread.Add(int64(a.unread.Count())); n > maxBadGrains {
 		return diskError(wire.CodeRead, "source", "read", w.layout.batch(a.batch), err)
 	}
 	w.cfg.Log.Warn("source grains cannot be read", "run", w.passSpec.run, "extent", w.layout.batch(a.batch), "grains", a.unread.Count(), "err", err)
@@ -130,11 +129,8 @@ func (w *worker) write(ctx context.Context, batch int64, mask wire.Mask) error {
 		return err
 	}
 	f := w.dw.Frame()
-	if err := w.throttle(ctx, len(f)); err != nil {
+	if err := w.paced(ctx, f); err != nil {
 		return err
-	}
-	if _, err := w.out.Write(f); err != nil {
-		return onLink(err)
 	}
 	w.prog.sent.Add(raw)
 	w.prog.wired.Add(int64(len(f)))
@@ -142,21 +138,26 @@ func (w *worker) write(ctx context.Context, batch int64, mask wire.Mask) error {
 	return nil
 }
 
-// throttle waits until n more bytes fit the rate limit.
-func (w *worker) throttle(ctx context.Context, n int) error {
-	if w.limit == nil {
-		return nil
-	}
-	call := w.pulse.enter() // waiting on purpose is no stall
-	defer w.pulse.leave(call)
-	for n > 0 {
-		k := min(n, w.limit.Burst())
-		if err := w.limit.WaitN(ctx, k); err != nil {
+// paced writes f, in one call unless a rate limit lets it go in pieces only.
+func (w *worker) paced(ctx context.Context, f []byte) error {
+	for w.limit != nil && len(f) > 0 {
+		n := min(len(f), w.limit.Burst())
+		call := w.pulse.enter() // waiting on purpose is no stall
+		err := w.limit.WaitN(ctx, n)
+		w.pulse.leave(call)
+		if err != nil {
 			return err
 		}
-		n -= k
+		if _, err := w.out.Write(f[:n]); err != nil {
+			return onLink(err)
+		}
+		f = f[n:]
 	}
-	return nil
+	if len(f) == 0 {
+		return nil
+	}
+	_, err := w.out.Write(f)
+	return onLink(err)
 }
 
 // newLimit is a limiter of bytes per second, with a burst of 50 ms of them, or
@@ -165,7 +166,7 @@ func newLimit(bytesPerSecond int64) *rate.Limiter {
 	if bytesPerSecond <= 0 {
 		return nil
 	}
-	burst := max(bytesPerSecond*int64(50*time.Millisecond)/int64(time.Second), 64<<10)
+	burst := max(bytesPerSecond/20, 64<<10)
 	return rate.NewLimiter(rate.Limit(bytesPerSecond), int(burst))
 }
 
@@ -189,6 +190,7 @@ func (w *worker) again(ctx context.Context, it item) error {
 			a.digests[g] = fresh.digests[g]
 		}
 	}
+	a.redo = false
 	w.fill(a, it.redo, true)
 	w.mu.Unlock()
 	return w.write(ctx, it.batch, it.redo)

@@ -24,27 +24,33 @@ type target struct {
 	epoch uint64
 	cold  string
 
+	brokenMu  sync.Mutex
+	brokenErr error // the first failure of the disk or journal
+
 	journalMu sync.Mutex
 	journal   *journal // nil in ModeVerify
 	suspect   bool     // a flush failed before: the map of holes is not believed
 	marked    bool     // the journal says Inconsistent for this run and pass
 
-	mu       sync.Mutex
-	settled  int64             // root covers the batches below
-	root     *cbt.Root         //
-	pending  map[int64]*tbatch // told or written, not settled
-	told     cbt.Map           // holes told, not settled
-	ready    cbt.Map           // settled, at or above settled
-	spare    []*tbatch
-	answered int64 // batches with a verdict on this link, and all settled before
-	matched  int64 // grains below settled that were read cold
-	readBack int64 // grains among these that were read after a write
-	bad      int64 // grains that stay different
-	verified int64 // bytes known to be equal
-	backed   int64 // bytes read back after a write
-	lost     int64 // grains the journal had and that had to be sent again
-	had      cbt.Map
-	badRuns  []BadRun
+	mu         sync.Mutex
+	settled    int64             // root covers the batches below
+	root       *cbt.Root         //
+	pending    map[int64]*tbatch // told or written, not settled
+	told       cbt.Map           // holes told, not settled
+	ready      cbt.Map           // settled, at or above settled
+	spare      []*tbatch
+	toldTo     int64 // the source knows of the batches below
+	claimed    int   // batches in pending that were told as holes
+	maxClaimed int   // the source's window
+	answered   int64 // batches with a verdict on this link, and all settled before
+	matched    int64 // grains below settled that were read cold
+	readBack   int64 // grains among these that were read after a write
+	bad        int64 // grains that stay different
+	verified   int64 // bytes known to be equal
+	backed     int64 // bytes read back after a write
+	lost       int64 // grains the journal had and that had to be sent again
+	had        cbt.Map
+	badRuns    []BadRun
 }
 
 // tbatch is one batch on its way to being settled.
@@ -52,6 +58,7 @@ type tbatch struct {
 	leaves
 	stage   stage
 	window  bool      // it holds a place in the window
+	claimed bool      // it was a hole, and counts among the claimed
 	written wire.Mask // grains that were overwritten
 	fresh   wire.Mask // of these: not read back yet
 	bad     wire.Mask // grains that stay different
@@ -82,6 +89,24 @@ func (t *target) close() error {
 	return err
 }
 
+// fails remembers the first failure of the disk or its journal. After it
+// nothing may be believed, flushed or recorded any more, however the link that
+// saw it ends: the disk has to be opened anew.
+func (t *target) failed(err error) error {
+	t.brokenMu.Lock()
+	defer t.brokenMu.Unlock()
+	if t.brokenErr == nil {
+		t.brokenErr = err
+	}
+	return err
+}
+
+func (t *target) broken() error {
+	t.brokenMu.Lock()
+	defer t.brokenMu.Unlock()
+	return t.brokenErr
+}
+
 // rewind forgets what is not settled; from 0 it forgets everything.
 func (t *target) rewind(keep bool) {
 	t.mu.Lock()
@@ -94,7 +119,7 @@ func (t *target) rewind(keep bool) {
 			t.prog.rewind()
 		}
 	}
-	t.answered = t.settled
+	t.answered, t.toldTo, t.claimed = t.settled, t.settled, 0
 }
 
 // mark makes the journal say Inconsistent before the first byte is overwritten
@@ -109,7 +134,7 @@ func (t *target) mark() error {
 		return nil
 	}
 	if err := t.journal.mark(); err != nil {
-		return err
+		return t.failed(err)
 	}
 	t.marked = true
 	return nil
@@ -132,11 +157,13 @@ func (t *target) tell(v *leaves) {
 	b := t.grabLocked()
 	b.leaves, b.window = *v, true
 	t.pending[v.batch] = b
+	t.toldTo = v.batch + 1
 }
 
 func (t *target) tellHoles(r wire.Run) {
 	t.mu.Lock()
 	t.told.Add(t.extent(r))
+	t.toldTo = r.End()
 	t.mu.Unlock()
 }
 
@@ -199,8 +226,12 @@ func (t *target) claimLocked(at int64) (*tbatch, error) {
 	if !t.told.Covers(e) || t.ready.Covers(e) {
 		return nil, wire.Errorf(wire.CodeExtent, "batch %d is not in the plan, or settled", at)
 	}
+	if t.claimed++; t.claimed > t.maxClaimed {
+		return nil, wire.Errorf(wire.CodeLimit, "more than %d batches are unsettled", t.maxClaimed)
+	}
 	t.told.Remove(e)
 	b := t.grabLocked()
+	b.claimed = true
 	b.leaves = leaves{batch: at, n: t.grains(at), zero: wire.FullMask(t.grains(at))}
 	b.hole = b.zero
 	t.pending[at] = b
@@ -284,19 +315,32 @@ func (t *target) settleLocked(b *tbatch) {
 // advance folds what is settled without a gap, and returns how many places of
 // the window that frees.
 func (t *target) advance() (freed int64) {
+	for more := true; more; {
+		var n int64
+		n, more = t.advanceSome()
+		freed += n
+	}
+	return freed
+}
+
+// foldAtOnce is how many batches of a hole are folded under one lock: 16 GiB of
+// it are 8 MiB of digests. A sparse disk of many TiB must not stop the acks.
+const foldAtOnce = 16 << 10
+
+func (t *target) advanceSome() (freed int64, more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for {
-		e, ok := t.ready.At(t.settled * cbt.BatchSize)
-		if !ok || t.settled == t.batches() {
-			return freed
-		}
-		end := (e.End() + cbt.BatchSize - 1) / cbt.BatchSize
-		for t.settled < end {
-			freed += t.foldLocked(end)
-		}
-		t.ready.Remove(e)
+	from := t.settled
+	e, ok := t.ready.At(from * cbt.BatchSize)
+	if !ok || from == t.batches() {
+		return 0, false
 	}
+	end := min((e.End()+cbt.BatchSize-1)/cbt.BatchSize, from+foldAtOnce)
+	for t.settled < end {
+		freed += t.foldLocked(end)
+	}
+	t.ready.Remove(t.extent(wire.Run{First: from, Count: end - from}))
+	return freed, true
 }
 
 func (t *target) foldLocked(end int64) (freed int64) {
@@ -323,6 +367,9 @@ func (t *target) foldLocked(end int64) (freed int64) {
 	t.countLocked(b, bad)
 	if b.window {
 		freed = 1
+	}
+	if b.claimed {
+		t.claimed--
 	}
 	delete(t.pending, t.settled)
 	t.spare = append(t.spare, b)
@@ -390,10 +437,7 @@ func (t *target) flush() error {
 		t.fails.good(t.disk.Identity())
 		return nil
 	}
-	if isNoSpace(err) {
-		return diskError(wire.CodeNoSpace, "target", "flush", cbt.Extent{}, err)
-	}
-	if t.fails.failed(t.disk.Identity()) < 2 {
+	if isNoSpace(err) || t.fails.failed(t.disk.Identity()) < 2 {
 		t.journalMu.Lock()
 		defer t.journalMu.Unlock()
 		if jerr := t.journal.suspect(); jerr != nil {

@@ -62,6 +62,7 @@ type job struct {
 
 func newTargetSession(t *target, l *lane, streams int, window uint32, tag [16]byte) *targetSession {
 	n := 4 * t.cfg.Workers // jobs in stages 1 to 3: enough that readers seldom wait for the order
+	t.maxClaimed = int(min(window, 1<<16))
 	ts := &targetSession{
 		target: t, l: l, pos: wire.Position{Tag: tag, Pass: t.pass, Epoch: t.epoch}, pulse: newPulse(),
 		holes: newHoles(t.disk, t.full || t.suspect), start: t.settled,
@@ -377,7 +378,7 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 	err := ts.flush()
 	ts.pulse.leave(call)
 	if err != nil {
-		return err
+		return ts.failed(err)
 	}
 	root, err := ts.root.Sum()
 	if err != nil {
@@ -387,7 +388,7 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 	switch {
 	case ts.size > 0 && matched == 0:
 		return wire.Errorf(wire.CodeVerify, "nothing of a disk of %d bytes was compared", ts.size)
-	case bad+f.Bad > 0: // the Report of the source has the list
+	case bad > 0 || f.Bad > 0: // the Report of the source has the list
 	case root != f.Root:
 		return wire.Errorf(wire.CodeVerify, "manifest roots differ: source %v, target %v", f.Root, root)
 	case ts.mode == wire.ModeVerify:
@@ -397,7 +398,7 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 		err := ts.journal.verified(root)
 		ts.journalMu.Unlock()
 		if err != nil {
-			return err
+			return ts.failed(err)
 		}
 		v.State = wire.StateVerified
 	}
@@ -405,6 +406,9 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 		return err
 	}
 	ts.last = &v
+	// The source ends its data streams now. One that does not gets no more time
+	// than for any other answer: the disk is done.
+	time.AfterFunc(firstFrame, func() { ts.l.link.CloseWithError(wire.CodeOK, "done") })
 	return nil
 }
 
@@ -413,7 +417,7 @@ func (ts *targetSession) lastCheckpoint() error {
 	ts.doneMu.Lock()
 	none := len(ts.returned) == 0
 	ts.doneMu.Unlock()
-	if none || ts.mode != wire.ModeCopy {
+	if none || ts.broken() != nil || ts.mode != wire.ModeCopy {
 		return nil
 	}
 	return ts.checkpoint()

@@ -65,13 +65,13 @@ func (ts *targetSession) readBackOf(rd *reader, b *tbatch) error {
 	ts.cfg.Log.Warn("target reads back other data than were written", "run", ts.passSpec.run, "extent", ts.batch(b.batch),
 		"grains", wrong.Count(), "round", round, "err", readErr)
 	if round > maxRedo {
-		return ts.poison(fmt.Sprintf("%d grains at %v read back wrong %d times (%v)", wrong.Count(), ts.batch(b.batch), round, readErr))
+		return ts.failed(ts.poison(fmt.Sprintf("%d grains at %v read back wrong %d times (%v)", wrong.Count(), ts.batch(b.batch), round, readErr)))
 	}
 	ts.journalMu.Lock()
 	err := ts.journal.forget(m)
 	ts.journalMu.Unlock()
 	if err != nil {
-		return err
+		return ts.failed(err)
 	}
 	return ts.l.send(&wire.Redo{Batch: b.batch, Mask: wrong, Round: round})
 }

@@ -75,7 +75,7 @@ func (r *receiver) frame(ctx context.Context, body []byte) error {
 	err = r.write()
 	r.pulse.leave(call)
 	if err != nil {
-		return err
+		return r.failed(err)
 	}
 	r.prog.wired.Add(int64(len(body)))
 	r.returnedFrom(b, r.wrote(b, &r.data))
@@ -199,22 +199,29 @@ func (ts *targetSession) flushStage(ctx context.Context) error {
 		}
 		if ts.due() {
 			if err := ts.checkpoint(); err != nil {
-				return err
+				return ts.failed(err)
 			}
 		}
 	}
 }
 
+// pressedEvery is the least age of unflushed data for a checkpoint that is made
+// only to move the window.
+const pressedEvery = 20 * time.Millisecond
+
 // due says whether to flush now: a checkpoint is full, something has waited
 // long enough, the window is about to close, or no more data will come.
 func (ts *targetSession) due() bool {
 	ts.mu.Lock()
-	pressed := len(ts.pending) > ts.cfg.Batches/2
+	head := ts.pending[ts.settled]
+	pressed := head != nil && head.stage == stageWritten && ts.toldTo-ts.answered < int64(ts.cfg.Batches)/4
 	last := ts.answered == ts.batches()
 	ts.mu.Unlock()
 	ts.doneMu.Lock()
 	defer ts.doneMu.Unlock()
-	pressed = pressed && ts.proving == 0 // else reading back makes room soon, without another flush
+	// The source will soon have nothing to do because the window does not move,
+	// and it does not move because its first batch waits for a flush.
+	pressed = pressed && ts.proving == 0 && time.Since(ts.since) >= pressedEvery
 	return len(ts.returned) > 0 &&
 		(ts.unflushed >= ts.cfg.Checkpoint || last || pressed || time.Since(ts.since) >= ts.cfg.CheckpointEvery)
 }

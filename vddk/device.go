@@ -28,8 +28,10 @@ func openDevice(path string, pathFD int, opts Options) (*Device, error) {
 	}
 	fd, err := unix.Open(selfFD(pathFD), flags|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EBUSY) {
-		return nil, &LockedError{Path: path, By: "device is mounted or open exclusively by another program",
-			Remedy: fmt.Sprintf("find the holder with `lsblk %s`, `findmnt %s` or `fuser -vm %s` and release it", path, path, path)}
+		return nil, &LockedError{
+			Path: path, By: "device is mounted or open exclusively by another program",
+			Remedy: fmt.Sprintf("find the holder with `lsblk %s`, `findmnt %s` or `fuser -vm %s` and release it", path, path, path),
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -106,8 +106,10 @@ func (f *File) refuseLoop() error {
 		f.warning = "the file backs " + loop + ", which may change it while it is read"
 		return nil
 	}
-	return &LockedError{Path: f.path, By: "the file backs the loop device " + loop,
-		Remedy: fmt.Sprintf("open block://%s instead, or unmount it and `losetup -d %s`", loop, loop)}
+	return &LockedError{
+		Path: f.path, By: "the file backs the loop device " + loop,
+		Remedy: fmt.Sprintf("open block://%s instead, or unmount it and `losetup -d %s`", loop, loop),
+	}
 }
 
 // wantedSize is the size of the disk: what is there, or what was to be created.

@@ -96,7 +96,7 @@
 //	 2 Welcome   0 version u16 = 1 | 2 agent text                     max 512
 //	 3 Error     0 code u16 | 2 text                                  max 260
 //	 4 Open      0 mode u8 | 1 full flag | 2 streams u8, 1-8 | 3 0 |
-//	             4 owner [16] | 20 held u64 | 28 start i64 |
+//	             4 owner [16] | 20 held u64, at most 2^62 | 28 start i64 |
 //	             36 size i64 | 44 grain u32 = 65536 |
 //	             48 grains per batch u32 = 16 | 52 window u32, not 0 |
 //	             56 plan [32] | 88 identity text                      max 1024

@@ -59,12 +59,13 @@ const (
 	CodeOpen         Code = 26 // the disk behind the export cannot be opened
 	CodeUnauthorized Code = 27 // the peer may not ask for this operation
 	CodeUnreachable  Code = 28 // the daemon that was told to could not reach its peer
+	CodeSuperseded   Code = 29 // a new link of the same session took over
 )
 
 var codeNames = [...]string{
 	"ok", "internal", "version", "frame", "limit", "timeout", "draining", "canceled", "export", "role", "busy", "fenced",
 	"too small", "extent", "binding", "digest", "decompress", "read", "write", "flush", "no space", "disk changed",
-	"journal", "poisoned", "verify", "unreadable", "open", "unauthorized", "unreachable",
+	"journal", "poisoned", "verify", "unreadable", "open", "unauthorized", "unreachable", "superseded",
 }
 
 // String is the code's word in messages.

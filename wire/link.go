@@ -62,7 +62,8 @@ type Link interface {
 	// (RFC 5705/8446 exporter); label and context as there.
 	ExportKey(label string, context []byte, n int) ([]byte, error)
 	// CloseWithError ends the link and tells the peer code and text (at most
-	// 256 bytes of it). The first call counts; it does not wait.
+	// 256 bytes of it). The first call counts. At the dialing end it may wait
+	// up to 2 s until the peer has heard: the program may be about to exit.
 	CloseWithError(code Code, text string)
 	// Done is closed when the link has ended; Err says why after that.
 	Done() <-chan struct{}

@@ -21,6 +21,9 @@ type Open struct {
 	Identity string // of the source disk
 }
 
+// maxHeld bounds Open.Held, so that no peer can use up the epochs of a disk.
+const maxHeld = 1 << 62
+
 // MaxDataStreams bounds Open.Streams.
 const MaxDataStreams = 8
 
@@ -53,7 +56,7 @@ func (o *Open) parseBody(b []byte) error {
 	f.copy(o.Plan[:])
 	o.Identity = f.text()
 	f.bad = f.bad || o.Mode < ModeCopy || o.Mode > ModeVerify || o.Streams < 1 || o.Streams > MaxDataStreams ||
-		grain != cbt.GrainSize || batch != cbt.BatchGrains || o.Window == 0
+		o.Held > maxHeld || grain != cbt.GrainSize || batch != cbt.BatchGrains || o.Window == 0
 	return f.done(TypeOpen)
 }
 

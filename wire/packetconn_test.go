@@ -48,8 +48,17 @@ func TestPacketConnErrnos(t *testing.T) {
 		errno syscall.Errno
 		lost  uint64 // of two packets
 	}{
-		{unix.ENETUNREACH, 2}, {unix.EHOSTUNREACH, 2}, {unix.ENETDOWN, 2}, {unix.EPERM, 2}, {unix.ENOBUFS, 2}, {unix.EAGAIN, 2},
-		{unix.EADDRNOTAVAIL, 0}, {unix.EMSGSIZE, 0}, {unix.EIO, 0}, {unix.EBADF, 0}, {unix.EINVAL, 0},
+		{unix.ENETUNREACH, 2},
+		{unix.EHOSTUNREACH, 2},
+		{unix.ENETDOWN, 2},
+		{unix.EPERM, 2},
+		{unix.ENOBUFS, 2},
+		{unix.EAGAIN, 2},
+		{unix.EADDRNOTAVAIL, 0},
+		{unix.EMSGSIZE, 0},
+		{unix.EIO, 0},
+		{unix.EBADF, 0},
+		{unix.EINVAL, 0},
 	} {
 		conn := &PacketConn{out: &faultyUDP{plan: slices.Repeat([]syscall.Errno{c.errno}, 4)}}
 		n, oobn, err := conn.WriteMsgUDP(make([]byte, 20000), make([]byte, 24), nil)

@@ -172,6 +172,10 @@ func (l *tlsLink) CloseWithError(code Code, text string) {
 	e := closedHere(code, text)
 	if l.end(e) {
 		l.interrupt()
+		if l.dial != nil { // a program that dials may be about to exit
+			l.sayGoodbye(e)
+			return
+		}
 		go l.sayGoodbye(e)
 	}
 }

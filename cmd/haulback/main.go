@@ -16,7 +16,9 @@ import (
 
 func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	go cancelOnSignal(cancel)
+	signals := make(chan os.Signal, 2) // 2: both count
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go cancelOnSignal(signals, cancel)
 	var g global
 	err := command(&g).ExecuteContext(ctx)
 	code := exitcode.Of(err)
@@ -31,9 +33,7 @@ func main() {
 }
 
 // cancelOnSignal stops cleanly at the first signal and at once at the second.
-func cancelOnSignal(cancel context.CancelCauseFunc) {
-	signals := make(chan os.Signal, 2) // 2: both count
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+func cancelOnSignal(signals <-chan os.Signal, cancel context.CancelCauseFunc) {
 	<-signals
 	cancel(wire.Errorf(wire.CodeCanceled, "%w", exitcode.ErrCanceled))
 	<-signals

@@ -16,7 +16,9 @@ import (
 
 func main() {
 	ctx, cancel := context.WithCancel(context.Background())
-	go stopOnSignal(cancel)
+	signals := make(chan os.Signal, 2) // 2: both count
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go stopOnSignal(signals, cancel)
 	err := command().ExecuteContext(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "haulbackd: "+strings.TrimRight(err.Error(), "\n"))
@@ -25,9 +27,7 @@ func main() {
 }
 
 // stopOnSignal drains at the first signal and gives up at the second.
-func stopOnSignal(stop context.CancelFunc) {
-	signals := make(chan os.Signal, 2) // 2: both count
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+func stopOnSignal(signals <-chan os.Signal, stop context.CancelFunc) {
 	<-signals
 	stop()
 	<-signals
