@@ -61,7 +61,7 @@ func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, cancel 
 		h.mu.Unlock()
 		if !x.closing {
 			if x.run != run && (x.alive == nil || x.alive(ctx)) {
-				return nil, wire.Errorf(wire.CodeBusy, "the disk is in use by run %v; wait for it or cancel it", x.run)
+				return nil, inUse(x.run)
 			}
 			x.cancel(errSuperseded)
 		}
@@ -75,6 +75,20 @@ func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, cancel 
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// busy returns who has the disk key, if anybody has and means to keep it.
+func (h *holds) busy(key string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if x := h.m[key]; x != nil && x.active && !x.closing {
+		return inUse(x.run)
+	}
+	return nil
+}
+
+func inUse(run wire.RunID) error {
+	return wire.Errorf(wire.CodeBusy, "the disk is in use by run %v; wait for it or cancel it", run)
 }
 
 // use makes x the caller's. The lock is held.

@@ -243,6 +243,9 @@ func (s *Server) admit(peer wire.ID, h *wire.Hello) (*Export, error) {
 
 // probe tells about an export, without the right to change anything.
 func (s *Server) probe(ctx context.Context, l *lane, exp *Export) error {
+	if err := s.e.targets.busy(exp.Name); err != nil {
+		return err
+	}
 	disk, err := exp.Open.patiently(ctx, ReadOnly)
 	if err != nil {
 		return diskError(wire.CodeOpen, exp.Role.String(), "open", cbt.Extent{}, err)
