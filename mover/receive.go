@@ -224,7 +224,7 @@ func (t *target) begin(o *wire.Open) error {
 		return err
 	}
 	t.marked = st.State == wire.StateInconsistent && st.Run == t.passSpec.run && st.Pass == t.pass
-	t.had, t.suspect = st.Durable, st.Suspect
+	t.had, t.suspect = st.Durable.Union(cbt.Map{}), st.Suspect // a copy: the journal goes on
 	return t.flush()
 }
 

@@ -177,10 +177,21 @@ number() {
 }
 mib() { echo $((${1:-0} >> 20)); }
 
+# events prints what the copy has said since the last call: a lost link, a resume.
+events_seen=0
+events() {
+  local all
+  all=$(sed -n 's/.*"message_type":"event".*"text":"\(.*\)"}/   event: \1/p' "$work/copy.json")
+  [[ -n $all ]] || return 0
+  tail -n "+$((events_seen + 1))" <<<"$all"
+  events_seen=$(wc -l <<<"$all")
+}
+
 # watch prints where the copy stands until its written bytes reach $1 MiB, or it ends.
 watch() {
   local limit=$1 last=-1 written
   while kill -0 "${pids[copy]}" 2>/dev/null; do
+    events
     written=$(mib "$(number status written)")
     if ((written != last)); then
       note "$(printf '%4d of %d MiB compared, %2d MiB sent, %2d MiB safe on the target' \
@@ -256,7 +267,7 @@ note "haulbackd runs at home again (process ${pids[home]})"
 watch $((disk_mib * 2))
 wait "${pids[copy]}" || die "the copy ended with exit code $?: $(tail -n 1 "$work/copy.log")"
 unset 'pids[copy]'
-sed -n 's/.*"message_type":"event".*"text":"\(.*\)"}/   event: \1/p' "$work/copy.json"
+events
 state=$(number summary state) sent=$(mib "$(number summary sent)") had=$(mib "$(number summary had)")
 reconnects=$(number summary reconnects)
 note "the copy ended after $((SECONDS - copy_began)) s: $state. $before MiB were safe at home when the operator last looked before"
