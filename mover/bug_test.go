@@ -46,12 +46,12 @@ func TestBugsAreFound(t *testing.T) {
 				if err == nil {
 					t.Fatal("not found")
 				}
-				t.Logf("found: %v", err)
+				t.Logf("figure: deliberate bug %q found: %v", name, err)
 				return
 			}
 			for seed := range uint64(bugSeeds) {
 				if err := simulate(t, seed, bug); err != nil {
-					t.Logf("seed %d: %v", seed, err)
+					t.Logf("figure: deliberate bug %q found by seed %d: %v", name, seed, err)
 					return
 				}
 			}

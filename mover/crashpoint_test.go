@@ -40,7 +40,7 @@ func TestEveryCrashPoint(t *testing.T) {
 		if points < 20 {
 			t.Errorf("only %d crash points: the copy is too small to prove anything", points)
 		}
-		t.Logf("%d crash points with %d %% surviving", points, survive)
+		t.Logf("figure: %d crash points with %d %% surviving", points, survive)
 	}
 }
 

@@ -120,6 +120,7 @@ func TestSimulatedNetwork(t *testing.T) {
 			t.Fatalf("seed %d: %v\nreplay: go test ./mover -run TestSimulatedNetworkSeed -netseed %d", seed, err, seed)
 		}
 	}
+	t.Logf("figure: simulated network with real QUIC: %d seeds, no invariant broken", seeds)
 }
 
 func TestSimulatedNetworkSeed(t *testing.T) {

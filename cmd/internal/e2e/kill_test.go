@@ -352,7 +352,7 @@ func (a *tally) print(t *testing.T) {
 	for key, list := range a.resent {
 		slices.Sort(list)
 		mb := func(n int64) string { return strconv.FormatFloat(float64(n)/mib, 'f', 1, 64) + " MiB" }
-		t.Logf("%s: %d kills, sent again p50 %s, max %s", key, len(list), mb(list[len(list)/2]), mb(list[len(list)-1]))
+		t.Logf("figure: kill -9 of the %s: %d times, sent again p50 %s, max %s", key, len(list), mb(list[len(list)/2]), mb(list[len(list)-1]))
 	}
-	t.Logf("kills by phase: %v", a.phases)
+	t.Logf("figure: kills by phase: %v", a.phases)
 }

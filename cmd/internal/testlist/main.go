@@ -115,10 +115,21 @@ func (r *results) take(e *event, out io.Writer) {
 	} else {
 		if e.Action == "pass" {
 			r.passed++
+			fmt.Fprint(out, figures(r.printed[name]))
 		}
 		r.lines = append(r.lines, e.Action+"\t"+name+"\t"+reason(r.printed[name])+"\n")
 	}
 	delete(r.printed, name)
+}
+
+// figures are the lines in which a test that passed says what it has measured.
+func figures(printed []string) (text string) {
+	for _, line := range printed {
+		if _, figure, ok := strings.Cut(line, "figure: "); ok {
+			text += "   " + strings.TrimSpace(figure) + "\n"
+		}
+	}
+	return text
 }
 
 // frame matches what the testing package prints around a test's own words.
