@@ -131,7 +131,7 @@ func mustFailFlipped(t *testing.T, r *rand.Rand, b []byte, parse func([]byte) er
 // A header that claims a large disk must not cost memory.
 func TestParseManifestAllocation(t *testing.T) {
 	b := append([]byte("HBMF\x01\x7f\xff\xff\xff\xff\xff\xff\xff"), make([]byte, 64)...)
-	if got := allocated(func() { ParseManifest(b) }); got > 4096 {
+	if got := allocated(func() { ParseManifest(b) }); got > 1<<20 { // what else runs allocates too; a digest each would be 2^52 bytes
 		t.Errorf("%d bytes allocated", got)
 	}
 }
