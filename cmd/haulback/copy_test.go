@@ -189,20 +189,43 @@ func TestCancel(t *testing.T) {
 }
 
 // TestUnpairedEndsSession removes a peer in mid-copy: its session ends for
-// good, without waiting for --retry.
+// good, without waiting for --retry, although the exports still name it and
+// whatever else is wrong with the configuration.
 func TestUnpairedEndsSession(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, 24*mib)
-	c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "4MiB", "--json")
-	awaitWritten(t, c)
-	p.home.OK("peer", "remove", "desk")
-	p.home.Configure()
-	p.daemon.Signal(syscall.SIGHUP)
-	if r := c.Wait(); r.Code != 12 {
-		t.Errorf("exit code %d, want 12\n%s%s", r.Code, r.Out, r.Stderr)
+	for name, spoil := range map[string]func(t *testing.T, p *pair){
+		"exports gone":    func(t *testing.T, p *pair) { p.home.OK("peer", "remove", "desk"); p.home.Configure() },
+		"exports name it": func(t *testing.T, p *pair) { p.home.OK("peer", "remove", "desk") },
+		"and a mistake": func(t *testing.T, p *pair) {
+			p.home.OK("peer", "remove", "desk")
+			p.home.Configure("listen_port = 3\n")
+		},
+		"unreadable peers": func(t *testing.T, p *pair) { write(t, p.home.State+"/peers.toml", "[[peer]\n") },
+		"neither of the two": func(t *testing.T, p *pair) {
+			write(t, p.home.State+"/peers.toml", "[[peer]\n")
+			p.home.Configure("[[export]\n")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, 24*mib)
+			c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "4MiB", "--json")
+			awaitWritten(t, c)
+			spoil(t, p)
+			p.daemon.Signal(syscall.SIGHUP)
+			if r := c.Wait(); r.Code != 12 {
+				t.Errorf("exit code %d, want 12\n%s%s", r.Code, r.Out, r.Stderr)
+			}
+			if r := p.desk.Run("probe", p.daemon.URI("target")); r.Code != 12 {
+				t.Errorf("probe by a peer that was removed: exit code %d, want 12\n%s", r.Code, r.Stderr)
+			}
+		})
 	}
-	if r := p.desk.Run("probe", p.daemon.URI("target")); r.Code != 12 {
-		t.Errorf("probe by a peer that was removed: exit code %d, want 12\n%s", r.Code, r.Stderr)
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/size"
@@ -72,7 +73,6 @@ func (c *checker) log(t logTOML) Log {
 }
 
 func (c *checker) limits(t limitsTOML) Limits {
-	before := len(c.errs)
 	bytes := func(key, s string) int64 {
 		if s == "" {
 			return 0
@@ -82,7 +82,7 @@ func (c *checker) limits(t limitsTOML) Limits {
 			err = fmt.Errorf("size %q: leave the key out for the default", s)
 		}
 		if err != nil {
-			c.wrong("limits."+key, fmt.Errorf("limits: %s: %w", key, err))
+			c.wrong("limits."+key, fmt.Errorf("limits.%s: %w", key, err))
 		}
 		return n
 	}
@@ -90,8 +90,19 @@ func (c *checker) limits(t limitsTOML) Limits {
 		Memory: bytes("memory", t.Memory), Checkpoint: bytes("checkpoint", t.Checkpoint), Window: bytes("window", t.Window),
 		Workers: t.Workers, Sessions: t.Sessions,
 	}
-	if err := l.Engine().Validate(); err != nil && len(c.errs) == before {
-		c.wrong("limits", fmt.Errorf("limits: %w", err))
+	for _, one := range []struct {
+		key string
+		Limits
+	}{
+		{"memory", Limits{Memory: l.Memory}},
+		{"workers", Limits{Workers: l.Workers}},
+		{"checkpoint", Limits{Checkpoint: l.Checkpoint}},
+		{"window", Limits{Window: l.Window}},
+		{"sessions", Limits{Sessions: l.Sessions}},
+	} {
+		if err := one.Engine().Validate(); err != nil {
+			c.wrong("limits."+one.key, fmt.Errorf("limits.%s: %s", one.key, strings.TrimPrefix(err.Error(), "mover: ")))
+		}
 	}
 	return l
 }
@@ -153,13 +164,18 @@ func (c *checker) disk(at string, t exportTOML) {
 	}
 }
 
-// ids finds the identities of the peers that an export names.
+// ids finds the identities of the peers that an export names. A name that is
+// not paired grants nothing and is no mistake: "haulback peer remove" must not
+// keep a daemon from starting, or from shutting that peer out.
 func (c *checker) ids(key, export string, names []string, peers site.Peers) []wire.ID {
 	var ids []wire.ID
 	for _, name := range names {
 		p, ok := peers.Named(name)
 		if !ok {
-			c.wrong(key, fmt.Errorf("export %q: no peer is called %q; run: haulback peer add ID --name %s, or add a [[peer]]", export, name, name))
+			if !c.blind {
+				c.warn(key, "export %q: no peer is called %q, so nobody is let in by that name; run: haulback peer add ID --name %s, or take it out of the list", export, name, name)
+			}
+			continue
 		}
 		ids = append(ids, p.ID)
 	}

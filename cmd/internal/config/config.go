@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -25,7 +26,8 @@ type Config struct {
 	Site     *site.Site
 	Log      Log
 	Limits   Limits
-	Peers    site.Peers // of the file and of the site
+	Peers    site.Peers // of the site and of the file
+	Own      site.Peers // of the file alone
 	Exports  []Export
 	Warnings []string // what may be meant, but is worth a look
 }
@@ -93,6 +95,9 @@ type exportTOML struct {
 // is every mistake that was found, one a line.
 func Load(path string) (*Config, error) {
 	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("configuration: %w; write one there, or name another with --config", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
@@ -108,12 +113,27 @@ func Load(path string) (*Config, error) {
 	return cfg, nil
 }
 
+// OwnPeers is the [[peer]] tables of the file at path, whatever else is wrong
+// with it or with the peers of its site.
+func OwnPeers(path string) (site.Peers, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	var f file
+	if err := strict.Decode(path, text, &f); err != nil {
+		return nil, err
+	}
+	return site.CheckPeers(nil, path, strict.Index(text), f.Peer)
+}
+
 // checker collects what is wrong.
 type checker struct {
 	path     string
 	places   strict.Places
 	errs     []error
 	warnings []string
+	blind    bool // who is paired cannot be told
 }
 
 // wrong notes a mistake in the value of key.
@@ -150,10 +170,11 @@ func (c *checker) site(f *file, cfg *Config) {
 	}
 	paired, err := cfg.Site.Peers()
 	if err != nil {
-		c.errs = append(c.errs, err)
+		c.errs, c.blind = append(c.errs, err), true
 	}
 	// CheckPeers names file and line itself.
 	if cfg.Peers, err = site.CheckPeers(paired, c.path, c.places, f.Peer); err != nil {
 		c.errs = append(c.errs, err)
 	}
+	cfg.Own, _ = site.CheckPeers(nil, c.path, c.places, f.Peer) // its mistakes are told already
 }

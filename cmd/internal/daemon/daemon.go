@@ -33,6 +33,7 @@ type Daemon struct {
 	server  *mover.Server
 	ports   *ports
 	peers   atomic.Pointer[site.Peers]
+	own     site.Peers // of the last good configuration file; for reload only
 }
 
 // Start opens what cfg names; when it returns, peers can connect.
@@ -100,11 +101,13 @@ func (d *Daemon) supervise(ctx context.Context, reload <-chan struct{}, n *notif
 	}
 }
 
-// reload takes over the peers and exports of the configuration, or nothing.
+// reload takes over the peers and exports of the configuration. With a mistake
+// in it the exports stay as they are, but who was removed loses his access.
 func (d *Daemon) reload() {
 	cfg, err := config.Load(d.cfg.File)
 	if err != nil {
 		d.log.Error("configuration has a mistake, the old one stays in use", "err", err)
+		d.repair()
 		return
 	}
 	if cfg.Listen != d.cfg.Listen || cfg.QUIC != d.cfg.QUIC || cfg.TLS != d.cfg.TLS || *cfg.Site != *d.cfg.Site ||
@@ -116,6 +119,28 @@ func (d *Daemon) reload() {
 	d.log.Info("configuration reloaded", "peers", len(cfg.Peers), "exports", len(cfg.Exports))
 }
 
+// repair takes over who is paired although the configuration has a mistake. It
+// fails closed: peers that cannot be read are none.
+func (d *Daemon) repair() {
+	own, err := config.OwnPeers(d.cfg.File)
+	if err != nil {
+		own = d.own
+	}
+	peers, err := d.cfg.Site.Peers()
+	if err != nil {
+		d.log.Error("the paired peers cannot be read, only those of the configuration file are let in", "err", err)
+		peers = nil
+	}
+	for _, p := range own {
+		if !peers.Allowed(p.ID) {
+			peers = append(peers, p)
+		}
+	}
+	d.peers.Store(&peers)
+	d.server.Revoke(d.Allowed)
+	d.log.Warn("peers reloaded, exports not", "peers", len(peers))
+}
+
 // use puts the peers and exports of cfg to work.
 func (d *Daemon) use(cfg *config.Config) {
 	for _, w := range cfg.Warnings {
@@ -123,6 +148,7 @@ func (d *Daemon) use(cfg *config.Config) {
 	}
 	peers := cfg.Peers
 	d.peers.Store(&peers)
+	d.own = cfg.Own
 	var exports []mover.Export
 	for _, e := range cfg.Exports {
 		exports = append(exports, mover.Export{
