@@ -62,8 +62,11 @@ type Job struct {
 	Full   bool // read everything, also what both maps call a hole
 	Source Endpoint
 	Target Endpoint
-	Rate   int64         // bytes per second on the wire; 0: no limit
-	Retry  time.Duration // how long to go on without progress after the peer was lost; 0: not at all
+	// Unproved lets a disk be the source that the journal calls a target in the
+	// middle of a run. It is for undoing that run.
+	Unproved bool
+	Rate     int64         // bytes per second on the wire; 0: no limit
+	Retry    time.Duration // how long to go on without progress after the peer was lost; 0: not at all
 }
 
 // IncompleteError means that a pass began and did not end: the target is not
@@ -155,6 +158,9 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		return Report{}, diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
 	}
 	defer disk.Close() // a source: nothing can be lost
+	if err := e.fit(disk, spec, job.Unproved); err != nil {
+		return Report{}, err
+	}
 	s := newSource(&e.cfg, e.pool, disk, spec, newLimit(job.Rate), p)
 	hello := wire.Hello{Op: wire.OpPush, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Export: to.Export, Agent: e.cfg.Agent}
 	rep := Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity()}
@@ -187,7 +193,7 @@ func (s *source) conclude(rep *Report, v *wire.Verified) error {
 	if err != nil {
 		return err
 	}
-	rep.Equal = s.badN == 0 && own == v.Root && (v.Compared > 0 || s.size == 0)
+	rep.Equal = s.badN == 0 && own == v.Root && v.Compared > 0
 	switch {
 	case s.badN > 0 && s.mode == wire.ModeVerify:
 		return wire.Errorf(wire.CodeVerify, "the disks differ in %d grains of 64 KiB", s.badN)
@@ -206,7 +212,7 @@ const unreadable = "%d grains of 64 KiB of the source cannot be read; all others
 // pull is a run with the target half in this process.
 func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
 	from := job.Source.Remote
-	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Export: from.Export, Agent: e.cfg.Agent}
+	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Rate: job.Rate, Export: from.Export, Agent: e.cfg.Agent}
 	rep := Report{Run: spec.run, Pass: spec.pass}
 	exp := &Export{Name: job.Target.Name, Open: job.Target.Open}
 	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {

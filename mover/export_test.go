@@ -32,6 +32,9 @@ func WithBug(cfg Config, b Bug) Config {
 	return cfg
 }
 
+// JournalLen is the least length of a journal file.
+const JournalLen = journalLen
+
 // BugCount is how many there are, noBug not counted.
 const BugCount = int(bugCount) - 1
 

@@ -160,6 +160,27 @@ func TestRefusedBeforeItBegins(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 	})
+	t.Run("empty source", func(t *testing.T) {
+		dst := disk(make([]byte, 5))
+		for _, mode := range []wire.Mode{wire.ModeCopy, wire.ModeVerify} {
+			rep, err := run(t, newEngine(t, mover.Config{}), mover.Job{Mode: mode, Source: endpoint("source", disk(nil)), Target: endpoint("target", dst)})
+			if codeOf(err) != wire.CodeTooSmall || rep.Equal {
+				t.Errorf("mode %d: nothing was compared, and the run ended with %v", mode, err)
+			}
+		}
+	})
+	t.Run("source and target swapped after an interrupted copy", func(t *testing.T) {
+		src, dst := disk(want), disk(make([]byte, len(want)))
+		e := newEngine(t, mover.Config{})
+		broken := faulty(dst, []movertest.Fault{{Op: "WriteAt", Nth: 2, Err: syscall.EIO}})
+		if _, err := run(t, e, mover.Job{Source: endpoint("source", src), Target: mover.Endpoint{Name: "target", Open: broken}}); codeOf(err) != wire.CodeWrite {
+			t.Fatalf("the first copy ended with %v", err)
+		}
+		_, err := run(t, e, mover.Job{Run: wire.RunID{2}, Source: endpoint("target", dst), Target: endpoint("source", src)})
+		if codeOf(err) != wire.CodeRole || !bytes.Equal(src.Bytes(), want) {
+			t.Errorf("ended with %v", err)
+		}
+	})
 	t.Run("target too small", func(t *testing.T) {
 		dst := disk(make([]byte, len(want)-1))
 		_, err := run(t, newEngine(t, mover.Config{}), mover.Job{Source: endpoint("source", disk(want)), Target: endpoint("target", dst)})

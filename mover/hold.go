@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -77,14 +78,26 @@ func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, cancel 
 	}
 }
 
-// busy returns who has the disk key, if anybody has and means to keep it.
-func (h *holds) busy(key string) error {
+// fill notes what x holds: held may ask for it at any time.
+func (h *holds) fill(x *hold, res io.Closer) {
+	h.mu.Lock()
+	x.res = res
+	h.mu.Unlock()
+}
+
+// held returns the target that a session holds as key, and whose it is in words.
+func (h *holds) held(key string) (*target, string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if x := h.m[key]; x != nil && x.active && !x.closing {
-		return inUse(x.run)
+	x := h.m[key]
+	if x == nil || x.closing {
+		return nil, ""
 	}
-	return nil
+	t, _ := x.res.(*target)
+	if x.active {
+		return t, fmt.Sprintf("in use by run %v", x.run)
+	}
+	return t, fmt.Sprintf("kept for run %v, whose link is lost, for a while", x.run)
 }
 
 func inUse(run wire.RunID) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/haulback/haulback/cbt"
@@ -16,6 +17,10 @@ import (
 // directory stops a run before its first write and not in the middle: 1024
 // slots, 64 GiB of writes between two compactions.
 const journalLen = 4 << 20
+
+// maxJournal is more than a journal can come to: twice what maxDurable extents
+// take, and what is written until the next compaction.
+const maxJournal = 128 << 20
 
 // journal is the durable record of one target disk. Every method that records
 // something returns when it is durable. After an error the journal must not be
@@ -42,7 +47,7 @@ func openJournal(dir StateDir, identity string, b bug) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if j.seq == 0 || j.state.Reason == damaged {
+	if j.f == nil || j.state.Reason == damaged {
 		if err := j.rewrite(); err != nil {
 			_ = j.close()
 			return nil, journalError(identity, "make", err)
@@ -54,9 +59,19 @@ func openJournal(dir StateDir, identity string, b bug) (*journal, error) {
 // damaged is the Reason of a journal that is not to be believed.
 const damaged = "the journal is damaged"
 
-// readJournal replays the journal without changing it; seq is 0 when it is new.
+// readJournal replays the journal without changing it; f is nil when there is
+// none. It must not make one: an empty file under a journal's name is one that
+// somebody has cut.
 func readJournal(dir StateDir, identity string, b bug) (*journal, error) {
 	j := &journal{dir: dir, name: JournalName(identity), bug: b}
+	j.state.Identity = identity
+	names, err := dir.List()
+	if err != nil {
+		return nil, journalError(identity, "list", err)
+	}
+	if !slices.Contains(names, j.name) {
+		return j, nil
+	}
 	f, err := dir.Open(j.name)
 	for range heldTries { // a probe may be looking at it
 		if !errors.Is(err, ErrHeld) {
@@ -70,10 +85,8 @@ func readJournal(dir StateDir, identity string, b bug) (*journal, error) {
 	}
 	j.f = f
 	n, err := f.Size()
-	if err == nil && n > 0 {
+	if err == nil {
 		err = j.replay(n)
-	} else if err == nil {
-		j.state.Identity = identity
 	}
 	if err == nil && j.state.Identity != identity && j.state.Reason == "" {
 		err = fmt.Errorf("it belongs to %q", j.state.Identity)
@@ -102,20 +115,11 @@ func JournalName(identity string) string {
 // ReadJournal tells what the journal of the disk identity says. A disk without
 // one is Clean. A journal in use is an error that is ErrHeld.
 func ReadJournal(dir StateDir, identity string) (JournalState, error) {
-	names, err := dir.List()
+	j, err := readJournal(dir, identity, noBug)
 	if err != nil {
 		return JournalState{}, err
 	}
-	for _, n := range names {
-		if n == JournalName(identity) {
-			j, err := readJournal(dir, identity, noBug)
-			if err != nil {
-				return JournalState{}, err
-			}
-			return j.state, j.close()
-		}
-	}
-	return JournalState{Identity: identity}, nil
+	return j.state, j.close()
 }
 
 // journalError gives an error of the state directory its code and remedy.
@@ -135,12 +139,13 @@ func journalError(identity, op string, err error) error {
 // torn end: what the journal says is not to be believed, and the disk counts
 // as Inconsistent.
 func (j *journal) replay(n int64) error {
-	b := make([]byte, n)
+	whole := n >= journalLen && n%slotLen == 0 && n <= maxJournal // else it was cut or grown by somebody
+	j.size = min(n, maxJournal) / slotLen * slotLen
+	b := make([]byte, j.size)
 	if _, err := j.f.ReadAt(b, 0); err != nil && err != io.EOF {
 		return err
 	}
-	j.size = n
-	for j.at < n {
+	for j.at < j.size {
 		r, err := parseRecord(b[j.at:], j.sum, j.bug != bugNoRecordSum)
 		if err == nil && (r.seq != j.seq || (j.seq > 0 && r.file != j.file) || (j.seq == 0) != (r.t == recHead)) {
 			err = errBadRecord
@@ -154,7 +159,7 @@ func (j *journal) replay(n int64) error {
 		j.file, j.sum, j.seq = r.file, r.sum, j.seq+1
 		j.at += int64(slots(len(r.payload))) * slotLen
 	}
-	if j.torn(b[j.at:]) {
+	if torn := j.torn(b[j.at:]); torn || !whole {
 		j.state.State, j.state.Reason = wire.StateInconsistent, damaged
 		j.state.Durable = cbt.Map{}
 	}
@@ -165,7 +170,7 @@ func (j *journal) replay(n int64) error {
 // of this file in a later slot than the first; a torn append leaves none.
 func (j *journal) torn(b []byte) (found bool) {
 	if j.seq == 0 {
-		return !cbt.IsZero(b) // a journal gets its name only when its head is durable
+		return true // a journal gets its name only when its head is durable
 	}
 	for i := slotLen; i+recHeadLen <= len(b); i += slotLen {
 		if r, err := parseRecord(b[i:], chain{}, false); err != errNoRecord && r.file == j.file && r.seq > j.seq {
@@ -197,7 +202,9 @@ func (j *journal) rewrite() error {
 		_ = f.Close()
 		return err
 	}
-	_ = j.f.Close() // nameless now
+	if j.f != nil {
+		_ = j.f.Close() // nameless now
+	}
 	*j = fresh
 	j.f = f
 	return j.dir.Sync()
@@ -312,4 +319,9 @@ func (j *journal) poison(reason string) error {
 }
 
 // close releases the file. It records nothing.
-func (j *journal) close() error { return j.f.Close() }
+func (j *journal) close() error {
+	if j.f == nil {
+		return nil
+	}
+	return j.f.Close()
+}

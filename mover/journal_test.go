@@ -74,7 +74,7 @@ func stateKey(s mover.JournalState) string {
 }
 
 func (f *journalFile) open(b []byte, bug mover.Bug) (mover.JournalState, error) {
-	dir := memState{mover.JournalName(f.identity): {b: append(slices.Clone(b), make([]byte, 128<<10-len(b))...)}}
+	dir := memState{mover.JournalName(f.identity): {b: append(slices.Clone(b), make([]byte, mover.JournalLen-len(b))...)}}
 	j, err := mover.OpenJournal(dir, f.identity, bug)
 	if err != nil {
 		return mover.JournalState{}, err
@@ -234,3 +234,22 @@ func (f *memFile) Truncate(n int64) error {
 	return nil
 }
 func (f *memFile) Close() error { return nil }
+
+// A journal that was cut or grown from outside is damaged: the disk counts as
+// Inconsistent, whatever its first records say.
+func TestJournalOfAWrongLength(t *testing.T) {
+	f := newJournalFile(t)
+	whole := append(slices.Clone(f.bytes), make([]byte, mover.JournalLen-len(f.bytes))...)
+	for _, n := range []int{0, 1, 1024, 4096, 4097, 5000, 12288, mover.JournalLen - 4096, mover.JournalLen - 1, mover.JournalLen + 1} {
+		b := append(slices.Clone(whole), 0)[:n]
+		dir := memState{mover.JournalName(f.identity): {b: b}}
+		st, err := mover.ReadJournal(dir, f.identity)
+		if err != nil || st.State != wire.StateInconsistent {
+			t.Errorf("%d bytes: read as %v, %v", n, st.State, err)
+		}
+		j, err := mover.OpenJournal(dir, f.identity, 0)
+		if err != nil || j.State().State != wire.StateInconsistent {
+			t.Errorf("%d bytes: opened as %v, %v", n, j.State().State, err)
+		}
+	}
+}

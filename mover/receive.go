@@ -57,6 +57,9 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	}
 	e.targets.expireIdle(key) // a comparison whose link was lost must not lock a copy out
 	e.sources.expireIdle(key)
+	if _, use := e.targets.held(exp.Name); use != "" && spec.mode == wire.ModeVerify {
+		return o, wire.Errorf(wire.CodeBusy, "the disk is %s; wait for it, or go on with that run", use)
+	}
 	h, err := e.targets.acquire(ctx, key, spec.run, cancel, e.cfg.bug)
 	if err != nil {
 		return o, err
@@ -146,7 +149,7 @@ func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec pass
 			t.prog = p
 			return t, e.again(t, o)
 		}
-		h.res = nil
+		e.targets.fill(h, nil)
 		if err := t.close(); err != nil {
 			return nil, diskError(wire.CodeWrite, "target", "close", cbt.Extent{}, err)
 		}
@@ -166,7 +169,7 @@ func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec pass
 		_ = t.close() // nothing was written
 		return nil, err
 	}
-	h.res = t
+	e.targets.fill(h, t)
 	return t, nil
 }
 
@@ -224,7 +227,10 @@ func (t *target) begin(o *wire.Open) error {
 		return err
 	}
 	t.marked = st.State == wire.StateInconsistent && st.Run == t.passSpec.run && st.Pass == t.pass
-	t.had, t.suspect = st.Durable.Union(cbt.Map{}), st.Suspect // a copy: the journal goes on
+	t.had = st.Durable.Union(cbt.Map{}) // a copy: the journal goes on
+	// What an earlier link or session punched was not read back: a hole in the
+	// map may be one that never reached the device.
+	t.suspect = st.Suspect || st.State != wire.StateClean && st.State != wire.StateVerified
 	return t.flush()
 }
 

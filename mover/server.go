@@ -3,6 +3,8 @@ package mover
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -146,11 +148,20 @@ func (s *Server) start(ctx context.Context, link wire.Link) {
 	s.links[v] = struct{}{}
 	s.wg.Go(func() {
 		defer cancel(nil)
+		defer s.survive(link)
 		s.serve(ctx, link)
 		s.mu.Lock()
 		delete(s.links, v)
 		s.mu.Unlock()
 	})
+}
+
+// survive keeps a mistake of ours in one session from ending all the others.
+func (s *Server) survive(link wire.Link) {
+	if r := recover(); r != nil {
+		s.e.cfg.Log.Error("session ended by a bug, please report it", "peer", link.Peer().String(), "err", fmt.Sprint(r), "stack", string(debug.Stack()))
+		link.CloseWithError(wire.CodeInternal, "a bug in this daemon; its log has more")
+	}
 }
 
 // serve runs what one link asks for and logs how it went, once.
@@ -199,7 +210,7 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	case wire.OpPush:
 		_, err = s.e.receive(ctx, l, exp, spec, p)
 	case wire.OpPull:
-		err = s.e.serveSource(ctx, l, exp, spec, p)
+		err = s.e.serveSource(ctx, l, exp, spec, h.Rate, p)
 	case wire.OpProbe:
 		err = s.probe(ctx, l, exp)
 	case wire.OpOrder:
@@ -243,8 +254,8 @@ func (s *Server) admit(peer wire.ID, h *wire.Hello) (*Export, error) {
 
 // probe tells about an export, without the right to change anything.
 func (s *Server) probe(ctx context.Context, l *lane, exp *Export) error {
-	if err := s.e.targets.busy(exp.Name); err != nil {
-		return err
+	if p, ok := s.e.live(exp); ok {
+		return s.tell(ctx, l, &p)
 	}
 	disk, err := exp.Open.patiently(ctx, ReadOnly)
 	if err != nil {
@@ -260,11 +271,32 @@ func (s *Server) probe(ctx context.Context, l *lane, exp *Export) error {
 		}
 		p.State, p.Run, p.Pass, p.Epoch, p.Durable, p.Root = st.State, st.Run, st.Pass, st.Epoch, st.Durable.Len(), st.Root
 	}
-	if err := l.send(&p); err != nil {
+	return s.tell(ctx, l, &p)
+}
+
+// tell sends a probe's answer.
+func (s *Server) tell(ctx context.Context, l *lane, p *wire.Probed) error {
+	if err := l.send(p); err != nil {
 		return err
 	}
 	l.farewell(ctx)
 	return nil
+}
+
+// live tells about an export whose disk a session holds, from that session.
+func (e *Engine) live(exp *Export) (p wire.Probed, ok bool) {
+	t, use := e.targets.held(exp.Name)
+	if t == nil || t.journal == nil {
+		return p, false
+	}
+	t.journalMu.Lock()
+	st := t.journal.state
+	p = wire.Probed{
+		Size: t.disk.Size(), Target: true, State: st.State, Run: st.Run, Pass: st.Pass, Epoch: st.Epoch, Durable: st.Durable.Len(),
+		Root: st.Root, Identity: t.disk.Identity(), Kind: exp.Kind, Cold: t.cold, Use: use,
+	}
+	t.journalMu.Unlock()
+	return p, true
 }
 
 // Probe asks a peer about an export.

@@ -245,3 +245,44 @@ func TestJournalFailsForGood(t *testing.T) {
 		t.Errorf("opened again it says %v, epoch %d", st.State, st.Epoch)
 	}
 }
+
+// A hole that was punched and never reached the device looks like a hole in the
+// map of the file system. It was not read back when the link was lost, so the
+// next link has to read it.
+func TestLostPunchIsFound(t *testing.T) {
+	const size = 4 << 20
+	want := image(rand.New(rand.NewPCG(8, 9)), size)
+	clear(want[2<<20 : 3<<20]) // a hole at the source over data at the target
+	before := bytes.Clone(want)
+	copy(before[2<<20:], bytes.Repeat([]byte{7}, 1<<20))
+	power := movertest.NewPower()
+	dev := movertest.NewCrashableFrom(power, before)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		cfg := mover.Config{Memory: 64 << 20, Workers: 1}
+		var link wire.Link
+		s, err := newSite(ctx, cfg, movertest.NewCrashableState(power).Mount(),
+			mover.Export{Name: "disk", Role: mover.RoleTarget, Open: func(context.Context, mover.Access) (mover.Disk, error) {
+				d, err := dev.Open(movertest.ReadWrite)
+				if err != nil {
+					return nil, err
+				}
+				return movertest.NewFaulty(d, movertest.Fault{Op: "Flush", Nth: 2, Hook: func() { link.CloseWithError(wire.CodeTimeout, "cut by the test") }}), nil
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { s.server.Drain(); _ = s.engine.Close() }()
+		s.wrap = func(l wire.Link) wire.Link { link = l; return l }
+		dev.LoseWrite(1)
+		rep, err := s.push(ctx, cfg, wire.RunID{1}, want, new(mover.Progress))
+		if err != nil || rep.State != wire.StateVerified || rep.Counters.Reconnects == 0 {
+			t.Errorf("copy: %v, %v, %d reconnects", err, rep.State, rep.Counters.Reconnects)
+		}
+	})
+	power.Crash(rand.New(rand.NewPCG(1, 1)), 0)
+	if !bytes.Equal(dev.Durable(), want) {
+		t.Error("Verified, and the target differs")
+	}
+}

@@ -54,6 +54,25 @@ type answer struct {
 	redo  bool  // that is in work
 }
 
+// fit says whether disk may be the source of spec. A disk that haulback itself
+// has half overwritten is no source: somebody has swapped the two.
+func (e *Engine) fit(disk Disk, spec passSpec, unproved bool) error {
+	if disk.Size() == 0 {
+		return wire.Errorf(wire.CodeTooSmall, "the source has 0 bytes: nothing can be compared; is it the right disk?")
+	}
+	if spec.mode == wire.ModeVerify || unproved || e.state == nil {
+		return nil
+	}
+	st, err := ReadJournal(e.state, disk.Identity())
+	if err != nil {
+		return err
+	}
+	if st.State != wire.StateClean && st.State != wire.StateVerified {
+		return wire.Errorf(wire.CodeRole, "the source is itself the target of run %v, and %v: are source and target swapped? Finish that run first", st.Run, st.State)
+	}
+	return nil
+}
+
 func newSource(cfg *Config, p *pool, disk Disk, spec passSpec, limit *rate.Limiter, prog *Progress) *source {
 	s := &source{layout: layout{disk.Size()}, passSpec: spec, cfg: cfg, pool: p, disk: disk, prog: prog, limit: limit}
 	plan := cbt.PlanFull(disk.Size())

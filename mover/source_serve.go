@@ -10,7 +10,7 @@ import (
 
 // serveSource runs the source half for a peer that pulls. What is compared
 // outlives the link, as in push.
-func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec passSpec, p *Progress) (err error) {
+func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec passSpec, rate int64, p *Progress) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer l.whenDone(ctx, cancel)()
@@ -32,8 +32,12 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 		if err != nil {
 			return diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
 		}
-		s = newSource(&e.cfg, e.pool, disk, spec, nil, p)
-		h.res = s
+		if err := e.fit(disk, spec, false); err != nil {
+			_ = disk.Close() // only opened
+			return err
+		}
+		s = newSource(&e.cfg, e.pool, disk, spec, newLimit(rate), p)
+		e.sources.fill(h, s)
 	}
 	s.watchOver(p)
 	_, v, err := s.session(ctx, l)

@@ -361,6 +361,9 @@ func (ss *sourceSession) finish(ctx context.Context) error {
 			return err
 		}
 		if ok {
+			if err := ss.changed(); err != nil {
+				return err
+			}
 			close(ss.finished)
 			return ss.l.send(&f)
 		}

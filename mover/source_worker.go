@@ -80,10 +80,23 @@ func (w *worker) unreadable(a *answer, err error) error {
 	if err == nil {
 		return nil
 	}
+	if err := w.changed(); err != nil { // it was cut off under us: that is no bad sector
+		return err
+	}
 	if n := w.unread.Add(int64(a.unread.Count())); n > maxBadGrains {
 		return diskError(wire.CodeRead, "source", "read", w.layout.batch(a.batch), err)
 	}
 	w.cfg.Log.Warn("source grains cannot be read", "run", w.passSpec.run, "extent", w.layout.batch(a.batch), "grains", a.unread.Count(), "err", err)
+	return nil
+}
+
+// changed asks the source whether it is still what was opened.
+func (s *source) changed() error {
+	if c, ok := s.disk.(Checker); ok {
+		if err := c.Check(); err != nil {
+			return diskError(wire.CodeDiskChanged, "source", "check", cbt.Extent{}, err)
+		}
+	}
 	return nil
 }
 

@@ -92,7 +92,8 @@
 // after a text they depend on it and are left out.
 //
 //	 1 Hello     0 version u16 = 1 | 2 op u8 | 3 mode u8 | 4 run [16] |
-//	             20 pass u32 | 24 export text | agent text            max 1024
+//	             20 pass u32 | 24 rate i64 | 32 export text |
+//	             agent text                                           max 1024
 //	 2 Welcome   0 version u16 = 1 | 2 agent text                     max 512
 //	 3 Error     0 code u16 | 2 text                                  max 260
 //	 4 Open      0 mode u8 | 1 full flag | 2 streams u8, 1-8 | 3 0 |
@@ -119,7 +120,7 @@
 //	15 Probed    0 size i64 | 8 target flag | 9 state u8 |
 //	             10 run [16] | 26 pass u32 | 30 epoch u64 |
 //	             38 durable i64 | 46 root [32] | 78 identity text |
-//	             kind text | cold text                                max 2048
+//	             kind text | cold text | use text                     max 2048
 //	16 Order     0 peer [32] | 32 rate i64 | 40 retry u32 |
 //	             44 full flag | 45 address text | export text |
 //	             transport text                                       max 1024

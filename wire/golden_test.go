@@ -50,9 +50,9 @@ const tooFar = "0000040000000000"
 var goldens = []golden{
 	{
 		name:  "Hello",
-		frame: &Hello{Op: OpPull, Mode: ModeCopy, Run: bytes16, Pass: 258, Export: "vm1", Agent: "hb/1"},
-		hex:   "01 000000 00000023  0001 02 01" + hex16 + "00000102  0003 766d31  0004 68622f31",
-		wrong: []poke{{2, "00"}, {2, "05"}, {3, "00"}, {3, "03"}, {26, "0a"}, {26, "ff"}, {24, "ffff"}},
+		frame: &Hello{Op: OpPull, Mode: ModeCopy, Run: bytes16, Pass: 258, Rate: 5, Export: "vm1", Agent: "hb/1"},
+		hex:   "01 000000 0000002b  0001 02 01" + hex16 + "00000102 0000000000000005  0003 766d31  0004 68622f31",
+		wrong: []poke{{2, "00"}, {2, "05"}, {3, "00"}, {3, "03"}, {24, "80"}, {34, "0a"}, {34, "ff"}, {32, "ffff"}},
 	}, {
 		name:  "Welcome",
 		frame: &Welcome{Agent: "hb/1"},
@@ -132,10 +132,10 @@ var goldens = []golden{
 		name: "Probed",
 		frame: &Probed{
 			Size: 0x123456789, Target: true, State: StatePoisoned, Run: bytes16, Pass: 2, Epoch: 8, Durable: 65536, Root: bytes32,
-			Identity: "id", Kind: "file", Cold: "direct",
+			Identity: "id", Kind: "file", Cold: "direct", Use: "x",
 		},
-		hex: "0f 000000 00000060  0000000123456789 01 04" + hex16 + "00000002 0000000000000008 0000000000010000" + hex32 + `
-			0002 6964  0004 66696c65  0006 646972656374`,
+		hex: "0f 000000 00000063  0000000123456789 01 04" + hex16 + "00000002 0000000000000008 0000000000010000" + hex32 + `
+			0002 6964  0004 66696c65  0006 646972656374  0001 78`,
 		wrong: []poke{{0, "80"}, {8, "02"}, {9, "05"}, {38, "80"}},
 	}, {
 		name:  "Order",

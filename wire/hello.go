@@ -12,8 +12,11 @@ import (
 // to a target, over all its reconnects and restarts. It is a UUID.
 type RunID [16]byte
 
-// String is the run's ID in hexadecimal.
-func (r RunID) String() string { return hex.EncodeToString(r[:]) }
+// String is the run's ID as UUIDs are written, the same in all outputs and logs.
+func (r RunID) String() string {
+	h := hex.EncodeToString(r[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
 
 // Op is what the dialer of a link asks for.
 type Op uint8
@@ -56,6 +59,7 @@ type Hello struct {
 	Mode   Mode
 	Run    RunID
 	Pass   uint32 // 1 is the first
+	Rate   int64  // OpPull: bytes per second that the listener may send; 0: no limit
 	Export string // the name of an export at the listener, never a path
 	Agent  string // the dialer's program and version, for logs
 }
@@ -68,6 +72,7 @@ func (h *Hello) appendBody(b []byte) []byte {
 	b = append(b, byte(h.Op), byte(h.Mode))
 	b = append(b, h.Run[:]...)
 	b = binary.BigEndian.AppendUint32(b, h.Pass)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.Rate))
 	return appendText(appendText(b, h.Export), h.Agent)
 }
 
@@ -79,7 +84,7 @@ func (h *Hello) parseBody(b []byte) error {
 	}
 	h.Op, h.Mode = Op(f.u8()), Mode(f.u8())
 	f.copy(h.Run[:])
-	h.Pass = f.u32()
+	h.Pass, h.Rate = f.u32(), f.i64()
 	h.Export, h.Agent = f.text(), f.text()
 	f.bad = f.bad || h.Op < OpPush || h.Op > OpOrder || h.Mode < ModeCopy || h.Mode > ModeVerify
 	return f.done(TypeHello)
@@ -149,6 +154,7 @@ type Probed struct {
 	Identity string
 	Kind     string // "file", "block device", ...
 	Cold     string // how past-the-cache reads are made
+	Use      string // who has the disk, in words; empty: nobody
 }
 
 // Type implements Frame.
@@ -162,7 +168,7 @@ func (p *Probed) appendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, p.Epoch)
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Durable))
 	b = append(b, p.Root[:]...)
-	return appendText(appendText(appendText(b, p.Identity), p.Kind), p.Cold)
+	return appendText(appendText(appendText(appendText(b, p.Identity), p.Kind), p.Cold), p.Use)
 }
 
 func (p *Probed) parseBody(b []byte) error {
@@ -173,6 +179,6 @@ func (p *Probed) parseBody(b []byte) error {
 	f.copy(p.Run[:])
 	p.Pass, p.Epoch, p.Durable = f.u32(), f.u64(), f.i64()
 	f.copy(p.Root[:])
-	p.Identity, p.Kind, p.Cold = f.text(), f.text(), f.text()
+	p.Identity, p.Kind, p.Cold, p.Use = f.text(), f.text(), f.text(), f.text()
 	return f.done(TypeProbed)
 }
