@@ -36,6 +36,10 @@ func openDevice(path string, pathFD int, opts Options) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if err := refuseReadOnly(path, fd, opts.Mode); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
 	d := &Device{raw: raw{path: path, fd: fd, readOnly: opts.Mode == ReadOnly}}
 	d.cold.fd = -1
 	if err := d.init(opts); err != nil {
@@ -43,6 +47,19 @@ func openDevice(path string, pathFD int, opts Options) (*Device, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// refuseReadOnly tells of a device that takes no writes when it is opened, not
+// at the first write. Some kernels say so at open, others do not.
+func refuseReadOnly(path string, fd int, mode Mode) error {
+	if mode != ReadWrite {
+		return nil
+	}
+	ro, err := unix.IoctlGetUint32(fd, unix.BLKROGET)
+	if err != nil || ro == 0 {
+		return nil // who cannot tell will at the first write
+	}
+	return fmt.Errorf("%s: %w: the device is set read-only; run `blockdev --setrw %s`, or name another target", path, ErrReadOnly, path)
 }
 
 func (d *Device) init(opts Options) error {

@@ -66,6 +66,23 @@ func TestDeviceBigSectors(t *testing.T) {
 	movertest.TestDisk(t, d)
 }
 
+func TestDeviceReadOnly(t *testing.T) {
+	dev := attach(t, newImage(t, t.TempDir(), noise(1<<20)), "-r")
+	disk, err := vddk.Open(t.Context(), dev, vddk.Options{Mode: vddk.ReadWrite})
+	if err == nil {
+		disk.Close()
+		t.Fatal("a read-only device was opened for writing")
+	}
+	if !strings.Contains(err.Error(), dev) || !errors.Is(err, vddk.ErrReadOnly) && !errors.Is(err, syscall.EACCES) {
+		t.Errorf("%v, want ErrReadOnly or EACCES and the path", err)
+	}
+	disk, err = vddk.Open(t.Context(), dev, vddk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk.Close()
+}
+
 func TestDeviceDescription(t *testing.T) {
 	image := newImage(t, t.TempDir(), noise(1<<20))
 	dev := attach(t, image)

@@ -76,7 +76,7 @@ func Open(ctx context.Context, uri string, opts Options) (Disk, error) {
 	}
 	disk, err := openLocal(u, opts)
 	if err != nil {
-		return nil, fmt.Errorf("open %w", err)
+		return nil, withRemedy(err)
 	}
 	return disk, nil
 }

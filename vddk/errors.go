@@ -50,6 +50,18 @@ func (e *ioError) Error() string {
 
 func (e *ioError) Unwrap() error { return e.err }
 
+// withRemedy adds what helps to an error of an open that the operator can mend.
+// The words that lead to the path are those of the caller.
+func withRemedy(err error) error {
+	switch {
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("%w; give this user access to it and to its directory, or run as one who has it", err)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w; remount it for writing, or name another target", err)
+	}
+	return err
+}
+
 // sizeText is n in the largest unit that divides it.
 func sizeText(n int64) string {
 	switch {

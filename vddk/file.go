@@ -31,6 +31,9 @@ func createFile(path string, size int64) error {
 	if errors.Is(err, unix.EEXIST) {
 		return nil // somebody was faster; openFile judges the size
 	}
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%s: create: %w; make the directory %s first", path, err, filepath.Dir(path))
+	}
 	if err != nil {
 		return fmt.Errorf("%s: create: %w", path, err)
 	}

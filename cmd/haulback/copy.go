@@ -78,10 +78,17 @@ type settings struct {
 	full bool
 }
 
+// leastRate is a grain per second: with less no frame leaves before a peer
+// takes the silence for a lost link.
+const leastRate = 64 << 10
+
 func (f *flags) parse() (s settings, err error) {
 	if f.rate != "" {
 		if s.rate, err = size.Parse(f.rate); err == nil && s.rate == 0 {
 			err = usage("leave it out for no limit")
+		}
+		if err == nil && s.rate < leastRate {
+			err = usage("%s is below 64KiB, one grain: the copy could not begin", f.rate)
 		}
 		if err != nil {
 			return s, usage("--rate: %w", err)

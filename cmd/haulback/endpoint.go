@@ -125,7 +125,7 @@ func (e *endpoint) access(key *wire.Key, id wire.ID, transport string) *mover.Re
 func (e *endpoint) describe(ctx context.Context) (vddk.Description, error) {
 	disk, err := vddk.Open(ctx, e.text, vddk.Options{})
 	if err != nil {
-		return vddk.Description{}, err
+		return vddk.Description{}, fmt.Errorf("open %w", err)
 	}
 	defer disk.Close() // only read
 	return disk.Describe(), nil

@@ -40,6 +40,9 @@ func (t *transfer) explain(err error) error {
 			text = who + ": " + text
 		}
 	}
+	if e, ok := errors.AsType[*wire.Error](err); ok && e.Remote && e.Code == wire.CodeOpen && t.speaker() == "" {
+		err = &exitcode.UsageError{Err: err} // the target half of this very process
+	}
 	inc, incomplete := errors.AsType[*mover.IncompleteError](err)
 	switch {
 	case incomplete && errors.Is(inc.Err, exitcode.ErrCanceled):

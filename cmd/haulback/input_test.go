@@ -37,6 +37,14 @@ func TestBadInput(t *testing.T) {
 		{"one argument", []string{"copy", a}, 10, []string{"accepts 2 arg"}},
 		{"unknown flag", []string{"copy", a, b, "--fast"}, 10, []string{"--fast"}},
 		{"unknown command", []string{"cpoy", a, b}, 10, []string{"cpoy"}},
+		{"unknown subcommand", []string{"peer", "bogus"}, 10, []string{"bogus"}},
+		{"unknown help", []string{"help", "bogus"}, 10, []string{"bogus"}},
+		{"no name", []string{"peer", "add", s.ID}, 10, []string{"--name"}},
+		{"no directory", []string{"copy", a, up + "/x", "--create"}, 10, []string{up, "make the directory"}},
+		{"sizes", []string{"verify", small, b}, 4, []string{"524288", "1048576", "differ in size"}},
+		{"sizes, other order", []string{"verify", b, small}, 4, []string{"524288", "1048576", "differ in size"}},
+		{"slow rate", []string{"copy", a, b, "--rate", "1KiB"}, 10, []string{"64KiB"}},
+		{"one daemon", []string{"copy", "haulback://h:1/x", "haulback://h:1/y"}, 10, []string{"both exports belong to one daemon"}},
 		{"wrong path", []string{"copy", up, b}, 10, []string{up, "check the path"}},
 		{"no target", []string{"copy", a, up}, 10, []string{up, "--create"}},
 		{"same path", []string{"copy", b, b}, 10, []string{b, "same disk"}},
@@ -69,6 +77,9 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("haulback %q: exit code %d, want %d", c.args, r.Code, c.code)
 			}
 			text := strings.TrimSuffix(r.Stderr, "\n")
+			if i := strings.Index(text, "\n"); i > 0 && strings.HasPrefix(text, "copying ") { // it began
+				text = text[i+1:]
+			}
 			if !strings.HasPrefix(text, "haulback: ") || strings.Contains(text, "\n") {
 				t.Errorf("haulback %q: not one line that begins with haulback:\n%s", c.args, r.Stderr)
 			}
@@ -124,7 +135,7 @@ func TestRefusals(t *testing.T) {
 		code int
 		want string
 	}{
-		{"unknown export", p.desk, []string{"copy", p.local, p.daemon.URI("nope")}, 10, `"nope"`},
+		{"unknown export", p.desk, []string{"copy", p.local, p.daemon.URI("nope")}, 12, `"nope"`},
 		{"source overwritten", p.desk, []string{"copy", p.local, p.daemon.URI("source")}, 10, "is a source"},
 		{"target read", p.desk, []string{"copy", p.daemon.URI("target"), p.local}, 10, "is a target"},
 		{"too small", p.desk, []string{"copy", large, p.daemon.URI("target")}, 10, "at least as large"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
@@ -24,7 +25,7 @@ func main() {
 	code := exitcode.Of(err)
 	switch {
 	case err == nil:
-	case g.json:
+	case g.json || slices.Contains(os.Args[1:], "--json"): // a bad flag before it ends the parsing
 		report.WriteExitError(os.Stderr, err, int(code))
 	default:
 		fmt.Fprintln(os.Stderr, "haulback: "+report.OneLine(err.Error()))

@@ -46,6 +46,9 @@ func peerAddCommand(g *global) *cobra.Command {
 		Use: "add ID --name NAME [--address HOST:PORT]", Short: "Pair this site with the one that has the ID", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			e.ID = args[0]
+			if e.Name == "" {
+				return usage("peer add: --name is missing; give the site a name, as in --name dr")
+			}
 			s, err := g.site()
 			if err != nil {
 				return err
@@ -55,7 +58,6 @@ func peerAddCommand(g *global) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&e.Name, "name", "", "`NAME` for it, used in configurations and messages")
 	cmd.Flags().StringVar(&e.Address, "address", "", "`HOST:PORT` of its daemon; none for a site that only dials")
-	_ = cmd.MarkFlagRequired("name") // fails only for a flag that is not there
 	return cmd
 }
 

@@ -53,6 +53,9 @@ func newTransfer(g *global, f *flags, mode wire.Mode, src, dst string) (*transfe
 	if sameDisk(t.src, t.dst) {
 		return nil, usage("%s and %s are the same disk; name two different ones", src, dst)
 	}
+	if t.src.remote() && t.dst.remote() && t.src.address == t.dst.address {
+		return nil, usage("both exports belong to one daemon; run haulback on that host with the two paths")
+	}
 	return t, t.checkMissing()
 }
 
@@ -177,10 +180,18 @@ func (t *transfer) preflight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if t.mode == wire.ModeVerify && from > 0 && to > 0 && from != to {
+		return t.sizesDiffer(from, to, "nothing was compared")
+	}
 	if from > to && to > 0 {
 		return wire.Errorf(wire.CodeTooSmall, "target %s has %d bytes, source %s has %d: make the target at least as large", t.dst.text, to, t.src.text, from)
 	}
 	return nil
+}
+
+// sizesDiffer is the verdict of a verify of disks that cannot be equal.
+func (t *transfer) sizesDiffer(a, b int64, compared string) error {
+	return wire.Errorf(wire.CodeVerify, "the disks differ in size: %s has %d bytes, %s has %d; %s", t.src.text, a, t.dst.text, b, compared)
 }
 
 // sizeOf is the size of the disk, or 0 when its daemon cannot open it right
@@ -224,6 +235,9 @@ func (t *transfer) pass(ctx context.Context, name string, n uint32, full bool) (
 	rep, err := t.start(ctx, n, full, p)
 	stop()
 	rep.Counters = t.whole(rep.Counters)
+	if we, ok := errors.AsType[*wire.Error](err); ok && t.mode == wire.ModeVerify && we.Code == wire.CodeTooSmall {
+		err = wire.Errorf(wire.CodeVerify, "the disks differ in size: %s", we.Text)
+	}
 	if err == nil {
 		err = t.judge(&rep)
 	}
@@ -234,6 +248,10 @@ func (t *transfer) pass(ctx context.Context, name string, n uint32, full bool) (
 // judge does not take the absence of an error for a success.
 func (t *transfer) judge(rep *mover.Report) error {
 	switch {
+	case t.mode == wire.ModeVerify && rep.Larger > 0:
+		rep.Equal = false
+		return t.sizesDiffer(rep.Counters.Total, rep.Counters.Total+rep.Larger,
+			fmt.Sprintf("%d grains of 64 KiB differ in what both have", rep.Counters.Bad))
 	case !rep.Equal && rep.Counters.Bad > 0:
 		return wire.Errorf(wire.CodeVerify, "the disks differ in %d grains of 64 KiB", rep.Counters.Bad)
 	case !rep.Equal:

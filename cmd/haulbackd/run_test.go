@@ -140,7 +140,7 @@ func TestReload(t *testing.T) {
 	home.Configure(cmdtest.Export("two", disk, "source", desk))
 	reload("configuration reloaded")
 	desk.OK("probe", d.URI("two"))
-	if r := desk.Run("probe", d.URI("one")); r.Code != 10 {
-		t.Errorf("probe of an export that is gone: exit code %d, want 10\n%s", r.Code, r.Stderr)
+	if r := desk.Run("probe", d.URI("one")); r.Code != 12 {
+		t.Errorf("probe of an export that is gone: exit code %d, want 12\n%s", r.Code, r.Stderr)
 	}
 }

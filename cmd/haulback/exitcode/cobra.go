@@ -1,9 +1,25 @@
 package exitcode
 
-import "github.com/spf13/cobra"
+import (
+	"fmt"
 
-// Mark makes wrong arguments and flags of cmd and all below it usage errors.
+	"github.com/spf13/cobra"
+)
+
+// Mark makes wrong arguments, flags and subcommands of cmd and all below it
+// usage errors.
 func Mark(cmd *cobra.Command) {
+	if !cmd.HasParent() {
+		cmd.InitDefaultCompletionCmd()
+		cmd.InitDefaultHelpCmd()
+	}
+	if cmd.HasSubCommands() && !cmd.Runnable() { // else cobra shows help for anything, and all is well
+		cmd.Args = cobra.NoArgs
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	if cmd.Name() == "help" {
+		cmd.Args = helpTopic
+	}
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
@@ -16,4 +32,12 @@ func Mark(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		Mark(sub)
 	}
+}
+
+// helpTopic refuses help about a command that is not there.
+func helpTopic(cmd *cobra.Command, args []string) error {
+	if _, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
+		return fmt.Errorf("no command %q to tell about", args)
+	}
+	return nil
 }

@@ -74,7 +74,8 @@ func ofSentinel(err error) Code {
 	case errors.Is(err, syscall.EBUSY), errors.Is(err, mover.ErrHeld):
 		return Locked
 	case errors.Is(err, wire.ErrKeyExposed), errors.Is(err, wire.ErrBadKey), errors.Is(err, wire.ErrBadID),
-		errors.Is(err, vddk.ErrKind), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		errors.Is(err, vddk.ErrKind), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission),
+		errors.Is(err, syscall.EROFS), errors.Is(err, vddk.ErrReadOnly):
 		return Usage
 	}
 	return Failed
@@ -87,9 +88,9 @@ func ofWire(e *wire.Error) Code {
 		return Verify
 	case wire.CodeBusy, wire.CodeFenced:
 		return Locked
-	case wire.CodeUnauthorized:
+	case wire.CodeUnauthorized, wire.CodeExport: // a daemon does not say which exports others may use
 		return Auth
-	case wire.CodeTooSmall, wire.CodeExport, wire.CodeRole:
+	case wire.CodeTooSmall, wire.CodeRole:
 		return Usage
 	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeLimit, wire.CodeOpen:
 		return Unavailable

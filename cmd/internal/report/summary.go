@@ -26,7 +26,7 @@ func summaryText(r *Result) string {
 	if !r.Verify {
 		copyRows(r, row)
 	}
-	if r.Larger > 0 {
+	if r.Larger > 0 && !r.Verify {
 		row("note", "the target is %s longer than the source; that part was left alone", size.Text(r.Larger))
 	}
 	if r.Equal {
@@ -38,6 +38,8 @@ func summaryText(r *Result) string {
 
 func verdict(r *Result) string {
 	switch {
+	case r.Verify && r.Larger > 0:
+		return fmt.Sprintf("Different: %s is %d bytes longer; %d bytes were compared.", r.Start.Target, r.Larger, r.Counters.Scanned)
 	case r.Verify && r.Equal:
 		return fmt.Sprintf("Equal: %s (%d bytes) were compared and none differ.", size.Text(r.Counters.Scanned), r.Counters.Scanned)
 	case r.Verify && len(r.Report.Bad) > 0:

@@ -81,7 +81,19 @@ func (s *Site) Journals() (*mover.StateRoot, error) {
 	if err := s.Make(); err != nil {
 		return nil, err
 	}
-	return mover.DirState(filepath.Join(s.dir, journalDir))
+	path := filepath.Join(s.dir, journalDir)
+	root, err := mover.DirState(path)
+	if err == nil {
+		if err = unix.Access(path, unix.W_OK); err == nil {
+			return root, nil
+		}
+		root.Close()
+		err = fmt.Errorf("state directory %s: %w", path, err)
+	}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		err = fmt.Errorf("%w; make it writable for this user, or name another state directory", err)
+	}
+	return nil, err
 }
 
 // Key loads the private key and makes one at the first use.
