@@ -177,7 +177,11 @@ func TestCancel(t *testing.T) {
 	if text, _ := e["text"].(string); r.Code != 130 || !strings.Contains(text, "--run ") {
 		t.Fatalf("exit code %d, want 130 and how to go on:\n%s", r.Code, r.Stderr)
 	}
-	run := lastLine(t, r.Out, "summary")["run"].(string)
+	sum := lastLine(t, r.Out, "summary")
+	if sum["state"] != "Inconsistent" {
+		t.Errorf("summary of a half copy: state %v, want Inconsistent", sum["state"])
+	}
+	run := sum["run"].(string)
 	if out := p.desk.OK("probe", p.daemon.URI("target")).Out; !strings.Contains(out, "Inconsistent") || !strings.Contains(out, run) {
 		t.Errorf("probe of a half copy does not say so:\n%s", out)
 	}

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/report"
@@ -33,10 +34,16 @@ func main() {
 	os.Exit(int(code))
 }
 
+// sameSignal is how long a second signal counts as the first: how to go on is
+// told meanwhile.
+const sameSignal = time.Second
+
 // cancelOnSignal stops cleanly at the first signal and at once at the second.
 func cancelOnSignal(signals <-chan os.Signal, cancel context.CancelCauseFunc) {
 	<-signals
 	cancel(wire.Errorf(wire.CodeCanceled, "%w", exitcode.ErrCanceled))
-	<-signals
+	for first := time.Now(); time.Since(first) < sameSignal; { // a process group and its parent send it twice
+		<-signals
+	}
 	os.Exit(int(exitcode.Canceled))
 }

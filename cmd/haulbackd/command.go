@@ -43,6 +43,9 @@ func configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := cfg.Site.CheckKey(); err != nil {
+				return &exitcode.UsageError{Err: err}
+			}
 			for _, w := range cfg.Warnings {
 				fmt.Fprintln(cmd.OutOrStdout(), "warning: "+w)
 			}

@@ -115,6 +115,16 @@ func TestConfigCheck(t *testing.T) {
 	if r.Code != 0 || !strings.Contains(r.Out, "OK: ") || !strings.Contains(r.Out, "warning: ") {
 		t.Errorf("exit code %d, want 0, OK and a warning:\n%s%s", r.Code, r.Out, r.Stderr)
 	}
+	key := filepath.Join(s.State, "identity.key")
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := programs.Run(t, "haulbackd", "config", "check", "--config", s.Configure()); r.Code != 10 || !strings.Contains(r.Stderr, "chmod 600") {
+		t.Errorf("exposed key: exit code %d, want 10 and the remedy:\n%s", r.Code, r.Stderr)
+	}
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r = programs.Run(t, "haulbackd", "config", "check", "--config", s.Configure("[[export]]\nname = \"x\"\n"))
 	if r.Code != 10 || strings.Count(r.Stderr, `export "x"`) != 2 {
 		t.Errorf("exit code %d, want 10 and two mistakes:\n%s", r.Code, r.Stderr)

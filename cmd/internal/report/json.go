@@ -136,6 +136,9 @@ func (j *jsonOutput) Summary(r Result) {
 	if r.Verify || r.State == wire.StateClean { // not asked for, or the last word did not come
 		s.State = ""
 	}
+	if r.unfinished() {
+		s.State = wire.StateInconsistent.String()
+	}
 	for _, p := range r.Phases {
 		s.Phases = append(s.Phases, phaseLine{p.Name, p.Dur.Milliseconds()})
 	}

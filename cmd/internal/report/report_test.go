@@ -93,6 +93,11 @@ func TestSummary(t *testing.T) {
 			[]string{"Not verified.", "resumed    3 times; 5.0 MiB were durable", "2 grains of 64 KiB were read back wrong", "1 grains of 64 KiB were gone"},
 			[]string{"Clean", "root"},
 		},
+		{
+			"began",
+			Result{Start: Start{Run: "R1"}, Report: mover.Report{Epoch: 7, Counters: good}},
+			[]string{"The target is Inconsistent: do not power on", "--run R1"}, nil,
+		},
 		{"copied", Result{Report: mover.Report{State: wire.StateCopied}}, []string{"Not verified: the target is Copied."}, nil},
 		{"equal", Result{Verify: true, Report: mover.Report{Equal: true, Counters: good}}, []string{"Equal: 1.0 GiB (1073741824 bytes)"}, []string{"sent", "written"}},
 		{

@@ -36,6 +36,12 @@ func summaryText(r *Result) string {
 	return b.String()
 }
 
+// unfinished reports whether a copy marked its target and the last word on it
+// did not come.
+func (r *Result) unfinished() bool {
+	return !r.Verify && !r.Equal && r.Epoch > 0 && r.State == wire.StateClean
+}
+
 func verdict(r *Result) string {
 	switch {
 	case r.Verify && r.Larger > 0:
@@ -48,6 +54,9 @@ func verdict(r *Result) string {
 		return "Not compared to the end."
 	case r.Equal && r.State == wire.StateVerified:
 		return "Verified: the target is equal to the source, proved by reading both."
+	}
+	if r.unfinished() {
+		return fmt.Sprintf("Not verified. The target is Inconsistent: do not power on anything that uses it; go on with the same command and --run %s", r.Start.Run)
 	}
 	if r.State == wire.StateClean { // nobody has said: the last word did not come
 		return "Not verified."

@@ -117,6 +117,15 @@ func (s *Site) Key() (*wire.Key, error) {
 	return key, nil
 }
 
+// CheckKey says what is wrong with the private key. It makes none.
+func (s *Site) CheckKey() error {
+	_, err := wire.LoadKey(s.key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // lock keeps other processes from changing the site's files until unlock.
 func (s *Site) lock() (unlock func(), err error) {
 	if err := s.Make(); err != nil {
