@@ -39,17 +39,30 @@ func (m *meter) rate(now time.Time, n int64) int64 {
 // barWidth is in characters; the numbers matter more.
 const barWidth = 20
 
-// progressLine fits into width columns; what does not fit is cut at the end,
-// where the less important numbers are.
+// progressLine fits into width columns: the numbers that matter come first, and
+// of the rest only what fits whole. No number is cut.
 func progressLine(c wire.Counters, rate int64, width int) string {
 	if c.Total <= 0 {
 		return cut("waiting for the disks to be opened", width)
 	}
 	share := min(float64(c.Verified)/float64(c.Total), 1)
 	full := int(share * barWidth)
-	line := fmt.Sprintf("%5.1f%% [%s%s] %s/s ETA %s  scanned %s  differing %s  sent %s  verified %s", share*100,
-		strings.Repeat("#", full), strings.Repeat("-", barWidth-full), size.Text(rate), eta(c.Total-c.Verified, rate),
-		size.Text(c.Scanned), size.Text(c.Differing), size.Text(c.Sent), size.Text(c.Verified))
+	head := fmt.Sprintf("%5.1f%%", share*100)
+	speed := fmt.Sprintf(" %s/s ETA %s", size.Text(rate), eta(c.Total-c.Verified, rate))
+	bar := " [" + strings.Repeat("#", full) + strings.Repeat("-", barWidth-full) + "]"
+	line := head
+	if len(head)+len(bar)+len(speed) <= width {
+		line += bar
+	}
+	for _, part := range []string{
+		speed, "  sent " + size.Text(c.Sent), "  differing " + size.Text(c.Differing),
+		"  verified " + size.Text(c.Verified), "  scanned " + size.Text(c.Scanned),
+	} {
+		if len(line)+len(part) > width {
+			break
+		}
+		line += part
+	}
 	return cut(line, width)
 }
 

@@ -47,6 +47,10 @@ func TestLineFits(t *testing.T) {
 		if got := progressLine(c, 1<<30, width); len(got) > width {
 			t.Errorf("width %d: %d columns: %q", width, len(got), got)
 		}
+		got := progressLine(c, 1<<30, width)
+		if width >= 40 && (!strings.Contains(got, "1.0 GiB/s ETA 8m32s") || !strings.HasSuffix(got, "B") && !strings.HasSuffix(got, "s")) {
+			t.Errorf("width %d: rate and ETA are not in, or a number is cut in %q", width, got)
+		}
 	}
 }
 
