@@ -42,7 +42,7 @@ func diskError(code wire.Code, role, op string, e cbt.Extent, err error) error {
 	de := &DiskError{Role: role, Op: op, Extent: e, Err: err}
 	switch {
 	case isNoSpace(err):
-		return wire.Errorf(wire.CodeNoSpace, "%w: free space there and run the same command again, it resumes", de)
+		return wire.Errorf(wire.CodeNoSpace, "%w: free space there; the copy can then go on", de)
 	case errors.Is(err, syscall.EBUSY):
 		code = wire.CodeBusy
 	}

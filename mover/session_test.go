@@ -286,3 +286,35 @@ func TestLostPunchIsFound(t *testing.T) {
 		t.Error("Verified, and the target differs")
 	}
 }
+
+// A probe of a disk that a session holds is answered from that session.
+func TestProbeOfADiskInUse(t *testing.T) {
+	content := image(rand.New(rand.NewPCG(6, 7)), hostileSize)
+	target := disk(content)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		s, err := newSite(ctx, mover.Config{Memory: 64 << 20}, movertest.NewCrashableState(movertest.NewPower()).Mount(),
+			mover.Export{Name: "disk", Role: mover.RoleTarget, Open: endpoint("disk", target).Open})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { s.server.Drain(); _ = s.engine.Close() }()
+		link, err := s.dial(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &evil{t: t, ctx: ctx, link: link, in: wire.NewReader(link.Control(), wire.MaxControlBody)}
+		e.begin(openFrame(hostileSize))
+		p, err := s.engine.Probe(ctx, s.remote("disk").Remote)
+		if err != nil || p.Size != hostileSize || p.Use != "in use by run "+(wire.RunID{7}).String() {
+			t.Errorf("probe: %+v, %v", p, err)
+		}
+		link.CloseWithError(wire.CodeTimeout, "cut by the test")
+		synctest.Wait()
+		p, err = s.engine.Probe(ctx, s.remote("disk").Remote)
+		if err != nil || p.Use == "" {
+			t.Errorf("probe after the link was lost: %+v, %v", p, err)
+		}
+	})
+}

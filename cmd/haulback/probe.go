@@ -55,6 +55,7 @@ type probed struct {
 	Epoch      uint64 `json:"epoch,omitempty"`
 	Durable    int64  `json:"durable,omitempty"`
 	Root       string `json:"root,omitempty"`
+	Use        string `json:"use,omitempty"`
 }
 
 func probe(ctx context.Context, g *global, f *flags, text string) (*probed, error) {
@@ -105,7 +106,7 @@ func probeHere(ctx context.Context, t *transfer) (*probed, error) {
 }
 
 func probedThere(text string, p *wire.Probed) *probed {
-	out := &probed{Disk: text, Kind: p.Kind, Size: p.Size, Identity: p.Identity, Cold: p.Cold, Role: "source"}
+	out := &probed{Disk: text, Kind: p.Kind, Size: p.Size, Identity: p.Identity, Cold: p.Cold, Role: "source", Use: p.Use}
 	if p.Target {
 		out.Role = "target"
 		out.journal(p.State, p.Run, p.Pass, p.Epoch, p.Durable, p.Root)
@@ -147,6 +148,7 @@ func (p *probed) table(cmd *cobra.Command) error {
 		row("run", fmt.Sprintf("%s, pass %d, epoch %d, %s durable", p.Run, p.Pass, p.Epoch, size.Text(p.Durable)))
 	}
 	row("root", p.Root)
+	row("session", p.Use)
 	row("reason", p.Reason)
 	row("warning", p.Warning)
 	return w.Flush()

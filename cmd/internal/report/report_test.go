@@ -100,7 +100,8 @@ func TestSummary(t *testing.T) {
 		{
 			"began",
 			Result{Start: Start{Run: "R1"}, Report: mover.Report{Epoch: 7, Counters: good}},
-			[]string{"The target is Inconsistent: do not power on", "--run R1"}, nil,
+			[]string{"The target is Inconsistent: do not power on", "--run R1"},
+			nil,
 		},
 		{"copied", Result{Report: mover.Report{State: wire.StateCopied}}, []string{"Not verified: the target is Copied."}, nil},
 		{"equal", Result{Verify: true, Report: mover.Report{Equal: true, Counters: good}}, []string{"Equal: 1.0 GiB (1073741824 bytes)"}, []string{"sent", "written"}},
