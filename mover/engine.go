@@ -260,7 +260,7 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 5*time.Second
 	began, moved := false, time.Now()
-	for {
+	for tries := 1; ; tries++ {
 		b, err := attempt(ctx)
 		began = began || b
 		if err == nil {
@@ -275,7 +275,7 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
 			fallthrough
-		case !resumable || time.Since(moved) >= limit:
+		case !resumable || limit == 0 || tries > 1 && time.Since(moved) >= limit: // one silent link may take as long
 			if began && (resumable || ctx.Err() != nil || codeOf(err) == wire.CodeNoSpace) {
 				return &IncompleteError{Err: err}
 			}

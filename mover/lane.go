@@ -106,6 +106,36 @@ func (l *lane) say(err error) {
 	l.link.CloseWithError(e.Code, e.Text)
 }
 
+// knock sends a sign of life now and then while an answer takes its time. A
+// peer that was killed and started again answers a packet with something in it
+// at once with "I do not know you"; an empty one it drops, and this end would
+// wait for the idle time-out. The function it returns stops that, and waits.
+func (l *lane) knock() (stop func()) {
+	stopped, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(knockEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if l.send(&wire.Ping{Reply: true}) != nil {
+					return
+				}
+			case <-stopped:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(stopped)
+		<-ended
+	}
+}
+
+// knockEvery is short against every time-out.
+const knockEvery = 2 * time.Second
+
 // farewell waits, the last word being said, for the peer to close the link, and
 // reports whether it did: then it has heard it.
 func (l *lane) farewell(ctx context.Context) bool {

@@ -260,7 +260,10 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	if err := l.send(&o); err != nil {
 		return opened, err
 	}
-	if err := l.expectWithin(openWait, &opened); err != nil {
+	stop := l.knock()
+	err := l.expectWithin(openWait, &opened)
+	stop()
+	if err != nil {
 		return opened, err
 	}
 	if opened.Size < s.size {
