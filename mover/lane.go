@@ -111,9 +111,7 @@ func (l *lane) say(err error) {
 // at once with "I do not know you"; an empty one it drops, and this end would
 // wait for the idle time-out. The function it returns stops that, and waits.
 func (l *lane) knock() (stop func()) {
-	stopped, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
+	return beside(func(stopped <-chan struct{}) {
 		tick := time.NewTicker(knockEvery)
 		defer tick.Stop()
 		for {
@@ -126,6 +124,15 @@ func (l *lane) knock() (stop func()) {
 				return
 			}
 		}
+	})
+}
+
+// beside runs f in a goroutine until stop is called, which waits for its end.
+func beside(f func(stopped <-chan struct{})) (stop func()) {
+	stopped, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		f(stopped)
 	}()
 	return func() {
 		close(stopped)
@@ -166,18 +173,12 @@ func (l *lane) endWith(ctx, parent context.Context) {
 // waiting for a peer that is gone, or it takes the disk from its successor.
 // The function it returns stops that, and waits.
 func (l *lane) whenDone(ctx context.Context, cancel context.CancelCauseFunc) (stop func()) {
-	stopped, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
+	return beside(func(stopped <-chan struct{}) {
 		select {
 		case <-l.link.Done():
 			cancel(onLink(l.link.Err()))
 		case <-stopped:
 		case <-ctx.Done():
 		}
-	}()
-	return func() {
-		close(stopped)
-		<-ended
-	}
+	})
 }

@@ -81,7 +81,6 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	context.AfterFunc(ctx, func() { l.end(context.Cause(ctx)) })
 	defer l.whenDone(ctx, func(error) {
 		cancel(wire.Errorf(wire.CodeCanceled, "the one who ordered the copy is gone"))
 	})()

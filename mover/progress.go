@@ -23,11 +23,8 @@ type Progress struct {
 	links atomic.Int64 // links that began
 
 	mu   sync.Mutex
-	base sessionBase
+	base int64 // durable, by the Acks of links that have ended
 }
-
-// sessionBase is what the Acks of ended links add up to.
-type sessionBase struct{ durable int64 }
 
 // Counters is a snapshot.
 func (p *Progress) Counters() wire.Counters {
@@ -82,7 +79,7 @@ func (p *Progress) event(text string) {
 // endLink keeps what the target acknowledged on a link that has ended.
 func (p *Progress) endLink() {
 	p.mu.Lock()
-	p.base.durable = p.durable.Load()
+	p.base = p.durable.Load()
 	p.mu.Unlock()
 }
 
@@ -98,7 +95,7 @@ func (p *Progress) advanced() bool { return p.verified.Load() > p.begun.Load() }
 // link, the others from the start of the session.
 func (p *Progress) ack(a *wire.Ack) {
 	p.mu.Lock()
-	p.durable.Store(p.base.durable + a.Durable)
+	p.durable.Store(p.base + a.Durable)
 	p.mu.Unlock()
 	p.verified.Store(a.Verified)
 	p.readBack.Store(a.ReadBack)

@@ -110,7 +110,7 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 	var tag [16]byte
 	copy(tag[:], sumOf(o.opened.Identity))
 	o.opened.Tag = tag
-	ts := newTargetSession(t, l, streams, o.open.Window, tag)
+	ts := newTargetSession(t, l, o.open.Window, tag)
 	blocks, err := e.pool.take(ctx, ts.blocksNeeded(streams))
 	if err != nil {
 		return err
@@ -163,7 +163,7 @@ func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec pass
 		return nil, diskError(wire.CodeOpen, "target", "open", cbt.Extent{}, err)
 	}
 	t := &target{
-		layout: layout{o.open.Size}, passSpec: spec, cfg: &e.cfg, pool: e.pool, disk: disk, fails: &e.fails, prog: p, owner: o.open.Owner,
+		layout: layout{o.open.Size}, passSpec: spec, cfg: &e.cfg, disk: disk, fails: &e.fails, prog: p, owner: o.open.Owner,
 	}
 	if err := e.openNew(t, o); err != nil {
 		_ = t.close() // nothing was written
@@ -194,10 +194,15 @@ func (e *Engine) openNew(t *target, o *outcome) error {
 		return err
 	}
 	t.journal = j
+	return t.takeUp(o)
+}
+
+// takeUp begins a session on a disk that is held, if it may.
+func (t *target) takeUp(o *outcome) error {
 	if err := t.admit(&o.open); err != nil {
 		return err
 	}
-	o.opened.State = j.state.State
+	o.opened.State = t.journal.state.State
 	if err := t.begin(&o.open); err != nil {
 		return err
 	}
@@ -242,15 +247,7 @@ func (e *Engine) again(t *target, o *outcome) error {
 	if t.mode == wire.ModeVerify {
 		return nil
 	}
-	if err := t.admit(&o.open); err != nil {
-		return err
-	}
-	o.opened.State = t.journal.state.State
-	if err := t.begin(&o.open); err != nil {
-		return err
-	}
-	o.opened.Epoch, o.opened.Had = t.epoch, t.had.Len()
-	return nil
+	return t.takeUp(o)
 }
 
 // sumOf is the tag of a disk in bindings: the same at both ends because the

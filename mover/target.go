@@ -16,7 +16,6 @@ type target struct {
 	layout // of the source: what lies beyond is left alone
 	passSpec
 	cfg   *Config
-	pool  *pool
 	disk  Disk
 	fails *flushFails
 	prog  *Progress

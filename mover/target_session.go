@@ -60,7 +60,7 @@ type job struct {
 	ready chan error // 1: stage 2 leaves its result there
 }
 
-func newTargetSession(t *target, l *lane, streams int, window uint32, tag [16]byte) *targetSession {
+func newTargetSession(t *target, l *lane, window uint32, tag [16]byte) *targetSession {
 	n := 4 * t.cfg.Workers // jobs in stages 1 to 3: enough that readers seldom wait for the order
 	t.maxClaimed = int(min(window, 1<<16))
 	ts := &targetSession{
