@@ -50,7 +50,12 @@
 //
 //	size u64 | grain u64 | digest of grain 0 | digest of grain 1 | ...
 //
-// with big-endian integers. It names contents and nothing else, neither disk
+// with big-endian integers. A run of grains that a plan left out, however long,
+// stands there as the 32 bytes that BLAKE3 derives from nothing in the context
+// "haulback 2026 skipped grains v1", and the u64 number of the grains: such a
+// root tells what was compared and where, not the contents of the disk.
+//
+// Without such runs it names contents and nothing else, neither disk
 // nor pass, so the roots of two disks, or of one disk at two points, may be
 // compared. A digest in a manifest is likewise not bound to its position or to
 // a run; whoever sends one to a peer adds that binding.
@@ -89,7 +94,7 @@
 // A Plan does not say that what it leaves out is equal. Grains that only a hint
 // declared unchanged were never compared, and sampling finds a lie only with
 // some probability: a run of wrong grains as long as two strides is always
-// found, a single one with one in sampleEvery. A pass over such a plan is
+// found, a single one with one in Sampling.Every. A pass over such a plan is
 // "sampled", never simply "verified".
 //
 // A Root cannot be stored half-way; to resume, fold the digests again.

@@ -27,6 +27,15 @@ func (m Map) AlignGrains(size int64) Map {
 	return a
 }
 
+// widen is the map with every extent widened to multiples of unit bytes, the
+// last clipped at the end of the disk.
+func (m Map) widen(unit, size int64) (w Map) {
+	for _, e := range m.ext {
+		w.Add(between(e.Off/unit*unit, min(size, (e.End()-1)/unit*unit+unit)))
+	}
+	return w
+}
+
 // grainRuns yields runs [lo, hi) of grain numbers: ascending, disjoint, of at
 // least one grain. Two runs may touch.
 func (m Map) grainRuns(size int64) iter.Seq2[int64, int64] {

@@ -3,6 +3,7 @@ package cbt
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/zeebo/blake3"
 )
@@ -49,33 +50,95 @@ type Plan struct {
 // PlanFull reads all of a disk of size bytes.
 func PlanFull(size int64) Plan { return fullBecause(size, "asked for") }
 
-// PlanHint reads the grains that the hint touches and of every sampleEvery
-// others one, drawn with the seed; equal arguments make equal plans on every
-// machine. An error from finding the hint goes into known. With one, with a
-// hint beyond the disk, or with sampleEvery below 1 (a hint nobody checks), the
-// plan is full and its Reason says why. An empty hint without an error is
-// believed to say that nothing changed, which the sample then checks.
-func PlanHint(size int64, hint Map, known error, sampleEvery int64, seed uint64) Plan {
+// Sampling says how many of the grains that a hint declares unchanged are read
+// all the same. The zero value is the default: one grain in 256, at least 64.
+type Sampling struct {
+	Every int64  // one grain in so many; 0 means 256, below that is refused
+	Least int64  // grains to sample at least, as far as there are that many; 0 means 64
+	Seed  uint64 // draws them; equal seeds draw equal samples on every machine
+}
+
+// The defaults of Sampling. 1/256 costs 4 GiB of reading per TiB; 64 grains
+// keep the sample of a small disk from being one or two.
+const (
+	sampleEvery = 256
+	sampleLeast = 64
+)
+
+// every is the stride for n grains to draw from.
+func (s Sampling) every(n int64) int64 {
+	if s.Every == 0 {
+		s.Every = sampleEvery
+	}
+	if s.Least == 0 {
+		s.Least = sampleLeast
+	}
+	if s.Every > 0 && s.Least > 0 && n/s.Every < s.Least {
+		return max(1, n/s.Least)
+	}
+	return s.Every
+}
+
+// coarse is the number of extents above which a hint is widened to batches. A
+// tracker of every second grain of a large disk would otherwise make the plan
+// larger than the 1 bit per grain that there is memory for.
+const coarse = 1 << 20
+
+// PlanHint reads the grains that the hint touches and a sample of the others,
+// always with the first and the last grain of the disk; equal arguments make
+// equal plans on every machine. An error from asking the tracker goes into
+// known. With one, with a nil, distrusted or impossible hint, or with a
+// sampling below one grain in one (a hint nobody checks), the plan is full and
+// its Reason says why. An empty hint without an error is believed to say that
+// nothing changed, which the sample then checks.
+func PlanHint(size int64, hint *Hint, known error, sampling Sampling) Plan {
 	switch {
 	case known != nil:
 		return fullBecause(size, fmt.Sprintf("no hint: %v", known))
-	case sampleEvery < 1:
+	case hint == nil:
+		return fullBecause(size, "no hint: nothing tracks the changes of this disk")
+	case sampling.Every < 0 || sampling.Least < 0:
 		return fullBecause(size, "no hint without a sample")
 	}
-	for e := range hint.All() {
-		if err := e.Check(size); err != nil {
-			return fullBecause(size, fmt.Sprintf("bad hint: %v", err))
-		}
+	areas, remark, err := hint.changed(size)
+	if err != nil {
+		return fullBecause(size, fmt.Sprintf("bad hint: %v", err))
 	}
-	changed := hint.AlignGrains(size)
-	sampled := sample(changed.Complement(size), size, sampleEvery, seed)
+	changed := areas.AlignGrains(size)
+	if changed.Count() > coarse {
+		changed, remark = changed.widen(BatchSize, size), join(remark, "widened to 1 MiB")
+	}
+	rest := changed.Complement(size)
+	sampled := sample(rest, size, sampling.every(rest.Len()/GrainSize), sampling.Seed)
+	sampled = sampled.Union(edges(size).Intersect(rest))
 	return Plan{
 		Size:    size,
 		Read:    changed.Union(sampled),
 		Sampled: sampled,
 		Mode:    ModeHint,
-		Reason:  fmt.Sprintf("hint of %d extents, sampling 1 grain in %d", hint.Count(), sampleEvery),
+		Reason:  join(fmt.Sprintf("%s, %s, %d areas", hint, hint.Trust, len(hint.Areas)), remark, hint.Remark),
 	}
+}
+
+// edges is the first and the last grain. They hold the partition tables, which
+// everything else of the disk hangs on, and a pass that reads them has read
+// something whatever the hint says.
+func edges(size int64) (m Map) {
+	if n := Grains(size); n > 0 {
+		m.Add(Grain(0, size))
+		m.Add(Grain(n-1, size))
+	}
+	return m
+}
+
+func join(parts ...string) string {
+	var said []string
+	for _, p := range parts {
+		if p != "" {
+			said = append(said, p)
+		}
+	}
+	return strings.Join(said, "; ")
 }
 
 // fullBecause is the full plan with its reason.

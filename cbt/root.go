@@ -37,6 +37,8 @@ type Root struct {
 	size  int64
 	n     int64 // grains folded
 	wrong bool  // more grains were offered than the disk has
+
+	skipped int64 // of n: the last ones, not written yet
 }
 
 // NewRoot is a root of a disk of size bytes with nothing folded.
@@ -53,6 +55,7 @@ func NewRoot(size int64) *Root {
 // folded and makes Sum fail.
 func (r *Root) Add(d *Digest) {
 	if r.take(1) {
+		r.writeSkipped()
 		r.h.Write(d[:])
 	}
 }
@@ -61,11 +64,12 @@ func (r *Root) Add(d *Digest) {
 // grain as what it is. More grains than the disk has left, or fewer than none,
 // are not folded and make Sum fail.
 func (r *Root) AddZeros(n int64) {
-	if !r.take(n) {
+	if !r.take(n) || n == 0 {
 		return
 	}
+	r.writeSkipped()
 	short := r.size % GrainSize
-	if n == 0 || r.n < Grains(r.size) {
+	if r.n < Grains(r.size) {
 		short = 0
 	}
 	if short > 0 {
@@ -80,6 +84,36 @@ func (r *Root) AddZeros(n int64) {
 		d := ZeroDigest(int(short))
 		r.h.Write(d[:])
 	}
+}
+
+// skippedContext is what the leaf of grains that were not compared is derived
+// from: no digest of contents can be equal to it.
+const skippedContext = "haulback 2026 skipped grains v1"
+
+var skippedLeaf = sync.OnceValue(func() (d Digest) {
+	blake3.DeriveKey(skippedContext, nil, d[:])
+	return d
+})
+
+// AddSkipped folds the next n grains as ones that a plan left out. A root with
+// such grains identifies what was compared and where, not the whole contents.
+// A run of them costs the same however long it is: a hint of a 64 TiB disk
+// leaves out a billion grains.
+func (r *Root) AddSkipped(n int64) {
+	if r.take(n) {
+		r.skipped += n
+	}
+}
+
+// writeSkipped folds the run of skipped grains that ends here.
+func (r *Root) writeSkipped() {
+	if r.skipped == 0 {
+		return
+	}
+	leaf := skippedLeaf()
+	b := binary.BigEndian.AppendUint64(leaf[:], uint64(r.skipped))
+	r.h.Write(b)
+	r.skipped = 0
 }
 
 // take counts n grains, or refuses them and remembers that.
@@ -108,8 +142,9 @@ func (r *Root) Sum() (Digest, error) {
 // Prefix is the digest over what was folded so far: equal prefixes of equally
 // long disks have equal ones. Folding may go on.
 func (r *Root) Prefix() (d Digest) {
-	// Of a clone: blake3 rearranges the state it sums.
-	r.h.Clone().Sum(d[:0])
+	c := r.Clone() // blake3 rearranges the state it sums
+	c.writeSkipped()
+	c.h.Sum(d[:0])
 	return d
 }
 

@@ -49,6 +49,58 @@ func TestRootGolden(t *testing.T) {
 	}
 }
 
+// Roots of two sides that skipped the same grains are equal however the calls
+// were cut, and no other: not with the grain compared, not with another one
+// skipped, not with a digest in its place.
+func TestRootAddSkipped(t *testing.T) {
+	const size = 9*GrainSize + 5
+	d := Digest{1}
+	sum := func(steps ...any) Digest {
+		t.Helper()
+		r := NewRoot(size)
+		for _, s := range steps {
+			switch s := s.(type) {
+			case int:
+				r.AddSkipped(int64(s))
+				r.Prefix() // disturbs nothing
+			case Digest:
+				r.Add(&s)
+			default:
+				r.AddZeros(1)
+			}
+		}
+		got, err := r.Sum()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	zero := struct{}{}
+	want := sum(3, d, zero, 5)
+	if golden := "36e219d61c3d3a35c7c163db663f9ef6c8a42d72c3ba2c8d1e42abcf6e19ae73"; want.String() != golden { // b3sum's
+		t.Errorf("got %v, want %s", want, golden)
+	}
+	if got := sum(1, 2, 0, d, zero, 4, 1); got != want {
+		t.Errorf("cut otherwise: %v, want %v", got, want)
+	}
+	for name, got := range map[string]Digest{
+		"compared":         sum(2, d, d, zero, 5),
+		"zero instead":     sum(2, zero, d, zero, 5),
+		"leaf as a digest": sum(2, skippedLeaf(), d, zero, 5),
+		"one further":      sum(4, d, zero, 4),
+		"none":             sum(d, d, d, d, zero, zero, zero, zero, zero, zero),
+	} {
+		if got == want {
+			t.Errorf("%s: the same root", name)
+		}
+	}
+	r := NewRoot(size)
+	r.AddSkipped(11)
+	if _, err := r.Sum(); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("11 of 10 grains: %v", err)
+	}
+}
+
 // AddZeros must be Add of zero digests, and neither Prefix, Sum nor Clone may
 // disturb what follows: blake3's own Sum changes the state it sums.
 func TestRootAddZeros(t *testing.T) {

@@ -72,7 +72,9 @@ type ColdReader interface {
 	// extent dropped first). p may have any length and alignment; page-aligned
 	// memory and extents are the fast path.
 	ReadCold(p []byte, off int64) (int, error)
-	// Coldness names how: "direct", "dropped" or "cached" (no way found).
+	// Coldness names how: "direct", "dropped", "server" (what a server answers
+	// that reads the disk for us, whose own cache cannot be passed) or "cached"
+	// (no way found).
 	Coldness() string
 }
 

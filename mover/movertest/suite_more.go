@@ -84,7 +84,7 @@ func checkCold(t testing.TB, d Driver) {
 		t.Skip("no mover.ColdReader")
 	}
 	switch how := c.Coldness(); how {
-	case "direct", "dropped", "cached":
+	case "direct", "dropped", "server", "cached":
 	default:
 		t.Errorf("coldness: got %q, want direct, dropped or cached", how)
 	}

@@ -100,6 +100,8 @@ func coldness(how string) string {
 		return "the target from the device itself (O_DIRECT)"
 	case "dropped":
 		return "the target after its page cache was dropped"
+	case "server":
+		return "the target as its server answers: whether that is the device or the server's cache cannot be told"
 	case "cached":
 		return "the target through the page cache: no way around it was found, so the device itself is not proved"
 	}
