@@ -86,6 +86,15 @@ func (m Map) At(off int64) (Extent, bool) {
 	return m.ext[i], true
 }
 
+// Next is the first extent that ends beyond off, its start not before off.
+func (m Map) Next(off int64) (Extent, bool) {
+	i := m.search(off)
+	if i == len(m.ext) {
+		return Extent{}, false
+	}
+	return between(max(off, m.ext[i].Off), m.ext[i].End()), true
+}
+
 // Covers reports whether every byte of e is in the map. It is true of an empty
 // extent and false of one that is not within any disk.
 func (m Map) Covers(e Extent) bool {

@@ -136,3 +136,15 @@ func TestMapAllStops(t *testing.T) {
 		t.Errorf("saw %d extents", seen)
 	}
 }
+
+func TestMapNext(t *testing.T) {
+	m := mapOf(10, 5, 20, 1)
+	for off, want := range map[int64]Extent{-5: {10, 5}, 0: {10, 5}, 10: {10, 5}, 12: {12, 3}, 15: {20, 1}, 20: {20, 1}} {
+		if got, ok := m.Next(off); got != want || !ok {
+			t.Errorf("from %d: got %v, %t, want %v", off, got, ok, want)
+		}
+	}
+	if got, ok := m.Next(21); ok {
+		t.Errorf("from 21: got %v", got)
+	}
+}

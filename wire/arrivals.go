@@ -8,7 +8,7 @@ import (
 // valid reports whether protocol 1 has a stream of this name.
 func (id StreamID) valid() bool {
 	switch id.Kind {
-	case StreamManifest:
+	case StreamManifest, StreamPlan:
 		return id.Index == 0
 	case StreamData:
 		return id.Index < MaxDataStreams

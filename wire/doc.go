@@ -42,6 +42,7 @@
 //
 //	kind 1 manifest  index 0      target to source   Manifest, Holes
 //	kind 2 data      index 0-7    source to target   Data
+//	kind 3 plan      index 0      source to target   Plan
 //
 // Each may be opened once in the life of a link; any other name, or a name the
 // second time, ends the link with CodeFrame. Frames follow each other on a
@@ -54,7 +55,7 @@
 //
 //	0 kind u8 | 1 index u8 | 2 0 0
 //
-// A connection admits 9 of these from the peer in all. Stream windows are 8
+// A connection admits 10 of these from the peer in all. Stream windows are 8
 // MiB, the connection's 32 MiB, the idle time-out 30 s, keep-alives every 10 s.
 // A link ends with an application close: its error code is the Code, its reason
 // the text.
@@ -92,21 +93,21 @@
 // after a text they depend on it and are left out.
 //
 //	 1 Hello     0 version u16 = 1 | 2 op u8 | 3 mode u8 | 4 run [16] |
-//	             20 pass u32 | 24 rate i64 | 32 export text |
-//	             agent text                                           max 1024
+//	             20 pass u32 | 24 rate i64 | 32 track u8 |
+//	             33 export text | agent text                          max 1024
 //	 2 Welcome   0 version u16 = 1 | 2 agent text                     max 512
 //	 3 Error     0 code u16 | 2 text                                  max 260
-//	 4 Open      0 mode u8 | 1 full flag | 2 streams u8, 1-8 | 3 0 |
-//	             4 owner [16] | 20 held u64, at most 2^62 | 28 start i64 |
+//	 4 Open      0 mode u8 | 1 full flag | 2 streams u8, 1-8 |
+//	             3 hinted flag | 4 owner [16] | 20 held u64, at most 2^62 | 28 start i64 |
 //	             36 size i64 | 44 grain u32 = 65536 |
 //	             48 grains per batch u32 = 16 | 52 window u32, not 0 |
-//	             56 plan [32] | 88 identity text                      max 1024
+//	             56 plan [32] | 88 identity text | reason text        max 1024
 //	 5 Opened    0 epoch u64 | 8 start i64 | 16 size i64 |
 //	             24 tag [16] | 40 had i64 | 48 state u8 |
 //	             49 cold text | identity text                         max 1024
 //	 6 Manifest  0 batch | 8 grains u8, 1-16 | 9 0 | 10 zero mask |
-//	             12 unread mask | 14 0 0 | 16 digest [32] for each
-//	             grain in neither mask, in order                      max 528
+//	             12 unread mask | 14 skip mask | 16 digest [32] for
+//	             each grain in none of the masks, in order            max 528
 //	 7 Holes     0 first batch | 8 count, not 0                       16
 //	 8 Data      see below                                            max 1049688
 //	 9 Same      0 runs u16, 1-512 | 2 { first batch | count } ...    max 8194
@@ -116,24 +117,31 @@
 //	12 Redo      0 batch | 8 mask, not 0 | 10 round u8, not 0 | 11 0  12
 //	13 Finish    0 root [32] | 32 compared i64 | 40 bad i64           48
 //	14 Verified  0 state u8 | 1 epoch u64 | 9 root [32] |
-//	             41 compared i64 | 49 read back i64 | 57 lost i64     65
+//	             41 compared i64 | 49 read back i64 | 57 lost i64 |
+//	             65 skipped i64 | 73 sampled i64                      81
 //	15 Probed    0 size i64 | 8 target flag | 9 state u8 |
 //	             10 run [16] | 26 pass u32 | 30 epoch u64 |
-//	             38 durable i64 | 46 root [32] | 78 identity text |
+//	             38 durable i64 | 46 root [32] | 78 skipped i64 |
+//	             86 sampled i64 | 94 identity text |
 //	             kind text | cold text | use text                     max 2048
 //	16 Order     0 peer [32] | 32 rate i64 | 40 retry u32 |
 //	             44 full flag | 45 address text | export text |
 //	             transport text                                       max 1024
 //	17 Status    0 counters | text                                    max 512
 //	18 Report    0 code u16 | 2 state u8 | 3 epoch u64 |
-//	             11 root [32] | 43 larger i64 | 51 counters | text |
-//	             cold text | transport text | source text |
-//	             target text | ranges u8, 0-64 | { off i64 | len i64
-//	             | unreadable flag } ...                              max 3072
+//	             11 root [32] | 43 larger i64 | 51 counters |
+//	             hinted flag | text | cold text | transport text |
+//	             source text | target text | reason text |
+//	             ranges u8, 0-64 | { off i64 | len i64 |
+//	             unreadable flag } ...                                max 3072
 //	19 Ping      0 seq u32 | 4 reply flag | 5 0 0 0                   8
+//	20 Plan      0 steps u16, 1-256 | 2 { first batch | count |
+//	             read mask, not 0 | sampled mask, of read } ...       max 5122
 //
-// A count of batches, in Holes and Same, obeys the bound of a batch number. The
-// masks of a Manifest have no grain in common and none beyond its grains.
+// A count of batches, in Holes, Same and Plan, obeys the bound of a batch
+// number. The steps of a Plan ascend and do not overlap. The masks of a Manifest
+// have no grain in common and none beyond its grains, and skip is not all of
+// them. A full flag excludes hinted, and so does ModeVerify.
 // Counters are a u8 n and n times an i64, in the order of the fields of
 // [Counters]; a reader takes those it knows and ignores the rest, and what is
 // missing is 0. The numbers of op, mode, state and code are the constants of
@@ -194,6 +202,7 @@
 //	source                                        target
 //	  |  control    Open ----------------------->   |  takes the disk, makes the
 //	  |  control    <---------------------- Opened  |  epoch durable in its journal
+//	  |  plan       Plan, if hinted --------->   |
 //	  |  manifest   <------------- Manifest, Holes  |  reads ahead, in disk order
 //	  |  control    Same, or Diff -------------->   |
 //	  |  data 0-7   Data ----------------------->   |  writes, flushes, journals,
@@ -215,11 +224,22 @@
 // 0 both sides forget all verdicts. Opened.Size is at least Open.Size, and what
 // lies beyond is never touched. Tag is the target's to choose, different for
 // different disks (today BLAKE3 of its identity, cut). Plan is the digest of a
-// cbt.Plan. Streams is the number of data streams, indices from 0: the source
+// cbt.Plan; Hinted says that it leaves grains out, Reason is for people. Streams is the number of data streams, indices from 0: the source
 // opens all of them and ends all of them, used or not, when it sends Finish.
 //
+// Plans. After Opened of a hinted session the source opens the plan stream,
+// names what is read from batch Opened.Start on, and ends the stream. What no
+// step names is skipped: neither side reads it, it has no manifest and no
+// verdict, and it is settled as soon as all before it is. In the root it counts
+// as skipped (package cbt). The target takes the plan as it comes and stores
+// nothing of it; a mask beyond the grains of its batch is CodeExtent. A source
+// that finds a sampled grain different ends the link with CodeDistrust, and
+// comes back with a plan of all. Such a session has no Holes.
+//
 // Manifests. If Opened.Start is not the end of the disk, the target opens the
-// manifest stream and tells every batch from there once, in disk order. A grain
+// manifest stream and tells every batch from there, of a hinted session every
+// batch of the plan, once, in disk order; the mask skip is the grains of the
+// batch that the plan leaves out. A grain
 // that reads as zeros is in the mask zero, with no digest; one that cannot be
 // read is in unread and counts as different. Holes stands for whole batches
 // that the target knows to be holes, without a read. The first and the last
@@ -267,7 +287,9 @@
 // flushes and compares with its own root, over what it read. If they differ, or
 // nothing was compared, it ends the link with CodeVerify. With bad grains on
 // either side Verified says Inconsistent; in ModeVerify it says Copied;
-// otherwise StateVerified, which is in the journal before it is sent. The
+// otherwise StateVerified, which is in the journal before it is sent. Skipped and
+// Sampled say how much of that is a hint's word and how much of the hint was
+// checked; the source refuses numbers that are not its plan's. The
 // source closes the link with CodeOK, and that is how the target learns that
 // its word arrived; it waits 5 s for it. A source that lost the word comes back
 // and asks.
@@ -280,9 +302,9 @@
 //
 // There is one way to refuse or to end: ending the link with a [Code] and a
 // text for people. Malformed bytes are CodeFrame. A peer's text is shown and
-// logged, never acted on. The codes Timeout, Draining, Flush and Unreachable,
-// and a link that is lost, are worth another try of the same request; no other
-// is.
+// logged, never acted on. The codes Timeout, Draining, Flush, Unreachable,
+// Distrust and Disk lost, and a link that is lost, are worth another try of the
+// same request; no other is.
 //
 // # Versions
 //

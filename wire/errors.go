@@ -60,12 +60,16 @@ const (
 	CodeUnauthorized Code = 27 // the peer may not ask for this operation
 	CodeUnreachable  Code = 28 // the daemon that was told to could not reach its peer
 	CodeSuperseded   Code = 29 // a new link of the same session took over
+	CodeHint         Code = 30 // change tracking was required and is not to be had
+	CodeDistrust     Code = 31 // change tracking was caught in a lie; the same run again compares all
+	CodeDiskLost     Code = 32 // what is behind a disk went away; opened anew it may be back
 )
 
 var codeNames = [...]string{
 	"ok", "internal", "version", "frame", "limit", "timeout", "draining", "canceled", "export", "role", "busy", "fenced",
 	"too small", "extent", "binding", "digest", "decompress", "read", "write", "flush", "no space", "disk changed",
 	"journal", "poisoned", "verify", "unreadable", "open", "unauthorized", "unreachable", "superseded",
+	"hint", "distrust", "disk lost",
 }
 
 // String is the code's word in messages.
@@ -107,11 +111,11 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Retryable reports whether the same request may succeed when it is sent
-// again: the peer stops for a restart, a deadline passed, or the target lost
-// a flush and has to be opened anew.
+// again: the peer stops for a restart, a deadline passed, a disk was lost or a
+// flush of it and it has to be opened anew, or the hint of the run is dropped.
 func (e *Error) Retryable() bool {
 	switch e.Code {
-	case CodeTimeout, CodeDraining, CodeFlush, CodeUnreachable:
+	case CodeTimeout, CodeDraining, CodeFlush, CodeUnreachable, CodeDistrust, CodeDiskLost:
 		return true
 	}
 	return false

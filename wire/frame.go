@@ -36,6 +36,7 @@ const (
 	TypeStatus   Type = 17
 	TypeReport   Type = 18
 	TypePing     Type = 19
+	TypePlan     Type = 20
 )
 
 // headerLen is type, flags, reserved and length.
@@ -63,6 +64,7 @@ var maxBody = [...]int{
 	TypeStatus:   512,
 	TypeReport:   3072,
 	TypePing:     8,
+	TypePlan:     2 + maxPlanSteps*planStepLen,
 }
 
 // maxText bounds every text from a peer.

@@ -26,12 +26,13 @@ type poke struct {
 	hex string
 }
 
-// countersHex is 16 counters with the values 1 to 16.
-const countersHex = `10
+// countersHex is 18 counters with the values 1 to 18.
+const countersHex = `12
 	0000000000000001 0000000000000002 0000000000000003 0000000000000004
 	0000000000000005 0000000000000006 0000000000000007 0000000000000008
 	0000000000000009 000000000000000a 000000000000000b 000000000000000c
-	000000000000000d 000000000000000e 000000000000000f 0000000000000010`
+	000000000000000d 000000000000000e 000000000000000f 0000000000000010
+	0000000000000011 0000000000000012`
 
 const (
 	hex16 = "000102030405060708090a0b0c0d0e0f "
@@ -41,7 +42,7 @@ const (
 var (
 	bytes16 = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 	bytes32 = [32]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}
-	counted = Counters{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+	counted = Counters{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18}
 )
 
 // tooFar is the first batch number whose offset might not fit.
@@ -50,9 +51,9 @@ const tooFar = "0000040000000000"
 var goldens = []golden{
 	{
 		name:  "Hello",
-		frame: &Hello{Op: OpPull, Mode: ModeCopy, Run: bytes16, Pass: 258, Rate: 5, Export: "vm1", Agent: "hb/1"},
-		hex:   "01 000000 0000002b  0001 02 01" + hex16 + "00000102 0000000000000005  0003 766d31  0004 68622f31",
-		wrong: []poke{{2, "00"}, {2, "05"}, {3, "00"}, {3, "03"}, {24, "80"}, {34, "0a"}, {34, "ff"}, {32, "ffff"}},
+		frame: &Hello{Op: OpPull, Mode: ModeCopy, Run: bytes16, Pass: 258, Rate: 5, Track: TrackingStrict, Export: "vm1", Agent: "hb/1"},
+		hex:   "01 000000 0000002c  0001 02 01" + hex16 + "00000102 0000000000000005 02  0003 766d31  0004 68622f31",
+		wrong: []poke{{2, "00"}, {2, "05"}, {3, "00"}, {3, "03"}, {24, "80"}, {32, "03"}, {35, "0a"}, {35, "ff"}, {33, "ffff"}},
 	}, {
 		name:  "Welcome",
 		frame: &Welcome{Agent: "hb/1"},
@@ -67,14 +68,21 @@ var goldens = []golden{
 		name: "Open",
 		frame: &Open{
 			Mode: ModeVerify, Full: true, Streams: 4, Owner: bytes16, Held: 1<<61 + 7, Start: 3, Size: 0x123456789, Window: 2048,
-			Plan: bytes32, Identity: "id",
+			Plan: bytes32, Identity: "id", Reason: "why",
 		},
-		hex: "04 000000 0000005c  02 01 04 00" + hex16 + `2000000000000007 0000000000000003 0000000123456789
-			00010000 00000010 00000800` + hex32 + "0002 6964",
-		zero: []int{3},
+		hex: "04 000000 00000061  02 01 04 00" + hex16 + `2000000000000007 0000000000000003 0000000123456789
+			00010000 00000010 00000800` + hex32 + "0002 6964  0003 776879",
 		wrong: []poke{
-			{0, "00"}, {0, "03"}, {1, "02"}, {2, "00"}, {2, "09"}, {20, "40"}, {28, "80"}, {36, "80"}, {44, "00020000"}, {48, "00000020"}, {52, "00000000"},
+			{0, "00"}, {0, "03"}, {1, "02"}, {3, "01"}, {3, "02"}, {2, "00"}, {2, "09"}, {20, "40"}, {28, "80"}, {36, "80"}, {44, "00020000"}, {48, "00000020"}, {52, "00000000"},
 		},
+	}, {
+		name: "Open, hinted",
+		frame: &Open{
+			Mode: ModeCopy, Streams: 1, Owner: bytes16, Size: 65536, Window: 1, Plan: bytes32, Hinted: true,
+		},
+		hex: "04 000000 0000005c  01 00 01 01" + hex16 + `0000000000000000 0000000000000000 0000000000010000
+			00010000 00000010 00000001` + hex32 + "0000  0000",
+		wrong: []poke{{0, "02"}, {1, "01"}, {3, "02"}},
 	}, {
 		name: "Opened",
 		frame: &Opened{
@@ -85,10 +93,25 @@ var goldens = []golden{
 		wrong: []poke{{8, "80"}, {16, "80"}, {40, "80"}, {48, "05"}, {48, "ff"}},
 	}, {
 		name:  "Manifest",
-		frame: &Manifest{Batch: 5, Grains: 3, Zero: 0b001, Unread: 0b100, Digests: [cbt.BatchGrains]cbt.Digest{1: bytes32}},
-		hex:   "06 000000 00000030  0000000000000005 03 00 0001 0004 0000" + hex32,
-		zero:  []int{9, 14, 15},
-		wrong: []poke{{0, "80"}, {0, tooFar}, {8, "00"}, {8, "11"}, {8, "02"}, {10, "0009"}, {12, "0005"}, {12, "0000"}, {10, "0000"}},
+		frame: &Manifest{Batch: 5, Grains: 4, Zero: 0b001, Unread: 0b100, Skip: 0b1000, Digests: [cbt.BatchGrains]cbt.Digest{1: bytes32}},
+		hex:   "06 000000 00000030  0000000000000005 04 00 0001 0004 0008" + hex32,
+		zero:  []int{9},
+		wrong: []poke{
+			{0, "80"},
+			{0, tooFar},
+			{8, "00"},
+			{8, "11"},
+			{8, "03"},
+			{10, "0011"},
+			{12, "0005"},
+			{12, "0000"},
+			{10, "0000"},
+			{14, "0000"},
+			{14, "0018"},
+			{14, "0009"},
+			{14, "000c"},
+			{8, "04 00 0000 0000 000f"},
+		},
 	}, {
 		name:  "Holes",
 		frame: &Holes{Run{First: 1, Count: 256}},
@@ -125,18 +148,19 @@ var goldens = []golden{
 		wrong: []poke{{32, "80"}, {40, "80"}},
 	}, {
 		name:  "Verified",
-		frame: &Verified{State: StateVerified, Epoch: 8, Root: bytes32, Compared: 16, ReadBack: 2, Lost: 1},
-		hex:   "0e 000000 00000041  03 0000000000000008" + hex32 + "0000000000000010 0000000000000002 0000000000000001",
-		wrong: []poke{{0, "05"}, {41, "80"}, {49, "80"}, {57, "80"}},
+		frame: &Verified{State: StateVerified, Epoch: 8, Root: bytes32, Compared: 16, ReadBack: 2, Lost: 1, Skipped: 5, Sampled: 4},
+		hex: "0e 000000 00000051  03 0000000000000008" + hex32 + `0000000000000010 0000000000000002 0000000000000001
+			0000000000000005 0000000000000004`,
+		wrong: []poke{{0, "05"}, {41, "80"}, {49, "80"}, {57, "80"}, {65, "80"}, {73, "80"}},
 	}, {
 		name: "Probed",
 		frame: &Probed{
 			Size: 0x123456789, Target: true, State: StatePoisoned, Run: bytes16, Pass: 2, Epoch: 8, Durable: 65536, Root: bytes32,
-			Identity: "id", Kind: "file", Cold: "direct", Use: "x",
+			Skipped: 5, Sampled: 4, Identity: "id", Kind: "file", Cold: "direct", Use: "x",
 		},
-		hex: "0f 000000 00000063  0000000123456789 01 04" + hex16 + "00000002 0000000000000008 0000000000010000" + hex32 + `
-			0002 6964  0004 66696c65  0006 646972656374  0001 78`,
-		wrong: []poke{{0, "80"}, {8, "02"}, {9, "05"}, {38, "80"}},
+		hex: "0f 000000 00000073  0000000123456789 01 04" + hex16 + "00000002 0000000000000008 0000000000010000" + hex32 + `
+			0000000000000005 0000000000000004  0002 6964  0004 66696c65  0006 646972656374  0001 78`,
+		wrong: []poke{{0, "80"}, {8, "02"}, {9, "05"}, {38, "80"}, {78, "80"}, {86, "80"}},
 	}, {
 		name:  "Order",
 		frame: &Order{Address: "t:7420", Peer: bytes32, Export: "vm1", Transport: "tls", Rate: 1000, Retry: 60, Full: true},
@@ -146,23 +170,44 @@ var goldens = []golden{
 	}, {
 		name:  "Status",
 		frame: &Status{Counters: counted, Text: "hi"},
-		hex:   "11 000000 00000085 " + countersHex + "0002 6869",
-		wrong: []poke{{0, "11"}, {0, "ff"}, {1, "80"}, {121, "80"}},
+		hex:   "11 000000 00000095 " + countersHex + "0002 6869",
+		wrong: []poke{{0, "13"}, {0, "ff"}, {1, "80"}, {137, "80"}},
 	}, {
 		name: "Report",
 		frame: &Report{
 			Code: CodeVerify, State: StateCopied, Epoch: 8, Root: bytes32, Larger: 3, Counters: counted, Text: "no", Cold: "direct",
-			Transport: "tls", Source: "a", Target: "b", Bad: []Bad{{Off: 65536, Len: 512, Unreadable: true}},
+			Transport: "tls", Source: "a", Target: "b", Hinted: true, Reason: "c", Bad: []Bad{{Off: 65536, Len: 512, Unreadable: true}},
 		},
-		hex: "12 000000 000000dd  0018 02 0000000000000008" + hex32 + "0000000000000003" + countersHex +
-			"0002 6e6f  0006 646972656374  0003 746c73  0001 61  0001 62  01  0000000000010000 0000000000000200 01",
-		wrong: []poke{{2, "05"}, {43, "80"}, {52, "80"}, {203, "41"}, {220, "02"}},
+		hex: "12 000000 000000f1  0018 02 0000000000000008" + hex32 + "0000000000000003" + countersHex +
+			"01  0002 6e6f  0006 646972656374  0003 746c73  0001 61  0001 62  0001 63  01  0000000000010000 0000000000000200 01",
+		wrong: []poke{{2, "05"}, {43, "80"}, {52, "80"}, {196, "02"}, {223, "41"}, {240, "02"}},
 	}, {
 		name:  "Ping",
 		frame: &Ping{Seq: 7, Reply: true},
 		hex:   "13 000000 00000008  00000007 01 000000",
 		zero:  []int{5, 6, 7},
 		wrong: []poke{{4, "02"}},
+	}, {
+		name: "Plan",
+		frame: &Plan{[]Step{
+			{Run: Run{First: 2, Count: 1}, Read: 0x8003, Sampled: 0x8000}, {Run: Run{First: 3, Count: 1<<42 - 1}, Read: 0xffff},
+		}},
+		hex: `14 000000 0000002a  0002
+			0000000000000002 0000000000000001 8003 8000  0000000000000003 000003ffffffffff ffff 0000`,
+		wrong: []poke{
+			{0, "0000"},
+			{0, "0001"},
+			{0, "0003"},
+			{2, "80"},
+			{2, tooFar},
+			{10, "0000000000000000"},
+			{10, "0000000000000002"},
+			{18, "0000"},
+			{20, "4000"},
+			{22, "0000000000000001"},
+			{30, tooFar},
+			{38, "0000"},
+		},
 	},
 }
 
@@ -203,6 +248,8 @@ func emptyLike(f Frame) Frame {
 		return new(Redo)
 	case *Ping:
 		return new(Ping)
+	case *Plan:
+		return new(Plan)
 	case *Finish:
 		return new(Finish)
 	case *Verified:

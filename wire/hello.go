@@ -53,15 +53,39 @@ const (
 	ModeVerify Mode = 2 // only read both and say where they differ
 )
 
+// Tracking says whether change tracking may narrow what a pass reads.
+type Tracking uint8
+
+// The words of protocol 1; append only.
+const (
+	TrackingOff    Tracking = 0 // read everything
+	TrackingUse    Tracking = 1 // use what the source's disk has, else read everything
+	TrackingStrict Tracking = 2 // use it, and fail with CodeHint where it cannot be used
+)
+
+// String is the word in reports.
+func (t Tracking) String() string {
+	switch t {
+	case TrackingOff:
+		return "full"
+	case TrackingUse:
+		return "hint"
+	case TrackingStrict:
+		return "hint, strictly"
+	}
+	return fmt.Sprintf("Tracking(%d)", uint8(t))
+}
+
 // Hello is the first frame of a link, from the dialer.
 type Hello struct {
 	Op     Op
 	Mode   Mode
 	Run    RunID
-	Pass   uint32 // 1 is the first
-	Rate   int64  // OpPull: bytes per second that the listener may send; 0: no limit
-	Export string // the name of an export at the listener, never a path
-	Agent  string // the dialer's program and version, for logs
+	Pass   uint32   // 1 is the first
+	Rate   int64    // OpPull: bytes per second that the listener may send; 0: no limit
+	Track  Tracking // OpPull, OpOrder: of the listener's disk
+	Export string   // the name of an export at the listener, never a path
+	Agent  string   // the dialer's program and version, for logs
 }
 
 // Type implements Frame.
@@ -73,6 +97,7 @@ func (h *Hello) appendBody(b []byte) []byte {
 	b = append(b, h.Run[:]...)
 	b = binary.BigEndian.AppendUint32(b, h.Pass)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.Rate))
+	b = append(b, byte(h.Track))
 	return appendText(appendText(b, h.Export), h.Agent)
 }
 
@@ -85,8 +110,9 @@ func (h *Hello) parseBody(b []byte) error {
 	h.Op, h.Mode = Op(f.u8()), Mode(f.u8())
 	f.copy(h.Run[:])
 	h.Pass, h.Rate = f.u32(), f.i64()
+	h.Track = Tracking(f.u8())
 	h.Export, h.Agent = f.text(), f.text()
-	f.bad = f.bad || h.Op < OpPush || h.Op > OpOrder || h.Mode < ModeCopy || h.Mode > ModeVerify
+	f.bad = f.bad || h.Op < OpPush || h.Op > OpOrder || h.Mode < ModeCopy || h.Mode > ModeVerify || h.Track > TrackingStrict
 	return f.done(TypeHello)
 }
 
@@ -151,6 +177,8 @@ type Probed struct {
 	Epoch    uint64
 	Durable  int64      // bytes that Run wrote durably
 	Root     cbt.Digest // of the state Verified or Copied
+	Skipped  int64      // grains that the proof of that state left out, because a hint called them unchanged
+	Sampled  int64      // grains that the hint called unchanged and that were compared all the same
 	Identity string
 	Kind     string // "file", "block device", ...
 	Cold     string // how past-the-cache reads are made
@@ -168,6 +196,8 @@ func (p *Probed) appendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, p.Epoch)
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Durable))
 	b = append(b, p.Root[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(p.Skipped))
+	b = binary.BigEndian.AppendUint64(b, uint64(p.Sampled))
 	return appendText(appendText(appendText(appendText(b, p.Identity), p.Kind), p.Cold), p.Use)
 }
 
@@ -179,6 +209,7 @@ func (p *Probed) parseBody(b []byte) error {
 	f.copy(p.Run[:])
 	p.Pass, p.Epoch, p.Durable = f.u32(), f.u64(), f.i64()
 	f.copy(p.Root[:])
+	p.Skipped, p.Sampled = f.i64(), f.i64()
 	p.Identity, p.Kind, p.Cold, p.Use = f.text(), f.text(), f.text(), f.text()
 	return f.done(TypeProbed)
 }

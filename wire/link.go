@@ -27,6 +27,7 @@ type StreamKind uint8
 const (
 	StreamManifest StreamKind = 1 // target to source: Manifest and Holes frames
 	StreamData     StreamKind = 2 // source to target: Data frames
+	StreamPlan     StreamKind = 3 // source to target: Plan frames
 )
 
 // StreamID names a one-way stream within its link.

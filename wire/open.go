@@ -18,7 +18,9 @@ type Open struct {
 	Size     int64    // of the source disk, bytes
 	Window   uint32   // batches that may be unsettled at once
 	Plan     cbt.Digest
+	Hinted   bool   // the plan comes on a stream of its own; else all of the disk is read
 	Identity string // of the source disk
+	Reason   string // why the plan is what it is, for the report
 }
 
 // maxHeld bounds Open.Held, so that no peer can use up the epochs of a disk.
@@ -31,7 +33,7 @@ const MaxDataStreams = 8
 func (*Open) Type() Type { return TypeOpen }
 
 func (o *Open) appendBody(b []byte) []byte {
-	b = append(b, byte(o.Mode), flag(o.Full), o.Streams, 0)
+	b = append(b, byte(o.Mode), flag(o.Full), o.Streams, flag(o.Hinted))
 	b = append(b, o.Owner[:]...)
 	b = binary.BigEndian.AppendUint64(b, o.Held)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Start))
@@ -40,7 +42,7 @@ func (o *Open) appendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, cbt.BatchGrains)
 	b = binary.BigEndian.AppendUint32(b, o.Window)
 	b = append(b, o.Plan[:]...)
-	return appendText(b, o.Identity)
+	return appendText(appendText(b, o.Identity), o.Reason)
 }
 
 func (o *Open) parseBody(b []byte) error {
@@ -48,14 +50,14 @@ func (o *Open) parseBody(b []byte) error {
 	o.Mode = Mode(f.u8())
 	o.Full = f.flag()
 	o.Streams = f.u8()
-	f.zero(1)
+	o.Hinted = f.flag()
 	f.copy(o.Owner[:])
 	o.Held, o.Start, o.Size = f.u64(), f.i64(), f.i64()
 	grain, batch := f.u32(), f.u32()
 	o.Window = f.u32()
 	f.copy(o.Plan[:])
-	o.Identity = f.text()
-	f.bad = f.bad || o.Mode < ModeCopy || o.Mode > ModeVerify || o.Streams < 1 || o.Streams > MaxDataStreams ||
+	o.Identity, o.Reason = f.text(), f.text()
+	f.bad = f.bad || o.Hinted && (o.Full || o.Mode != ModeCopy) || o.Mode < ModeCopy || o.Mode > ModeVerify || o.Streams < 1 || o.Streams > MaxDataStreams ||
 		o.Held > maxHeld || grain != cbt.GrainSize || batch != cbt.BatchGrains || o.Window == 0
 	return f.done(TypeOpen)
 }
@@ -128,6 +130,8 @@ type Verified struct {
 	Compared int64      // grains the target read cold in this run
 	ReadBack int64      // of these, grains read back after a write
 	Lost     int64      // grains the journal called durable that had to be sent again
+	Skipped  int64      // grains that the plan left out: only a hint calls them unchanged
+	Sampled  int64      // grains of Compared that the hint called unchanged too
 }
 
 // Type implements Frame.
@@ -139,7 +143,9 @@ func (v *Verified) appendBody(b []byte) []byte {
 	b = append(b, v.Root[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(v.Compared))
 	b = binary.BigEndian.AppendUint64(b, uint64(v.ReadBack))
-	return binary.BigEndian.AppendUint64(b, uint64(v.Lost))
+	b = binary.BigEndian.AppendUint64(b, uint64(v.Lost))
+	b = binary.BigEndian.AppendUint64(b, uint64(v.Skipped))
+	return binary.BigEndian.AppendUint64(b, uint64(v.Sampled))
 }
 
 func (v *Verified) parseBody(b []byte) error {
@@ -147,5 +153,6 @@ func (v *Verified) parseBody(b []byte) error {
 	v.State, v.Epoch = f.state(), f.u64()
 	f.copy(v.Root[:])
 	v.Compared, v.ReadBack, v.Lost = f.i64(), f.i64(), f.i64()
+	v.Skipped, v.Sampled = f.i64(), f.i64()
 	return f.done(TypeVerified)
 }

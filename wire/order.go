@@ -57,12 +57,14 @@ type Counters struct {
 	Redone     int64 // grains, not bytes, sent again after a read-back
 	Lost       int64 // grains, not bytes, lost although the journal had them
 	Reconnects int64 // times the session was picked up again
+	Skipped    int64 // left out of the plan: only a hint calls it unchanged
+	Sampled    int64 // of what was compared: the hint calls it unchanged as well
 }
 
-func (c *Counters) list() [16]*int64 {
+func (c *Counters) list() [18]*int64 {
 	return [...]*int64{
 		&c.Total, &c.Scanned, &c.Holes, &c.Same, &c.Zero, &c.Differing, &c.Sent, &c.Wire, &c.Durable,
-		&c.Verified, &c.ReadBack, &c.Had, &c.Bad, &c.Redone, &c.Lost, &c.Reconnects,
+		&c.Verified, &c.ReadBack, &c.Had, &c.Bad, &c.Redone, &c.Lost, &c.Reconnects, &c.Skipped, &c.Sampled,
 	}
 }
 
@@ -130,7 +132,9 @@ type Report struct {
 	Transport string // of the link between the two daemons
 	Source    string // identities of the disks
 	Target    string
-	Bad       []Bad // the first ranges that differ or are unreadable
+	Hinted    bool   // the plan was made from a hint
+	Reason    string // why the plan was what it was
+	Bad       []Bad  // the first ranges that differ or are unreadable
 }
 
 // Type implements Frame.
@@ -143,7 +147,8 @@ func (r *Report) appendBody(b []byte) []byte {
 	b = append(b, r.Root[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Larger))
 	b = appendCounters(b, &r.Counters)
-	for _, text := range []string{r.Text, r.Cold, r.Transport, r.Source, r.Target} {
+	b = append(b, flag(r.Hinted))
+	for _, text := range []string{r.Text, r.Cold, r.Transport, r.Source, r.Target, r.Reason} {
 		b = appendText(b, text)
 	}
 	bad := r.Bad[:min(len(r.Bad), MaxReportBad)]
@@ -162,7 +167,8 @@ func (r *Report) parseBody(b []byte) error {
 	f.copy(r.Root[:])
 	r.Larger = f.i64()
 	f.counters(&r.Counters)
-	for _, text := range []*string{&r.Text, &r.Cold, &r.Transport, &r.Source, &r.Target} {
+	r.Hinted = f.flag()
+	for _, text := range []*string{&r.Text, &r.Cold, &r.Transport, &r.Source, &r.Target, &r.Reason} {
 		*text = f.text()
 	}
 	n := int(f.u8())

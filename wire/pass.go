@@ -28,6 +28,7 @@ type Manifest struct {
 	Grains  int   // 1 to cbt.BatchGrains; fewer only at the end of the disk
 	Zero    Mask  // grains that read as zeros; they have no digest here
 	Unread  Mask  // grains the target could not read; they count as different
+	Skip    Mask  // grains that are not in the plan
 	Digests [cbt.BatchGrains]cbt.Digest
 }
 
@@ -39,27 +40,30 @@ func (m *Manifest) appendBody(b []byte) []byte {
 	b = append(b, byte(m.Grains), 0)
 	b = binary.BigEndian.AppendUint16(b, uint16(m.Zero))
 	b = binary.BigEndian.AppendUint16(b, uint16(m.Unread))
-	b = append(b, 0, 0)
+	b = binary.BigEndian.AppendUint16(b, uint16(m.Skip))
 	for g := range m.Grains {
-		if !(m.Zero | m.Unread).Has(g) {
+		if m.told().Has(g) {
 			b = append(b, m.Digests[g][:]...)
 		}
 	}
 	return b
 }
 
+// told is the grains that have a digest.
+func (m *Manifest) told() Mask { return FullMask(m.Grains) &^ (m.Zero | m.Unread | m.Skip) }
+
 func (m *Manifest) parseBody(b []byte) error {
 	f := fields{b: b}
 	m.Batch, m.Grains, m.Digests = f.i64(), int(f.u8()), [cbt.BatchGrains]cbt.Digest{}
 	f.zero(1)
-	m.Zero, m.Unread = Mask(f.u16()), Mask(f.u16())
-	f.zero(2)
-	if m.Batch > maxBatch || m.Grains < 1 || m.Grains > cbt.BatchGrains || (m.Zero|m.Unread)&^FullMask(m.Grains) != 0 || m.Zero&m.Unread != 0 {
+	m.Zero, m.Unread, m.Skip = Mask(f.u16()), Mask(f.u16()), Mask(f.u16())
+	if m.Batch > maxBatch || m.Grains < 1 || m.Grains > cbt.BatchGrains || (m.Zero|m.Unread|m.Skip)&^FullMask(m.Grains) != 0 ||
+		m.Zero&m.Unread != 0 || (m.Zero|m.Unread)&m.Skip != 0 || m.Skip == FullMask(m.Grains) {
 		f.bad = true
 		return f.done(TypeManifest)
 	}
 	for g := range m.Grains {
-		if !(m.Zero | m.Unread).Has(g) {
+		if m.told().Has(g) {
 			f.copy(m.Digests[g][:])
 		}
 	}

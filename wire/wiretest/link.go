@@ -121,7 +121,7 @@ type onlyWriter struct{ io.Writer }
 
 // allStreams are the ids of protocol 1.
 func allStreams() []wire.StreamID {
-	ids := []wire.StreamID{{Kind: wire.StreamManifest}}
+	ids := []wire.StreamID{{Kind: wire.StreamManifest}, {Kind: wire.StreamPlan}}
 	for i := range wire.MaxDataStreams {
 		ids = append(ids, wire.StreamID{Kind: wire.StreamData, Index: uint8(i)})
 	}
@@ -341,7 +341,7 @@ func testCancel(t *testing.T, d, l wire.Link) {
 }
 
 func testStreamIDs(t *testing.T, d, l wire.Link) {
-	for _, id := range []wire.StreamID{{}, {Kind: 9}, {Kind: wire.StreamManifest, Index: 1}, {Kind: wire.StreamData, Index: wire.MaxDataStreams}} {
+	for _, id := range []wire.StreamID{{}, {Kind: 9}, {Kind: wire.StreamManifest, Index: 1}, {Kind: wire.StreamPlan, Index: 1}, {Kind: wire.StreamData, Index: wire.MaxDataStreams}} {
 		if _, err := d.OpenSend(t.Context(), id); err == nil {
 			t.Errorf("OpenSend(%v) works", id)
 		}
