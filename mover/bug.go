@@ -21,5 +21,6 @@ const (
 	bugNoDigest
 	bugLowerEpoch
 	bugWarmRead
+	bugBelieveHint
 	bugCount // keep last
 )

@@ -25,6 +25,7 @@ var finders = map[string]func(t *testing.T, bug mover.Bug) error{
 	"no binding":              flippedBits,
 	"no digest check":         flippedBits,
 	"lower epoch accepted":    staleOwner,
+	"hint believed":           believedLie,
 }
 
 // bugSeeds is within how many seeds the simulated machine has to find a bug.

@@ -40,6 +40,10 @@ type Config struct {
 	Linger time.Duration
 	// Sessions bounds how many sessions a Server serves at once; 0 means 256.
 	Sessions int
+	// Sampling says how many of the grains that change tracking calls unchanged
+	// are compared all the same; the zero value is cbt's default. Its Seed is
+	// not used: it comes from the run.
+	Sampling cbt.Sampling
 	// Agent is the program and version told to peers.
 	Agent string
 	// Log gets what begins, ends and is retried; nil discards it.
@@ -101,6 +105,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("mover: window of %d bytes is below %d", c.Window, 4*cbt.BatchSize)
 	case c.Batches < 64:
 		return fmt.Errorf("mover: %d unsettled batches are below 64", c.Batches)
+	case c.Sampling.Every < 0 || c.Sampling.Least < 0:
+		return fmt.Errorf("mover: sampling of 1 grain in %d, at least %d: negative", c.Sampling.Every, c.Sampling.Least)
 	case c.CheckpointEvery < 0 || c.Stall < 0 || c.Linger < 0 || c.Sessions < 1:
 		return fmt.Errorf("mover: a duration or the number of sessions is negative")
 	}

@@ -52,6 +52,7 @@ type Endpoint struct {
 	Name   string // for messages
 	Open   OpenDisk
 	Remote *Remote
+	Hint   HintFunc // of a source of this process: asks for its changes; nil: the disk itself, if it is a Tracker
 }
 
 // Job is one pass of one disk, as an operator asks for it.
@@ -59,7 +60,8 @@ type Job struct {
 	Run    wire.RunID
 	Pass   uint32 // 0 means 1
 	Mode   wire.Mode
-	Full   bool // read everything, also what both maps call a hole
+	Full   bool          // read everything, also what both maps call a hole
+	Track  wire.Tracking // whether the source's change tracking may narrow a copy
 	Source Endpoint
 	Target Endpoint
 	// Unproved lets a disk be the source that the journal calls a target in the
@@ -157,14 +159,25 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 	if err != nil {
 		return Report{}, diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
 	}
-	defer disk.Close() // a source: nothing can be lost
 	if err := e.fit(disk, spec, job.Unproved); err != nil {
+		_ = disk.Close() // only read
 		return Report{}, err
 	}
 	s := newSource(&e.cfg, e.pool, disk, spec, newLimit(job.Rate), p)
+	defer func() { s.disk.Close() }() // a source: nothing can be lost
+	if err := s.narrow(ctx, job.Track, job.Source.Hint); err != nil {
+		return Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity(), Track: job.Track, Reason: s.plan.Reason}, err
+	}
 	hello := wire.Hello{Op: wire.OpPush, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Export: to.Export, Agent: e.cfg.Agent}
-	rep := Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity()}
+	rep := Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity(), Track: job.Track}
+	lost := false
 	err = e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
+		if lost {
+			if err := s.reopen(ctx, job.Source.Open); err != nil {
+				return false, err
+			}
+			lost = false
+		}
 		l, err := dial(ctx, to, &hello)
 		if err != nil {
 			return false, err
@@ -178,9 +191,16 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 			err = s.conclude(&rep, &v)
 		}
 		l.end(err)
+		lost = codeOf(err) == wire.CodeDiskLost && !remote(err)
+		if codeOf(err) == wire.CodeDistrust && s.hinted() {
+			if e := s.distrust(err); e != nil {
+				err = e
+			}
+		}
 		return opened.Epoch > 0, err
 	})
 	p.endLink()
+	rep.Hinted, rep.Reason = s.hinted(), s.plan.Reason
 	rep.Counters, rep.Bad = p.Counters(), s.bad
 	return rep, err
 }
@@ -201,6 +221,8 @@ func (s *source) conclude(rep *Report, v *wire.Verified) error {
 		return wire.Errorf(wire.CodeUnreadable, unreadable, s.badN)
 	case !rep.Equal:
 		return wire.Errorf(wire.CodeVerify, "the disks are not proved equal: roots %v and %v over %d grains", own, cbt.Digest(v.Root), v.Compared)
+	case v.Skipped != s.skipped || v.Sampled != s.sampled:
+		return wire.Errorf(wire.CodeVerify, "the two sides left out different grains: the target %d and sampled %d, the source %d and %d", v.Skipped, v.Sampled, s.skipped, s.sampled)
 	case s.mode == wire.ModeCopy && v.State != wire.StateVerified:
 		return wire.Errorf(wire.CodeVerify, "the target says %v, not Verified", v.State)
 	}
@@ -212,8 +234,8 @@ const unreadable = "%d grains of 64 KiB of the source cannot be read; all others
 // pull is a run with the target half in this process.
 func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
 	from := job.Source.Remote
-	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Rate: job.Rate, Export: from.Export, Agent: e.cfg.Agent}
-	rep := Report{Run: spec.run, Pass: spec.pass}
+	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Rate: job.Rate, Track: job.Track, Export: from.Export, Agent: e.cfg.Agent}
+	rep := Report{Run: spec.run, Pass: spec.pass, Track: job.Track}
 	exp := &Export{Name: job.Target.Name, Open: job.Target.Open}
 	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
 		l, err := dial(ctx, from, &hello)
@@ -272,6 +294,8 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 		}
 		resumable := retryable(err) || began && waits(err)
 		switch {
+		case codeOf(err) == wire.CodeDistrust && ctx.Err() == nil && tries <= maxDistrust:
+			continue // the next try compares all; there is nothing to wait for
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
 			fallthrough
@@ -286,6 +310,16 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 		e.cfg.Log.Warn("session interrupted, trying again", "err", err, "dur", d)
 		rest(ctx, d)
 	}
+}
+
+// maxDistrust bounds the tries at once after a hint was dropped. It is dropped
+// once per run; a peer that says so again and again gets the usual pauses.
+const maxDistrust = 3
+
+// remote reports whether the peer said so.
+func remote(err error) bool {
+	e, ok := errors.AsType[*wire.Error](err)
+	return ok && e.Remote
 }
 
 // codeOf is the code of err, CodeOK when it has none.

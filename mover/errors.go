@@ -41,6 +41,8 @@ func isNoSpace(err error) bool {
 func diskError(code wire.Code, role, op string, e cbt.Extent, err error) error {
 	de := &DiskError{Role: role, Op: op, Extent: e, Err: err}
 	switch {
+	case retryable(err):
+		return wire.Errorf(wire.CodeDiskLost, "%w", de)
 	case isNoSpace(err):
 		return wire.Errorf(wire.CodeNoSpace, "%w: free space there; the copy can then go on", de)
 	case errors.Is(err, syscall.EBUSY):

@@ -24,6 +24,7 @@ var Bugs = map[string]Bug{
 	"no digest check":            bugNoDigest,
 	"lower epoch accepted":       bugLowerEpoch,
 	"diff reads the cache":       bugWarmRead,
+	"hint believed":              bugBelieveHint,
 }
 
 // WithBug is cfg with a mistake in it.
@@ -54,7 +55,7 @@ func (j Journal) Open(epoch uint64, run wire.RunID, pass uint32, owner [16]byte,
 func (j Journal) Mark() error                    { return j.mark() }
 func (j Journal) Durable(m cbt.Map) error        { return j.durable(m) }
 func (j Journal) Forget(m cbt.Map) error         { return j.forget(m) }
-func (j Journal) Verified(root cbt.Digest) error { return j.verified(root) }
+func (j Journal) Verified(root cbt.Digest) error { return j.verified(root, 0, 0) }
 func (j Journal) Suspect() error                 { return j.suspect() }
 func (j Journal) Poison(reason string) error     { return j.poison(reason) }
 

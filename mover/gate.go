@@ -53,6 +53,29 @@ func (p *pulse) leave(n int) {
 	p.mu.Unlock()
 }
 
+// insistWaits are the pauses before a disk call is made again whose driver says
+// that it may do better. A server that was short of memory for a moment gets
+// over it; one that is being started anew takes longer, and then the disk is
+// opened anew, which is dear: a target is read again from its start.
+var insistWaits = [...]time.Duration{20 * time.Millisecond, 80 * time.Millisecond, 300 * time.Millisecond}
+
+// insist makes a disk call again whose first try ended with err, while that is
+// worth it and stop is not closed.
+func (p *pulse) insist(stop <-chan struct{}, err error, again func() error) error {
+	for _, wait := range insistWaits {
+		if err == nil || !retryable(err) {
+			break
+		}
+		select {
+		case <-time.After(wait):
+		case <-stop:
+			return err
+		}
+		err = again()
+	}
+	return err
+}
+
 // slowest is the age of the oldest disk call in progress.
 func (p *pulse) slowest() (d time.Duration) {
 	p.mu.Lock()

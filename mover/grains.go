@@ -14,6 +14,7 @@ type leaves struct {
 	zero    wire.Mask // read as zeros; no digest
 	hole    wire.Mask // of zero: known from the map, not read
 	unread  wire.Mask // could not be read; no digest
+	skip    wire.Mask // not in the plan; no digest
 	digests [cbt.BatchGrains]cbt.Digest
 }
 
@@ -21,9 +22,12 @@ type leaves struct {
 // over such a batch is never used as a proof.
 func (v *leaves) fold(root *cbt.Root) {
 	for g := range v.n {
-		if (v.zero | v.unread).Has(g) {
+		switch {
+		case v.skip.Has(g):
+			root.AddSkipped(1)
+		case (v.zero | v.unread).Has(g):
 			root.AddZeros(1)
-		} else {
+		default:
 			root.Add(&v.digests[g])
 		}
 	}
@@ -32,7 +36,7 @@ func (v *leaves) fold(root *cbt.Root) {
 // differ is the grains in which two sides are not known to be equal.
 func (v *leaves) differ(o *leaves) (m wire.Mask) {
 	m = v.zero ^ o.zero | v.unread | o.unread
-	both := wire.FullMask(v.n) &^ (v.zero | o.zero | m)
+	both := wire.FullMask(v.n) &^ (v.zero | o.zero | m | v.skip)
 	for g := range v.n {
 		if both.Has(g) && v.digests[g] != o.digests[g] {
 			m |= 1 << g
@@ -56,10 +60,10 @@ type reader struct {
 }
 
 // batch reads batch b, of it only the grains in want, into r.buf at their
-// places and fills v. It returns the last read error, with v.unread saying
+// places and fills v, all but v.skip. It returns the last read error, with v.unread saying
 // where; everything else is filled.
 func (r *reader) batch(b int64, want wire.Mask, v *leaves) (err error) {
-	v.batch, v.n, v.zero, v.hole, v.unread = b, r.grains(b), 0, 0, 0
+	v.batch, v.n, v.zero, v.hole, v.unread, v.skip = b, r.grains(b), 0, 0, 0, 0
 	v.hole = r.holes.mask(r.layout, b) & want
 	v.zero = v.hole
 	for lo, hi := range spans(want & wire.FullMask(v.n) &^ v.hole) {
@@ -81,6 +85,9 @@ func (r *reader) piece(b int64, lo, hi int, v *leaves) (err error) {
 			if e := r.tries(r.grain(b, g)); e != nil {
 				v.unread |= 1 << g
 				err = e
+			}
+			if retryable(err) {
+				break // the disk is gone, not a sector of it
 			}
 		}
 	}
@@ -104,11 +111,11 @@ func (r *reader) at(e cbt.Extent) []byte {
 
 func (r *reader) tries(e cbt.Extent) (err error) {
 	for range 1 + r.retry {
-		if err = r.into(e); err == nil {
-			return nil
+		if err = r.into(e); err == nil || retryable(err) {
+			break
 		}
 	}
-	return err
+	return r.pulse.insist(nil, err, func() error { return r.into(e) })
 }
 
 func (r *reader) into(e cbt.Extent) error {

@@ -303,11 +303,11 @@ func (j *journal) forget(m cbt.Map) error {
 }
 
 // verified records the proof, in two steps as the states have them.
-func (j *journal) verified(root cbt.Digest) error {
+func (j *journal) verified(root cbt.Digest, skipped, sampled int64) error {
 	if err := j.add(recCopied, j.state.Epoch, root[:]); err != nil {
 		return err
 	}
-	return j.add(recVerified, j.state.Epoch, root[:])
+	return j.add(recVerified, j.state.Epoch, verifiedPayload(root, skipped, sampled))
 }
 
 // suspect records that a flush failed.

@@ -139,6 +139,8 @@ type JournalState struct {
 	Identity string     // of the target disk
 	Durable  cbt.Map    // written and flushed in Session and SessionPass
 	Root     cbt.Digest // with StateCopied and StateVerified
+	Skipped  int64      // with StateVerified: grains that a hint alone calls unchanged
+	Sampled  int64      // and grains that the hint calls unchanged and that were compared
 	Reason   string     // with StatePoisoned, or what is damaged in the journal
 	Suspect  bool       // a flush failed since the last proof: not even the map of holes is believed
 
@@ -164,6 +166,7 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 		}
 	case recMark:
 		s.State, s.Run, s.Pass, s.Root, s.Reason = wire.StateInconsistent, s.Session, s.SessionPass, cbt.Digest{}, ""
+		s.Skipped, s.Sampled = 0, 0
 	case recDurable, recForget:
 		m, err := cbt.ParseMap(r.payload, s.Size, maxPayload)
 		if err != nil {
@@ -178,11 +181,12 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 		}
 		return nil
 	case recCopied, recVerified:
-		s.State, s.Run, s.Pass = wire.StateCopied, s.Session, s.SessionPass
+		s.State, s.Run, s.Pass, s.Skipped, s.Sampled = wire.StateCopied, s.Session, s.SessionPass, 0, 0
+		p.copy(s.Root[:])
 		if r.t == recVerified {
 			s.State, s.Suspect = wire.StateVerified, false
+			s.sampled(&p)
 		}
-		p.copy(s.Root[:])
 	case recClosed:
 	case recSuspect:
 		s.Suspect = true
@@ -195,6 +199,7 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 		p.copy(s.Root[:])
 		s.Suspect = p.u8() == 1
 		s.Reason = p.text()
+		s.sampled(&p)
 	default:
 		return fmt.Errorf("%w: type %d", errBadRecord, r.t)
 	}
@@ -202,6 +207,28 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 		return fmt.Errorf("%w: payload of type %d", errBadRecord, r.t)
 	}
 	return nil
+}
+
+// sampled reads what a hint left out. A record without it is of a pass that read
+// everything: the first journals had no other.
+func (s *JournalState) sampled(p *payloadReader) {
+	s.Skipped, s.Sampled = 0, 0
+	if len(p.b) > 0 {
+		s.Skipped, s.Sampled = int64(p.u64()), int64(p.u64())
+	}
+	p.bad = p.bad || s.Skipped < 0 || s.Sampled < 0
+}
+
+func verifiedPayload(root cbt.Digest, skipped, sampled int64) []byte {
+	return appendSampled(append([]byte(nil), root[:]...), skipped, sampled)
+}
+
+func appendSampled(b []byte, skipped, sampled int64) []byte {
+	if skipped == 0 && sampled == 0 {
+		return b
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(skipped))
+	return binary.BigEndian.AppendUint64(b, uint64(sampled))
 }
 
 func openPayload(run wire.RunID, pass uint32, owner [16]byte, plan cbt.Digest, size int64) []byte {
@@ -220,7 +247,7 @@ func (s *JournalState) statePayload() []byte {
 	if s.Suspect {
 		suspect = 1
 	}
-	return appendText(append(b, suspect), s.Reason)
+	return appendSampled(appendText(append(b, suspect), s.Reason), s.Skipped, s.Sampled)
 }
 
 func appendText(b []byte, s string) []byte {

@@ -69,6 +69,9 @@ func (l *lane) why(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil || !retryable(onLink(err)) {
 		return err
 	}
+	if e, ok := errors.AsType[*wire.Error](err); ok && !e.Remote {
+		return err // of this end: a disk, a hint
+	}
 	t := time.NewTimer(time.Second)
 	defer t.Stop()
 	select {

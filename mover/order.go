@@ -18,8 +18,8 @@ func (e *Engine) Order(ctx context.Context, from *Remote, spec Job, o wire.Order
 	if spec.Pass == 0 {
 		spec.Pass = 1
 	}
-	hello := wire.Hello{Op: wire.OpOrder, Mode: spec.Mode, Run: spec.Run, Pass: spec.Pass, Export: from.Export, Agent: e.cfg.Agent}
-	rep := Report{Run: spec.Run, Pass: spec.Pass}
+	hello := wire.Hello{Op: wire.OpOrder, Mode: spec.Mode, Run: spec.Run, Pass: spec.Pass, Export: from.Export, Track: spec.Track, Agent: e.cfg.Agent}
+	rep := Report{Run: spec.Run, Pass: spec.Pass, Track: spec.Track}
 	err := e.retry(ctx, spec.Retry, p, func(ctx context.Context) (bool, error) {
 		l, err := dial(ctx, from, &hello)
 		if err != nil {
@@ -93,7 +93,7 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 	}
 	job := Job{
 		Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Rate: o.Rate, Retry: time.Duration(o.Retry) * time.Second,
-		Source: Endpoint{Name: exp.Name, Open: exp.Open},
+		Track: h.Track, Source: Endpoint{Name: exp.Name, Open: exp.Open, Hint: exp.Hint},
 		Target: Endpoint{Name: o.Address, Remote: &Remote{
 			Name: o.Address, Export: o.Export, Dial: func(ctx context.Context) (wire.Link, error) { return s.dial(ctx, &o) },
 		}},
@@ -134,6 +134,7 @@ func reportFrame(rep *Report, err error) *wire.Report {
 	r := &wire.Report{
 		State: rep.State, Epoch: rep.Epoch, Root: rep.Root, Larger: rep.Larger, Counters: rep.Counters, Cold: rep.Cold,
 		Transport: rep.Transport, Source: rep.Source, Target: rep.Target, Bad: rep.Bad,
+		Hinted: rep.Hinted, Reason: rep.Reason,
 	}
 	if err == nil {
 		return r
@@ -151,6 +152,7 @@ func fromReport(r *wire.Report, rep *Report, p *Progress) error {
 	p.set(&r.Counters)
 	rep.State, rep.Epoch, rep.Root, rep.Cold, rep.Transport = r.State, r.Epoch, r.Root, r.Cold, r.Transport
 	rep.Larger, rep.Source, rep.Target, rep.Bad = r.Larger, r.Source, r.Target, r.Bad
+	rep.Hinted, rep.Reason = r.Hinted, r.Reason
 	rep.Equal = r.Code == wire.CodeOK
 	if r.Code == wire.CodeOK {
 		return nil

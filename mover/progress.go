@@ -14,6 +14,7 @@ type Progress struct {
 	total, scanned, holes, same, zero, differing atomic.Int64
 	sent, wired, durable, verified, readBack     atomic.Int64
 	had, bad, redone, lost, reconnects           atomic.Int64
+	skipped, sampled                             atomic.Int64
 
 	// Event, when set before the run, is called with what an operator should
 	// read: a lost link, a resume. It must not block.
@@ -33,6 +34,7 @@ func (p *Progress) Counters() wire.Counters {
 		Differing: p.differing.Load(), Sent: p.sent.Load(), Wire: p.wired.Load(), Durable: p.durable.Load(),
 		Verified: p.verified.Load(), ReadBack: p.readBack.Load(), Had: p.had.Load(), Bad: p.bad.Load(),
 		Redone: p.redone.Load(), Lost: p.lost.Load(), Reconnects: p.reconnects.Load(),
+		Skipped: p.skipped.Load(), Sampled: p.sampled.Load(),
 	}
 }
 
@@ -58,6 +60,8 @@ func (p *Progress) set(c *wire.Counters) {
 		{&p.redone, c.Redone},
 		{&p.lost, c.Lost},
 		{&p.reconnects, c.Reconnects},
+		{&p.skipped, c.Skipped},
+		{&p.sampled, c.Sampled},
 	} {
 		v.to.Store(v.from)
 	}
@@ -65,7 +69,7 @@ func (p *Progress) set(c *wire.Counters) {
 
 // rewind takes back the counters of verdicts that have to be found again.
 func (p *Progress) rewind() {
-	for _, c := range []*atomic.Int64{&p.scanned, &p.holes, &p.same, &p.zero, &p.differing, &p.verified, &p.bad} {
+	for _, c := range []*atomic.Int64{&p.scanned, &p.holes, &p.same, &p.zero, &p.differing, &p.verified, &p.bad, &p.skipped, &p.sampled} {
 		c.Store(0)
 	}
 }
@@ -110,9 +114,12 @@ type Report struct {
 	Epoch     uint64
 	Root      [32]byte // manifest root of both sides, when Equal
 	Counters  wire.Counters
-	Transport string // "quic", "tls", "pipe"
-	Cold      string // how the target's device was read past its cache: "direct", "dropped" or "cached"
-	Source    string // identities of the disks
+	Track     wire.Tracking // what was asked for
+	Hinted    bool          // what was done: a hint left grains out; Counters have how many
+	Reason    string        // why
+	Transport string        // "quic", "tls", "pipe"
+	Cold      string        // how the target's device was read past its cache: "direct", "dropped" or "cached"
+	Source    string        // identities of the disks
 	Target    string
 	Larger    int64    // bytes by which the target is longer than the source; they were left alone
 	Bad       []BadRun // ranges that differ (verify) or could not be read (copy), at most 1000

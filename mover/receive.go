@@ -32,6 +32,7 @@ func (o *outcome) verdict(mode wire.Mode, bad int64) error {
 func (o *outcome) report(rep *Report, l *lane) {
 	rep.Epoch, rep.Source, rep.Target, rep.Cold = o.opened.Epoch, o.open.Identity, o.opened.Identity, o.opened.Cold
 	rep.Larger, rep.Transport, rep.Bad = o.opened.Size-o.open.Size, l.link.Transport(), o.bad
+	rep.Hinted, rep.Reason = o.open.Hinted, o.open.Reason
 	if o.last != nil {
 		rep.State, rep.Root = o.last.State, o.last.Root
 		rep.Equal = o.last.State == wire.StateVerified || o.last.State == wire.StateCopied
@@ -111,6 +112,7 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 	copy(tag[:], sumOf(o.opened.Identity))
 	o.opened.Tag = tag
 	ts := newTargetSession(t, l, o.open.Window, tag)
+	ts.hinted = o.open.Hinted
 	blocks, err := e.pool.take(ctx, ts.blocksNeeded(streams))
 	if err != nil {
 		return err
@@ -200,6 +202,9 @@ func (e *Engine) openNew(t *target, o *outcome) error {
 // takeUp begins a session on a disk that is held, if it may.
 func (t *target) takeUp(o *outcome) error {
 	if err := t.admit(&o.open); err != nil {
+		return err
+	}
+	if err := t.mayHint(&o.open); err != nil {
 		return err
 	}
 	o.opened.State = t.journal.state.State

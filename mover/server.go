@@ -40,6 +40,7 @@ type Export struct {
 	Peers     []wire.ID // who may use it
 	Operators []wire.ID // who may order this daemon to push it to another
 	Open      OpenDisk
+	Hint      HintFunc // of a source: asks for its changes; nil: the disk itself, if it is a Tracker
 }
 
 // DialPeer makes the link that an order asks for; an error that the order's
@@ -210,7 +211,7 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	case wire.OpPush:
 		_, err = s.e.receive(ctx, l, exp, spec, p)
 	case wire.OpPull:
-		err = s.e.serveSource(ctx, l, exp, spec, h.Rate, p)
+		err = s.e.serveSource(ctx, l, exp, spec, h, p)
 	case wire.OpProbe:
 		err = s.probe(ctx, l, exp)
 	case wire.OpOrder:
@@ -270,6 +271,7 @@ func (s *Server) probe(ctx context.Context, l *lane, exp *Export) error {
 			return err
 		}
 		p.State, p.Run, p.Pass, p.Epoch, p.Durable, p.Root = st.State, st.Run, st.Pass, st.Epoch, st.Durable.Len(), st.Root
+		p.Skipped, p.Sampled = st.Skipped, st.Sampled
 	}
 	return s.tell(ctx, l, &p)
 }
@@ -293,7 +295,7 @@ func (e *Engine) live(exp *Export) (p wire.Probed, ok bool) {
 	st := t.journal.state
 	p = wire.Probed{
 		Size: t.disk.Size(), Target: true, State: st.State, Run: st.Run, Pass: st.Pass, Epoch: st.Epoch, Durable: st.Durable.Len(),
-		Root: st.Root, Identity: t.disk.Identity(), Kind: exp.Kind, Cold: t.cold, Use: use,
+		Root: st.Root, Skipped: st.Skipped, Sampled: st.Sampled, Identity: t.disk.Identity(), Kind: exp.Kind, Cold: t.cold, Use: use,
 	}
 	t.journalMu.Unlock()
 	return p, true

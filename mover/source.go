@@ -30,8 +30,11 @@ type source struct {
 	disk  Disk
 	prog  *Progress
 	limit *rate.Limiter // nil: none
-	plan  cbt.Digest
 	owner [16]byte
+
+	track   wire.Tracking
+	plan    cbt.Plan
+	planSum cbt.Digest // of plan
 
 	mu      sync.Mutex
 	held    uint64            // epoch of the last link
@@ -44,14 +47,34 @@ type source struct {
 	badN    int64        // grains in bad
 	unread  atomic.Int64 // grains that could not be read, of this session
 	matched int64        // grains below settled that were compared by reading
+	skipped int64        // grains below settled that the plan leaves out
+	sampled int64        // grains of matched that the hint calls unchanged
 }
 
 // answer is what the source found in one batch, and where the target differs.
 type answer struct {
 	leaves
-	diff  wire.Mask
-	redos uint8 // times the target asked for grains again
-	redo  bool  // that is in work
+	diff    wire.Mask
+	sampled wire.Mask // grains that the hint calls unchanged
+	redos   uint8     // times the target asked for grains again
+	redo    bool      // that is in work
+}
+
+// reopen takes the disk up again after its driver has lost what is behind it.
+// Verdicts stay: they are of the same disk.
+func (s *source) reopen(ctx context.Context, open OpenDisk) error {
+	identity := s.disk.Identity()
+	_ = s.disk.Close() // only read, and lost
+	disk, err := open.patiently(ctx, ReadOnly)
+	if err != nil {
+		return diskError(wire.CodeOpen, "source", "open again", cbt.Extent{}, err)
+	}
+	s.disk = disk
+	if disk.Identity() != identity || disk.Size() != s.size {
+		return wire.Errorf(wire.CodeDiskChanged, "the source was lost, and opened again it is another disk: %s of %d bytes, before %s of %d",
+			disk.Identity(), disk.Size(), identity, s.size)
+	}
+	return nil
 }
 
 // fit says whether disk may be the source of spec. A disk that haulback itself
@@ -75,8 +98,7 @@ func (e *Engine) fit(disk Disk, spec passSpec, unproved bool) error {
 
 func newSource(cfg *Config, p *pool, disk Disk, spec passSpec, limit *rate.Limiter, prog *Progress) *source {
 	s := &source{layout: layout{disk.Size()}, passSpec: spec, cfg: cfg, pool: p, disk: disk, prog: prog, limit: limit}
-	plan := cbt.PlanFull(disk.Size())
-	s.plan = plan.Digest()
+	s.usePlan(cbt.PlanFull(disk.Size()))
 	s.prog.total.Store(s.size)
 	s.restart()
 	return s
@@ -94,7 +116,7 @@ func (s *source) restart() {
 
 func (s *source) rewindLocked() {
 	s.settled, s.root, s.answers, s.empty = 0, cbt.NewRoot(s.size), make(map[int64]*answer), cbt.Map{}
-	s.bad, s.badN, s.matched = nil, 0, 0
+	s.bad, s.badN, s.matched, s.skipped, s.sampled = nil, 0, 0, 0, 0
 	s.prog.rewind()
 }
 
@@ -157,9 +179,11 @@ func (s *source) recordHoles(r wire.Run) {
 
 // countLocked adds a to the counters, or with sign -1 takes it out.
 func (s *source) countLocked(a *answer, sign int64) {
-	all := wire.FullMask(a.n)
+	all := wire.FullMask(a.n) &^ a.skip
 	holes := a.hole &^ a.diff
-	s.prog.scanned.Add(sign * s.layout.batch(a.batch).Len)
+	s.prog.scanned.Add(sign * s.maskBytes(a.batch, all))
+	s.prog.skipped.Add(sign * s.maskBytes(a.batch, a.skip))
+	s.prog.sampled.Add(sign * s.maskBytes(a.batch, a.sampled))
 	s.prog.holes.Add(sign * s.maskBytes(a.batch, holes))
 	s.prog.same.Add(sign * s.maskBytes(a.batch, all&^a.diff&^holes))
 	s.prog.differing.Add(sign * s.maskBytes(a.batch, a.diff))
@@ -189,11 +213,21 @@ func (s *source) foldLocked(upto int64) (freed int64, err error) {
 		if a := s.answers[s.settled]; a != nil {
 			a.fold(s.root)
 			s.badLocked(a)
-			s.matched += int64(wire.FullMask(a.n).Count() - (a.hole &^ a.diff).Count())
+			s.matched += int64((wire.FullMask(a.n) &^ a.skip &^ (a.hole &^ a.diff)).Count())
+			s.skipped += int64(a.skip.Count())
+			s.sampled += int64(a.sampled.Count())
 			delete(s.answers, s.settled)
 			s.spare = append(s.spare, a)
 			s.settled++
 			freed++
+			continue
+		}
+		if n := s.skipRun(upto); n > 0 {
+			e := s.extent(wire.Run{First: s.settled, Count: n})
+			s.root.AddSkipped(cbt.Grains(e.Len))
+			s.skipped += cbt.Grains(e.Len)
+			s.prog.skipped.Add(e.Len)
+			s.settled += n
 			continue
 		}
 		e, ok := s.empty.At(s.settled * cbt.BatchSize)
@@ -206,6 +240,18 @@ func (s *source) foldLocked(upto int64) (freed int64, err error) {
 		s.settled += n
 	}
 	return freed, nil
+}
+
+// skipRun is the number of batches from settled, up to upto, that the plan
+// leaves out whole.
+func (s *source) skipRun(upto int64) int64 {
+	if !s.hinted() {
+		return 0
+	}
+	if e, ok := s.plan.Read.Next(s.settled * cbt.BatchSize); ok {
+		upto = min(upto, e.Off/cbt.BatchSize)
+	}
+	return max(0, upto-s.settled)
 }
 
 // badLocked lists the grains of a that stay different.
@@ -253,7 +299,8 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	s.mu.Lock()
 	o := wire.Open{
 		Mode: s.mode, Full: s.full, Streams: uint8(s.cfg.Workers), Owner: s.owner, Held: s.held, Start: s.settled,
-		Size: s.size, Window: uint32(s.cfg.Batches), Plan: s.plan, Identity: s.disk.Identity(),
+		Size: s.size, Window: uint32(s.cfg.Batches), Plan: s.planSum, Hinted: s.hinted(),
+		Identity: s.disk.Identity(), Reason: s.plan.Reason,
 	}
 	s.mu.Unlock()
 	var opened wire.Opened

@@ -10,7 +10,7 @@ import (
 
 // serveSource runs the source half for a peer that pulls. What is compared
 // outlives the link, as in push.
-func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec passSpec, rate int64, p *Progress) (err error) {
+func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec passSpec, hello *wire.Hello, p *Progress) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer l.whenDone(ctx, cancel)()
@@ -21,7 +21,7 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 	}
 	defer func() {
 		linger := e.cfg.Linger
-		if err == nil || !retryable(err) {
+		if err == nil || !retryable(err) || codeOf(err) == wire.CodeDiskLost {
 			linger = 0
 		}
 		_ = e.sources.release(h, linger) // a source: nothing can be lost
@@ -36,12 +36,22 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 			_ = disk.Close() // only opened
 			return err
 		}
-		s = newSource(&e.cfg, e.pool, disk, spec, newLimit(rate), p)
+		s = newSource(&e.cfg, e.pool, disk, spec, newLimit(hello.Rate), p)
+		if err := s.narrow(ctx, hello.Track, exp.Hint); err != nil {
+			_ = disk.Close() // only read
+			return err
+		}
 		e.sources.fill(h, s)
 	}
 	s.watchOver(p)
 	_, v, err := s.session(ctx, l)
-	if cause := context.Cause(ctx); cause != nil && err != nil {
+	if codeOf(err) == wire.CodeDistrust && s.hinted() {
+		if e := s.distrust(err); e != nil {
+			return e
+		}
+		return err
+	}
+	if cause := context.Cause(ctx); cause != nil && err != nil && codeOf(err) != wire.CodeDiskLost {
 		err = cause
 	}
 	if err != nil {

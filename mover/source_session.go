@@ -16,6 +16,7 @@ import (
 
 // The source's pipeline on one link, in the order in which a batch takes it:
 //
+//	0 plan       one goroutine, where a hint leaves grains out: tells which
 //	1 manifests  one goroutine: what the target holds becomes items; waits for
 //	             room in the window of unsettled batches
 //	2 work       one goroutine per block and data stream: read, hash, compare,
@@ -50,7 +51,7 @@ type sourceSession struct {
 
 // item is one batch to be answered.
 type item struct {
-	target *answer   // what the target holds
+	target *answer   // what the target holds, and what of it is sampled
 	redo   wire.Mask // or: grains to be sent again
 	batch  int64
 }
@@ -75,6 +76,9 @@ func (ss *sourceSession) run(ctx context.Context, blocks []*block) (wire.Verifie
 	ss.group = g
 	ss.l.endWith(ctx, parent)
 	start := ss.opened.Start
+	if ss.hinted() {
+		g.Go(func() error { return ss.l.why(ctx, ss.tellPlan(ctx, start)) })
+	}
 	g.Go(func() error { return ss.l.why(ctx, ss.manifests(ctx, start)) })
 	for i, b := range blocks {
 		g.Go(func() error { return ss.l.why(ctx, ss.worker(ctx, uint8(i), b)) })
@@ -100,36 +104,50 @@ func (ss *sourceSession) manifests(ctx context.Context, at int64) error {
 	}
 	r := wire.NewReader(bufio.NewReaderSize(st, 64<<10), wire.MaxControlBody)
 	var m wire.Manifest // kept: none is allocated anew
-	for at < ss.batches() {
+	way := newRoute(&ss.source.plan, at)
+	step, ok := way.next()
+	for ; ok; step, ok = way.next() {
+		if at, err = ss.step(ctx, r, &m, step); err != nil {
+			return err
+		}
+		way.at = at // holes may have gone further
+	}
+	return nil
+}
+
+// step reads what the target tells of one step of the plan.
+func (ss *sourceSession) step(ctx context.Context, r *wire.Reader, m *wire.Manifest, step wire.Step) (at int64, err error) {
+	for at = step.Run.First; at < step.Run.End(); {
 		t, body, err := r.Next()
 		if err != nil {
-			return onLink(err)
+			return at, onLink(err)
 		}
 		ss.pulse.beat()
 		switch t {
 		case wire.TypeManifest:
-			at, err = ss.manifest(ctx, &m, body, at)
+			at, err = ss.manifest(ctx, m, body, at, step)
 		case wire.TypeHoles:
 			at, err = ss.targetHoles(ctx, body, at)
 		default:
 			err = wire.Errorf(wire.CodeFrame, "frame of type %d on the manifest stream", t)
 		}
 		if err != nil {
-			return err
+			return at, err
 		}
 	}
-	return nil
+	return at, nil
 }
 
-func (ss *sourceSession) manifest(ctx context.Context, m *wire.Manifest, body []byte, at int64) (int64, error) {
+func (ss *sourceSession) manifest(ctx context.Context, m *wire.Manifest, body []byte, at int64, step wire.Step) (int64, error) {
 	if err := wire.Parse(m, body); err != nil {
 		return at, err
 	}
-	if m.Batch != at || m.Grains != ss.grains(at) {
-		return at, wire.Errorf(wire.CodeFrame, "manifest of batch %d with %d grains where batch %d has to come", m.Batch, m.Grains, at)
+	if m.Batch != at || m.Grains != ss.grains(at) || m.Skip != wire.FullMask(m.Grains)&^step.Read {
+		return at, wire.Errorf(wire.CodeFrame, "manifest of batch %d with %d grains, %b left out, where batch %d has to come", m.Batch, m.Grains, m.Skip, at)
 	}
 	t := ss.take()
-	t.leaves = leaves{batch: at, n: m.Grains, zero: m.Zero, unread: m.Unread, digests: m.Digests}
+	t.leaves = leaves{batch: at, n: m.Grains, zero: m.Zero, unread: m.Unread, skip: m.Skip, digests: m.Digests}
+	t.sampled = step.Sampled
 	return at + 1, ss.dispatch(ctx, t)
 }
 
@@ -140,7 +158,7 @@ func (ss *sourceSession) targetHoles(ctx context.Context, body []byte, at int64)
 	if err := wire.Parse(&h, body); err != nil {
 		return at, err
 	}
-	if h.Run.First != at || h.Run.End() >= ss.batches() || ss.full || at == 0 {
+	if h.Run.First != at || h.Run.End() >= ss.batches() || ss.full || ss.hinted() || at == 0 {
 		return at, wire.Errorf(wire.CodeFrame, "holes of %d batches from %d where batch %d has to come", h.Run.Count, h.Run.First, at)
 	}
 	for at < h.Run.End() {
@@ -152,7 +170,7 @@ func (ss *sourceSession) targetHoles(ctx context.Context, body []byte, at int64)
 			continue
 		}
 		t := ss.take()
-		t.leaves = leaves{batch: at, n: cbt.BatchGrains, zero: wire.FullMask(cbt.BatchGrains)}
+		t.leaves, t.sampled = leaves{batch: at, n: cbt.BatchGrains, zero: wire.FullMask(cbt.BatchGrains)}, 0
 		if err := ss.dispatch(ctx, t); err != nil {
 			return at, err
 		}

@@ -49,11 +49,15 @@ func (w *worker) do(ctx context.Context, it item) error {
 		return w.again(ctx, it)
 	}
 	own := w.take()
-	err := w.rd.batch(it.batch, wire.FullMask(it.target.n), &own.leaves)
+	err := w.rd.batch(it.batch, wire.FullMask(it.target.n)&^it.target.skip, &own.leaves)
 	w.pulse.beat()
+	own.skip, own.sampled = it.target.skip, it.target.sampled
 	own.diff = own.differ(&it.target.leaves)
 	if err := w.unreadable(own, err); err != nil {
 		return err
+	}
+	if lie := lied(own.sampled, own, &it.target.leaves); lie != 0 && w.cfg.bug != bugBelieveHint {
+		return wire.Errorf(wire.CodeDistrust, "%d of the grains in %v differ though the hint calls them unchanged", lie.Count(), w.layout.batch(it.batch))
 	}
 	diff, bad, batch := own.diff, own.unread, own.batch
 	if diff != 0 && w.mode == wire.ModeCopy {
@@ -82,6 +86,9 @@ func (w *worker) unreadable(a *answer, err error) error {
 	}
 	if err := w.changed(); err != nil { // it was cut off under us: that is no bad sector
 		return err
+	}
+	if retryable(err) {
+		return diskError(wire.CodeRead, "source", "read", w.layout.batch(a.batch), err)
 	}
 	if n := w.unread.Add(int64(a.unread.Count())); n > maxBadGrains {
 		return diskError(wire.CodeRead, "source", "read", w.layout.batch(a.batch), err)

@@ -36,6 +36,7 @@ type target struct {
 	root       *cbt.Root         //
 	pending    map[int64]*tbatch // told or written, not settled
 	told       cbt.Map           // holes told, not settled
+	skipped    cbt.Map           // left out by the plan, not settled
 	ready      cbt.Map           // settled, at or above settled
 	spare      []*tbatch
 	toldTo     int64 // the source knows of the batches below
@@ -44,6 +45,8 @@ type target struct {
 	answered   int64 // batches with a verdict on this link, and all settled before
 	matched    int64 // grains below settled that were read cold
 	readBack   int64 // grains among these that were read after a write
+	skippedN   int64 // grains below settled that the plan leaves out
+	sampledN   int64 // grains of matched that the hint calls unchanged
 	bad        int64 // grains that stay different
 	verified   int64 // bytes known to be equal
 	backed     int64 // bytes read back after a write
@@ -61,6 +64,7 @@ type tbatch struct {
 	written wire.Mask // grains that were overwritten
 	fresh   wire.Mask // of these: not read back yet
 	bad     wire.Mask // grains that stay different
+	sampled wire.Mask // grains that the hint calls unchanged
 	rounds  uint8     // read-backs that failed
 }
 
@@ -110,10 +114,11 @@ func (t *target) broken() error {
 func (t *target) rewind(keep bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pending, t.told, t.ready = make(map[int64]*tbatch), cbt.Map{}, cbt.Map{}
+	t.pending, t.told, t.skipped, t.ready = make(map[int64]*tbatch), cbt.Map{}, cbt.Map{}, cbt.Map{}
 	if !keep {
 		t.settled, t.root = 0, cbt.NewRoot(t.size)
 		t.matched, t.readBack, t.bad, t.verified, t.backed, t.badRuns = 0, 0, 0, 0, 0, nil
+		t.skippedN, t.sampledN = 0, 0
 		if t.prog != nil {
 			t.prog.rewind()
 		}
@@ -150,11 +155,11 @@ func (t *target) grabLocked() *tbatch {
 }
 
 // tell takes over what a reader found, before the source learns of it.
-func (t *target) tell(v *leaves) {
+func (t *target) tell(v *leaves, sampled wire.Mask) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := t.grabLocked()
-	b.leaves, b.window = *v, true
+	b.leaves, b.sampled, b.window = *v, sampled, true
 	t.pending[v.batch] = b
 	t.toldTo = v.batch + 1
 }
@@ -344,6 +349,9 @@ func (t *target) advanceSome() (freed int64, more bool) {
 
 func (t *target) foldLocked(end int64) (freed int64) {
 	b := t.pending[t.settled]
+	if b == nil && t.skipRunLocked(end) {
+		return 0
+	}
 	if b == nil {
 		e, _ := t.told.At(t.settled * cbt.BatchSize) // same and claim have checked it
 		r := wire.Run{First: t.settled, Count: min(e.End()/cbt.BatchSize, end) - t.settled}
@@ -359,10 +367,13 @@ func (t *target) foldLocked(end int64) (freed int64) {
 	b.fold(t.root)
 	bad := b.bad | b.unread
 	t.bad += int64(bad.Count())
-	t.matched += int64((wire.FullMask(b.n) &^ b.hole).Count())
+	all := wire.FullMask(b.n) &^ b.skip
+	t.matched += int64((all &^ b.hole).Count())
+	t.skippedN += int64(b.skip.Count())
+	t.sampledN += int64(b.sampled.Count())
 	t.readBack += int64(b.written.Count())
 	t.backed += t.maskBytes(b.batch, b.written)
-	t.verified += t.maskBytes(b.batch, wire.FullMask(b.n)&^bad)
+	t.verified += t.maskBytes(b.batch, all&^bad)
 	t.countLocked(b, bad)
 	if b.window {
 		freed = 1
@@ -379,8 +390,10 @@ func (t *target) foldLocked(end int64) (freed int64) {
 // countLocked brings a settled batch into the counters and the list of what
 // stays different.
 func (t *target) countLocked(b *tbatch, bad wire.Mask) {
-	all, diff := wire.FullMask(b.n), b.written|bad
-	t.prog.scanned.Add(t.batch(b.batch).Len)
+	all, diff := wire.FullMask(b.n)&^b.skip, b.written|bad
+	t.prog.scanned.Add(t.maskBytes(b.batch, all))
+	t.prog.skipped.Add(t.maskBytes(b.batch, b.skip))
+	t.prog.sampled.Add(t.maskBytes(b.batch, b.sampled))
 	t.prog.holes.Add(t.maskBytes(b.batch, b.hole))
 	t.prog.same.Add(t.maskBytes(b.batch, all&^diff&^b.hole))
 	t.prog.differing.Add(t.maskBytes(b.batch, diff))
@@ -436,7 +449,7 @@ func (t *target) flush() error {
 		t.fails.good(t.disk.Identity())
 		return nil
 	}
-	if isNoSpace(err) || t.fails.failed(t.disk.Identity()) < 2 {
+	if isNoSpace(err) || retryable(err) || t.fails.failed(t.disk.Identity()) < 2 {
 		t.journalMu.Lock()
 		defer t.journalMu.Unlock()
 		if jerr := t.journal.suspect(); jerr != nil {

@@ -15,8 +15,9 @@ import (
 
 // The target's pipeline on one link, in the order in which a batch takes it:
 //
-//	1 plan      one goroutine: batches in disk order, holes as runs; waits for
-//	            room in the window of unsettled batches
+//	1 plan      one goroutine: batches in disk order, all of them with holes as
+//	            runs, or those that the source names; waits for room in the
+//	            window of unsettled batches
 //	2 read      one goroutine per block: read past the cache, hash
 //	3 tell      one goroutine: manifests in order to the source
 //	4 receive   one goroutine per block and data stream: parse, expand, check,
@@ -27,11 +28,13 @@ import (
 // control takes verdicts and the end, acks tells the source, watch gives up.
 type targetSession struct {
 	*target
-	l     *lane
-	pos   wire.Position
-	pulse *pulse
-	holes *holes
-	start int64
+	hinted  bool      // the source says what is read
+	planned wire.Plan // of stage 1, kept
+	l       *lane
+	pos     wire.Position
+	pulse   *pulse
+	holes   *holes
+	start   int64
 
 	window   *semaphore.Weighted
 	finished chan struct{}
@@ -56,8 +59,9 @@ type targetSession struct {
 // job is one batch on its way through stages 1 to 3, or a run of holes.
 type job struct {
 	leaves
-	holes wire.Run
-	ready chan error // 1: stage 2 leaves its result there
+	want, sampled wire.Mask // grains to read
+	holes         wire.Run
+	ready         chan error // 1: stage 2 leaves its result there
 }
 
 func newTargetSession(t *target, l *lane, window uint32, tag [16]byte) *targetSession {
@@ -80,7 +84,11 @@ func (ts *targetSession) run(ctx context.Context, streams int, blocks []*block) 
 	parent := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	ts.l.endWith(ctx, parent)
-	g.Go(func() error { return ts.plan(ctx) })
+	if ts.hinted {
+		g.Go(func() error { return ts.l.why(ctx, ts.hintedPlan(ctx)) })
+	} else {
+		g.Go(func() error { return ts.plan(ctx) })
+	}
 	for _, b := range blocks[:ts.cfg.Workers] {
 		g.Go(func() error { return ts.readStage(ctx, b) })
 	}
@@ -107,29 +115,48 @@ func (ts *targetSession) blocksNeeded(streams int) int { return ts.cfg.Workers +
 // plan is stage 1.
 func (ts *targetSession) plan(ctx context.Context) error {
 	for at := ts.start; at < ts.batches(); {
-		var j *job
-		select {
-		case j = <-ts.free:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 		if n := ts.holes.holeRun(ts.layout, at, ts.batches()-at); n > 0 {
+			j, err := ts.freeJob(ctx)
+			if err != nil {
+				return err
+			}
 			j.holes = wire.Run{First: at, Count: n}
 			j.ready <- nil
 			ts.order <- j
 			at += n
 			continue
 		}
-		if err := ts.window.Acquire(ctx, 1); err != nil {
+		if err := ts.enqueue(ctx, at, wire.FullMask(ts.grains(at)), 0); err != nil {
 			return err
 		}
-		j.holes, j.batch = wire.Run{}, at
-		ts.order <- j // has room: there are no more jobs than that
-		ts.jobs <- j
 		at++
 	}
 	close(ts.order)
 	close(ts.jobs)
+	return nil
+}
+
+func (ts *targetSession) freeJob(ctx context.Context) (*job, error) {
+	select {
+	case j := <-ts.free:
+		return j, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// enqueue hands batch at to stages 2 and 3.
+func (ts *targetSession) enqueue(ctx context.Context, at int64, want, sampled wire.Mask) error {
+	j, err := ts.freeJob(ctx)
+	if err != nil {
+		return err
+	}
+	if err := ts.window.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	j.holes, j.batch, j.want, j.sampled = wire.Run{}, at, want, sampled
+	ts.order <- j // has room: there are no more jobs than that
+	ts.jobs <- j
 	return nil
 }
 
@@ -147,7 +174,11 @@ func (ts *targetSession) readStage(ctx context.Context, b *block) error {
 			if !ok {
 				return nil
 			}
-			err := rd.batch(j.batch, wire.FullMask(ts.grains(j.batch)), &j.leaves)
+			err := rd.batch(j.batch, j.want, &j.leaves)
+			j.skip = wire.FullMask(j.n) &^ j.want
+			if retryable(err) {
+				return ts.failed(diskError(wire.CodeRead, "target", "read", ts.batch(j.batch), err))
+			}
 			if err != nil && ts.mode == wire.ModeVerify {
 				ts.cfg.Log.Warn("target grains cannot be read", "run", ts.passSpec.run, "extent", ts.batch(j.batch), "err", err)
 			}
@@ -219,8 +250,8 @@ func (ts *targetSession) tellJob(ctx context.Context, j *job, w *bufio.Writer, o
 		out.holes.Run = j.holes
 		out.bytes = wire.AppendFrame(out.bytes[:0], &out.holes)
 	} else {
-		ts.target.tell(&j.leaves)
-		out.manifest = wire.Manifest{Batch: j.batch, Grains: j.n, Zero: j.zero, Unread: j.unread, Digests: j.digests}
+		ts.target.tell(&j.leaves, j.sampled)
+		out.manifest = wire.Manifest{Batch: j.batch, Grains: j.n, Zero: j.zero, Unread: j.unread, Skip: j.skip, Digests: j.digests}
 		out.bytes = wire.AppendFrame(out.bytes[:0], &out.manifest)
 	}
 	_, err := w.Write(out.bytes)
@@ -370,6 +401,7 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 	defer close(ts.finished)
 	ts.mu.Lock()
 	settled, matched, bad := ts.settled, ts.matched, ts.bad
+	skipped, sampled := ts.skippedN, ts.sampledN
 	ts.mu.Unlock()
 	if settled != ts.batches() {
 		return wire.Errorf(wire.CodeFrame, "finish at batch %d of %d", settled, ts.batches())
@@ -384,7 +416,7 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 	if err != nil {
 		return err
 	}
-	v := wire.Verified{State: wire.StateInconsistent, Epoch: ts.epoch, Root: root, Compared: matched, ReadBack: ts.readBack, Lost: ts.lost}
+	v := wire.Verified{State: wire.StateInconsistent, Epoch: ts.epoch, Root: root, Compared: matched, ReadBack: ts.readBack, Lost: ts.lost, Skipped: skipped, Sampled: sampled}
 	switch {
 	case ts.size > 0 && matched == 0:
 		return wire.Errorf(wire.CodeVerify, "nothing of a disk of %d bytes was compared", ts.size)
@@ -395,7 +427,7 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 		v.State = wire.StateCopied
 	default:
 		ts.journalMu.Lock()
-		err := ts.journal.verified(root)
+		err := ts.journal.verified(root, skipped, sampled)
 		ts.journalMu.Unlock()
 		if err != nil {
 			return ts.failed(err)

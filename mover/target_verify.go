@@ -48,6 +48,9 @@ func (ts *targetSession) readBackOf(rd *reader, b *tbatch) error {
 	}
 	var back leaves
 	readErr := rd.batch(b.batch, b.fresh, &back)
+	if retryable(readErr) {
+		return ts.failed(diskError(wire.CodeRead, "target", "read back", ts.batch(b.batch), readErr))
+	}
 	ts.mu.Lock()
 	wrong := back.differ(&b.leaves) & b.fresh
 	if wrong == 0 {

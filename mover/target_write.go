@@ -72,7 +72,7 @@ func (r *receiver) frame(ctx context.Context, body []byte) error {
 		return ctx.Err()
 	}
 	call := r.pulse.enter()
-	err = r.write()
+	err = r.write(ctx)
 	r.pulse.leave(call)
 	if err != nil {
 		return r.failed(err)
@@ -112,7 +112,7 @@ func (r *receiver) at(e cbt.Extent) []byte {
 }
 
 // write brings the records to the disk, neighbours in one call.
-func (r *receiver) write() error {
+func (r *receiver) write(ctx context.Context) error {
 	recs := r.data.Records
 	for i := 0; i < len(recs); {
 		e, enc := recs[i].Extent, recs[i].Enc
@@ -121,7 +121,7 @@ func (r *receiver) write() error {
 			continue
 		}
 		if enc == wire.EncZero || enc == wire.EncHole {
-			if err := r.zero(e, enc); err != nil {
+			if err := r.zero(ctx, e, enc); err != nil {
 				return err
 			}
 			continue
@@ -130,19 +130,22 @@ func (r *receiver) write() error {
 			e.Len += recs[i].Extent.Len
 			i++
 		}
-		if err := r.writeAt(e); err != nil {
+		if err := r.writeAt(ctx, e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *receiver) writeAt(e cbt.Extent) error {
-	n, err := r.disk.WriteAt(r.at(e), e.Off)
-	if err == nil && int64(n) != e.Len {
-		err = io.ErrShortWrite
+func (r *receiver) writeAt(ctx context.Context, e cbt.Extent) error {
+	try := func() error {
+		n, err := r.disk.WriteAt(r.at(e), e.Off)
+		if err == nil && int64(n) != e.Len {
+			err = io.ErrShortWrite
+		}
+		return err
 	}
-	if err != nil {
+	if err := r.pulse.insist(ctx.Done(), try(), try); err != nil {
 		return diskError(wire.CodeWrite, "target", "write", e, err)
 	}
 	return nil
@@ -150,17 +153,18 @@ func (r *receiver) writeAt(e cbt.Extent) error {
 
 // zero makes e read as zeros; disks that cannot do it themselves get zeros
 // written.
-func (r *receiver) zero(e cbt.Extent, enc wire.Encoding) error {
+func (r *receiver) zero(ctx context.Context, e cbt.Extent, enc wire.Encoding) error {
 	z, ok := r.disk.(Zeroer)
 	if !ok {
 		clear(r.at(e))
-		return r.writeAt(e)
+		return r.writeAt(ctx, e)
 	}
 	how := Allocation(cbt.Keep)
 	if enc == wire.EncHole {
 		how = cbt.Deallocate
 	}
-	if err := z.Zero(e, how); err != nil {
+	try := func() error { return z.Zero(e, how) }
+	if err := r.pulse.insist(ctx.Done(), try(), try); err != nil {
 		return diskError(wire.CodeWrite, "target", "zero", e, err)
 	}
 	return nil
