@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -129,6 +130,43 @@ func TestHostileSource(t *testing.T) {
 			b[at] ^= v
 			e.sendData(b)
 		})
+	}
+	step := func(first, count int64, read wire.Mask) wire.Frame {
+		return &wire.Plan{Steps: []wire.Step{{Run: wire.Run{First: first, Count: count}, Read: read}}}
+	}
+	// hinted sends frames on the plan stream, a Same on the control stream once
+	// there is a plan, and for nil data of a grain outside of it.
+	hinted := func(frames ...wire.Frame) func(e *evil) {
+		return func(e *evil) {
+			e.send(hello(wire.OpPush, wire.ModeCopy, "disk"))
+			e.expect(new(wire.Welcome))
+			o := openFrame(hostileSize)
+			o.Hinted = true
+			e.send(o)
+			e.expect(&e.open)
+			plan, err := e.link.OpenSend(e.ctx, wire.StreamID{Kind: wire.StreamPlan})
+			if err != nil {
+				e.t.Fatal(err)
+			}
+			e.data = plan // for who wants to end it
+			for i, f := range frames {
+				_, same := f.(*wire.Same)
+				switch {
+				case f == nil:
+					time.Sleep(time.Second)
+					e.bind(wire.Position{Tag: e.open.Tag, Pass: 1, Epoch: e.open.Epoch})
+					if e.data, err = e.link.OpenSend(e.ctx, wire.StreamID{Kind: wire.StreamData}); err != nil {
+						e.t.Fatal(err)
+					}
+					e.sendData(e.frame(0, 3*cbt.GrainSize, grain()))
+				case same && i > 0:
+					time.Sleep(time.Second)
+					e.send(f)
+				default:
+					_, _ = plan.Write(wire.AppendFrame(nil, f))
+				}
+			}
+		}
 	}
 	head := func(typ byte, n uint32) []byte {
 		return binary.BigEndian.AppendUint32([]byte{typ, 0, 0, 0}, n)
@@ -253,6 +291,22 @@ func TestHostileSource(t *testing.T) {
 			e.send(&wire.Finish{Root: cbt.Digest{6, 6, 6}})
 		}), wire.CodeVerify},
 		"target's frame from a source": {push(func(e *evil) { e.send(&wire.Verified{}) }), wire.CodeFrame},
+		"plan goes back":               {hinted(step(2, 1, 1), step(1, 1, 1)), wire.CodeExtent},
+		"plan beyond the disk":         {hinted(step(4, 2, 1)), wire.CodeExtent},
+		"plan of more grains":          {hinted(step(4, 1, 2)), wire.CodeExtent},
+		"no plan":                      {hinted(), wire.CodeTimeout},
+		"another frame for a plan":     {hinted(&wire.Same{Runs: []wire.Run{{Count: 1}}}), wire.CodeFrame},
+		"verdict outside the plan":     {hinted(step(0, 1, 1), step(3, 1, 1), &wire.Same{Runs: []wire.Run{{First: 1, Count: 1}}}), wire.CodeExtent},
+		"data outside the plan":        {hinted(step(0, 1, 0x81), wire.Frame(nil)), wire.CodeExtent},
+		"plan of nothing": {func(e *evil) {
+			hinted()(e)
+			_ = e.data.CloseWrite()
+			root := cbt.NewRoot(hostileSize)
+			root.AddSkipped(65)
+			sum, _ := root.Sum()
+			time.Sleep(time.Second)
+			e.send(&wire.Finish{Root: sum})
+		}, wire.CodeVerify},
 		"data while verifying": {func(e *evil) {
 			o := openFrame(hostileSize)
 			o.Mode = wire.ModeVerify
@@ -383,25 +437,70 @@ func TestHostileTarget(t *testing.T) {
 			time.Sleep(time.Second)
 			e.send(&wire.Verified{State: wire.StateVerified, Compared: 65})
 		}, wire.CodeVerify},
+		"hinted: holes":                  {func(e *evil) { manifests(e, full(0), &wire.Holes{Run: wire.Run{First: 1, Count: 1}}) }, wire.CodeFrame},
+		"hinted: reads what is left out": {func(e *evil) { manifests(e, full(0)) }, wire.CodeFrame},
+		"hinted: leaves out more":        {func(e *evil) { manifests(e, &wire.Manifest{Grains: 16, Skip: 0xfff0}) }, wire.CodeFrame},
+		"hinted: other counts": {func(e *evil) {
+			hint, _ := noChanges(e.ctx, nil)
+			plan := cbt.PlanHint(hostileSize, &hint, nil, cbt.Sampling{Every: 1 << 20, Least: 1, Seed: 7 << 56})
+			var told []wire.Frame
+			root := cbt.NewRoot(hostileSize)
+			for g := range int64(65) {
+				if g%16 == 0 {
+					told = append(told, &wire.Manifest{Batch: g / 16, Grains: int(min(16, 65-g))})
+				}
+				m := told[g/16].(*wire.Manifest)
+				if plan.Read.Covers(cbt.Grain(g, hostileSize)) {
+					m.Zero |= 1 << (g % 16)
+					root.AddZeros(1)
+				} else {
+					m.Skip |= 1 << (g % 16)
+					root.AddSkipped(1)
+				}
+			}
+			told = slices.DeleteFunc(told, func(f wire.Frame) bool { return f.(*wire.Manifest).Skip == 0xffff })
+			manifests(e, told...)
+			data, err := e.link.OpenReceive(e.ctx, wire.StreamID{Kind: wire.StreamData})
+			if err != nil {
+				e.t.Fatal(err)
+			}
+			go func() { _, _ = io.Copy(io.Discard, data) }()
+			sum, _ := root.Sum()
+			time.Sleep(time.Second)
+			e.send(&wire.Ack{Settled: 5})
+			time.Sleep(time.Second)
+			e.send(&wire.Verified{State: wire.StateVerified, Root: sum, Compared: 3, Sampled: 3})
+		}, wire.CodeVerify},
 		"takes the session and stalls": {func(e *evil) { manifests(e); time.Sleep(5 * time.Minute) }, wire.CodeTimeout},
 	} {
-		t.Run(name, func(t *testing.T) { hostileTarget(t, c.do, c.code) })
+		t.Run(name, func(t *testing.T) { hostileTarget(t, c.do, c.code, strings.HasPrefix(name, "hinted: ")) })
 	}
 }
 
-func hostileTarget(t *testing.T, do func(e *evil), want wire.Code) {
+func noChanges(context.Context, mover.Disk) (cbt.Hint, error) {
+	return cbt.Hint{Provider: "test", Size: hostileSize, Trust: cbt.Exact}, nil
+}
+
+func hostileTarget(t *testing.T, do func(e *evil), want wire.Code, hinted bool) {
 	content := image(rand.New(rand.NewPCG(1, 1)), hostileSize)
+	source := endpoint("source", disk(content))
+	track := wire.TrackingOff
+	if hinted { // of nothing: the plan is the first and the last grain, which are zeros
+		content = make([]byte, hostileSize)
+		source, track = endpoint("source", disk(content)), wire.TrackingStrict
+		source.Hint = noChanges
+	}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		engine, err := mover.NewEngine(mover.Config{Memory: 64 << 20, Workers: 1}, nil)
+		engine, err := mover.NewEngine(mover.Config{Memory: 64 << 20, Workers: 1, Sampling: cbt.Sampling{Every: 1 << 20, Least: 1}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer engine.Close() // holds nothing
 		var ended sync.WaitGroup
 		rep, err := engine.Run(ctx, mover.Job{
-			Run: wire.RunID{7}, Mode: wire.ModeCopy, Source: endpoint("source", disk(content)),
+			Run: wire.RunID{7}, Mode: wire.ModeCopy, Source: source, Track: track,
 			Target: mover.Endpoint{Name: "evil", Remote: &mover.Remote{Name: "evil", Export: "disk", Dial: func(context.Context) (wire.Link, error) {
 				a, b := wire.Pipe(wire.ID{1}, wire.ID{2})
 				e := &evil{t: t, ctx: ctx, link: b, in: wire.NewReader(b.Control(), wire.MaxControlBody)}

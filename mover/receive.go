@@ -99,7 +99,7 @@ func keepable(err error) bool {
 	switch codeOf(err) {
 	case wire.CodeOK:
 		return retryable(err)
-	case wire.CodeTimeout, wire.CodeUnreachable, wire.CodeSuperseded:
+	case wire.CodeTimeout, wire.CodeUnreachable, wire.CodeSuperseded, wire.CodeDiskLost: // the source's disk: its own is broken
 		return true
 	}
 	return false

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/mover/movertest"
 	"github.com/haulback/haulback/wire"
@@ -43,7 +45,9 @@ type world struct {
 	lazy    int      // milliseconds a flush takes after its work
 	net     *network // nil: links in memory
 	lying   bool
-	survive []int // per cent of volatile sectors, one of these is drawn
+	track   wire.Tracking
+	hint    cbt.Hint // of what differs between before and want; honest
+	survive []int    // per cent of volatile sectors, one of these is drawn
 	bug     mover.Bug
 }
 
@@ -58,10 +62,20 @@ func newWorld(seed uint64, bug mover.Bug) *world {
 			CheckpointEvery: time.Duration(1+rng.IntN(40)) * time.Millisecond,
 		}, bug),
 	}
-	w.want = w.newContent()
+	if w.cfg.Sampling = (cbt.Sampling{Every: 1 + rng.Int64N(12), Least: 1}); rng.IntN(3) == 0 {
+		w.track = wire.TrackingUse
+	}
+	w.newRun(w.newContent())
 	w.state = movertest.NewCrashableState(w.power)
 	w.dev = movertest.NewCrashableFrom(w.power, w.before)
 	return w
+}
+
+// newRun begins with a source that holds want, and a tracker that knows where
+// the target differs from it.
+func (w *world) newRun(want []byte) {
+	w.want = want
+	w.hint = cbt.Hint{Provider: "test", Size: int64(len(want)), Trust: cbt.Exact, Areas: slices.Collect(differing(w.before, want).All())}
 }
 
 // newContent is what a source may hold: related to the target, or not.
@@ -122,9 +136,12 @@ func (w *world) life(ctx context.Context, link func(wire.Link) wire.Link) (verif
 	go func() { served <- srv.Serve(serving, listener) }()
 
 	p := new(mover.Progress)
+	from := endpoint("source", disk(w.want))
+	from.Hint = func(context.Context, mover.Disk) (cbt.Hint, error) { return w.hint, nil }
 	rep, runErr := source.Run(ctx, mover.Job{
 		Run: w.run, Mode: wire.ModeCopy, Retry: 3 * time.Minute,
-		Source: endpoint("source", disk(w.want)),
+		Source: from,
+		Track:  w.track,
 		Target: mover.Endpoint{Name: "disk", Remote: &mover.Remote{Name: "disk", Export: "disk", Dial: dial}},
 	}, p)
 	if w.power.IsCut() || w.rng.IntN(3) == 0 { // the machine dies, or is stopped in order
@@ -308,7 +325,8 @@ func simulateOn(t *testing.T, seed uint64, bug mover.Bug, attach func(seed uint6
 				return
 			}
 			if w.rng.IntN(4) == 0 { // another run, of another source
-				w.before, w.want = w.dev.Durable(), w.newContent()
+				w.before = w.dev.Durable()
+				w.newRun(w.newContent())
 				w.run[0]++
 			}
 		}

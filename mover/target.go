@@ -251,6 +251,9 @@ func (t *target) claim(d *wire.Data) (*tbatch, error) {
 		if err != nil {
 			return nil, err
 		}
+		if d.Mask&b.skip != 0 {
+			return nil, wire.Errorf(wire.CodeExtent, "data for grains %b of batch %d, which are not in the plan", d.Mask&b.skip, d.Batch)
+		}
 		b.stage = stageWriting
 		t.answered++
 		t.lostLocked(d)
