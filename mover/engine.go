@@ -213,19 +213,20 @@ func (s *source) conclude(rep *Report, v *wire.Verified) error {
 	if err != nil {
 		return err
 	}
-	rep.Equal = s.badN == 0 && own == v.Root && v.Compared > 0
+	agreed := s.badN == 0 && own == v.Root && v.Compared > 0
 	switch {
 	case s.badN > 0 && s.mode == wire.ModeVerify:
 		return wire.Errorf(wire.CodeVerify, "the disks differ in %d grains of 64 KiB", s.badN)
 	case s.badN > 0:
 		return wire.Errorf(wire.CodeUnreadable, unreadable, s.badN)
-	case !rep.Equal:
+	case !agreed:
 		return wire.Errorf(wire.CodeVerify, "the disks are not proved equal: roots %v and %v over %d grains", own, cbt.Digest(v.Root), v.Compared)
 	case v.Skipped != s.skipped || v.Sampled != s.sampled:
 		return wire.Errorf(wire.CodeVerify, "the two sides left out different grains: the target %d and sampled %d, the source %d and %d", v.Skipped, v.Sampled, s.skipped, s.sampled)
 	case s.mode == wire.ModeCopy && v.State != wire.StateVerified:
 		return wire.Errorf(wire.CodeVerify, "the target says %v, not Verified", v.State)
 	}
+	rep.Equal = s.skipped == 0
 	return nil
 }
 

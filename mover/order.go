@@ -153,7 +153,7 @@ func fromReport(r *wire.Report, rep *Report, p *Progress) error {
 	rep.State, rep.Epoch, rep.Root, rep.Cold, rep.Transport = r.State, r.Epoch, r.Root, r.Cold, r.Transport
 	rep.Larger, rep.Source, rep.Target, rep.Bad = r.Larger, r.Source, r.Target, r.Bad
 	rep.Hinted, rep.Reason = r.Hinted, r.Reason
-	rep.Equal = r.Code == wire.CodeOK
+	rep.Equal = r.Code == wire.CodeOK && r.Counters.Skipped == 0
 	if r.Code == wire.CodeOK {
 		return nil
 	}

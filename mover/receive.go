@@ -35,7 +35,7 @@ func (o *outcome) report(rep *Report, l *lane) {
 	rep.Hinted, rep.Reason = o.open.Hinted, o.open.Reason
 	if o.last != nil {
 		rep.State, rep.Root = o.last.State, o.last.Root
-		rep.Equal = o.last.State == wire.StateVerified || o.last.State == wire.StateCopied
+		rep.Equal = (o.last.State == wire.StateVerified || o.last.State == wire.StateCopied) && o.last.Skipped == 0
 	}
 }
 
