@@ -41,16 +41,16 @@ const (
 // Options says how Open opens. The zero value reads.
 type Options struct {
 	Mode Mode
-	// Create makes a raw file of CreateSize bytes, all hole, when there is
-	// none. A file that is there must be empty (a creation that was cut) or
-	// have that size; it is never shortened. Needs ReadWrite.
+	// Create makes a raw file or a VMDK of CreateSize bytes, all hole, when
+	// there is none. A file that is there must be empty (a creation that was
+	// cut) or have that size; it is never shortened. Needs ReadWrite.
 	Create     bool
 	CreateSize int64
 }
 
 // Description is what "haulback probe" prints about a disk.
 type Description struct {
-	Kind       string // "file" or "block"
+	Kind       string // the scheme of the driver
 	Path       string // as given
 	Size       int64  // bytes
 	SectorSize int64  // bytes; the logical sector of a device, 1 for a file
@@ -62,7 +62,7 @@ type Description struct {
 	Warning    string // what an operator should know, or empty
 }
 
-// Open opens the disk that uri names. Drivers to come are added to its switch.
+// Open opens the disk that uri names with the driver of its scheme.
 func Open(ctx context.Context, uri string, opts Options) (Disk, error) {
 	u, err := ParseURI(uri)
 	if err != nil {
@@ -71,8 +71,16 @@ func Open(ctx context.Context, uri string, opts Options) (Disk, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := opts.validate(); err != nil {
+	if err := opts.validate(u); err != nil {
 		return nil, fmt.Errorf("disk %s: %w", uri, err)
+	}
+	switch u.Scheme {
+	case "nbd", "nbds", "nbd+unix", "nbds+unix":
+		return openNBD(ctx, u.Text, opts)
+	case schemeVDDK:
+		return openVDDK(ctx, u.Text, opts)
+	case schemeVMDK:
+		return openVMDK(u.Path, opts)
 	}
 	disk, err := openLocal(u, opts)
 	if err != nil {
@@ -81,8 +89,13 @@ func Open(ctx context.Context, uri string, opts Options) (Disk, error) {
 	return disk, nil
 }
 
-func (o Options) validate() error {
-	if o.Create && (o.Mode != ReadWrite || o.CreateSize <= 0) {
+func (o Options) validate(u URI) error {
+	switch {
+	case !o.Create:
+		return nil
+	case !u.CanCreate():
+		return fmt.Errorf("create: %w: only raw files and VMDKs are created, not %s", ErrKind, u.Scheme)
+	case o.Mode != ReadWrite || o.CreateSize <= 0:
 		return fmt.Errorf("create: needs mode ReadWrite and a size, got %d bytes", o.CreateSize)
 	}
 	return nil

@@ -7,23 +7,36 @@ import (
 	"strings"
 )
 
-// The schemes of this version. Kind of a [Description] uses the same words.
+// The schemes. Kind of a [Description] uses the same words.
 const (
 	schemeFile  = "file"
 	schemeBlock = "block"
+	schemeVMDK  = "vmdk"
+	schemeVDDK  = "vddk"
 )
 
-// URI names a disk: which driver, and what it opens.
+// supported ends every complaint about a scheme.
+const supported = "a plain path, file:///path, block:///path, vmdk:///path, " +
+	"nbd://host/export, nbds://host/export, nbd+unix:///export?socket=path, nbds+unix:///export?socket=path, vddk://host/vm"
+
+// URI names a disk: which driver, and what it opens. Two disks with equal URIs
+// are the same disk; the reverse is not true.
 type URI struct {
-	// Scheme is "file", "block", or empty for a plain path: then what is found
-	// there decides.
+	// Scheme is "file", "block", "vmdk", "nbd", "nbds", "nbd+unix",
+	// "nbds+unix", "vddk", or empty for a plain path: then what is found there
+	// decides between a file and a block device.
 	Scheme string
-	// Path is absolute for the schemes and as given for a plain path.
+	// Path is that of a local disk (see Local): absolute for the schemes and
+	// as given for a plain path. Otherwise it is empty.
 	Path string
+	// Text is the whole URI of a disk that is not local; its driver has a
+	// grammar of its own. Otherwise it is empty.
+	Text string
 }
 
-// ParseURI reads a plain path, file:///path or block:///path. It opens nothing.
-// Whatever it does not understand it refuses: a misread target is overwritten.
+// ParseURI reads a plain path or a URI of a scheme that this version knows. It
+// opens nothing. Whatever it does not understand it refuses, unknown query
+// parameters too: a misread target is overwritten.
 func ParseURI(s string) (URI, error) {
 	if s == "" || strings.ContainsRune(s, 0) {
 		return URI{}, fmt.Errorf("disk %q: not a path or URI", s)
@@ -32,25 +45,40 @@ func ParseURI(s string) (URI, error) {
 	if !ok {
 		return URI{Path: s}, nil
 	}
-	u, err := url.Parse(s)
+	u, err := parseScheme(scheme, s)
 	if err != nil {
 		return URI{}, fmt.Errorf("disk %q: %w", s, err)
 	}
-	if err := checkScheme(scheme); err != nil {
-		return URI{}, fmt.Errorf("disk %q: %w", s, err)
+	return u, nil
+}
+
+func parseScheme(scheme, s string) (URI, error) {
+	switch scheme {
+	case schemeFile, schemeBlock, schemeVMDK:
+		return parseLocal(scheme, s)
+	case "nbd", "nbds", "nbd+unix", "nbds+unix":
+		return URI{Scheme: scheme, Text: s}, parseNBD(s)
+	case schemeVDDK:
+		return URI{Scheme: scheme, Text: s}, parseVDDK(s)
 	}
-	if strings.ContainsRune(s, '#') {
-		return URI{}, fmt.Errorf("disk %q: fragment; write %%23 for a # in the path", s)
-	}
-	if err := checkLocal(u); err != nil {
-		return URI{}, fmt.Errorf("disk %q: %w", s, err)
-	}
-	return URI{Scheme: scheme, Path: path.Clean(u.Path)}, nil
+	return URI{}, fmt.Errorf("unknown scheme %q; supported: %s", scheme, supported)
+}
+
+// Local reports whether the disk has a path on this machine. The socket of an
+// NBD server has one, the disk behind it does not.
+func (u URI) Local() bool { return u.Path != "" }
+
+// CanCreate reports whether Options.Create can make such a disk.
+func (u URI) CanCreate() bool {
+	return u.Scheme == "" || u.Scheme == schemeFile || u.Scheme == schemeVMDK
 }
 
 // String is the form that ParseURI reads.
 func (u URI) String() string {
-	if u.Scheme == "" {
+	switch {
+	case !u.Local():
+		return u.Text
+	case u.Scheme == "":
 		return u.Path
 	}
 	return (&url.URL{Scheme: u.Scheme, Path: u.Path}).String()
@@ -72,17 +100,21 @@ func schemeOf(s string) (string, bool) {
 	return strings.ToLower(s[:i]), true
 }
 
-func checkScheme(scheme string) error {
-	switch scheme {
-	case schemeFile, schemeBlock:
-		return nil
-	case "nbd", "vmdk", "vddk":
-		return fmt.Errorf("scheme %q is not in this version; supported: a plain path, file:///path, block:///path", scheme)
+func parseLocal(scheme, s string) (URI, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return URI{}, err
 	}
-	return fmt.Errorf("unknown scheme %q; supported: a plain path, file:///path, block:///path (nbd, vmdk, vddk: not in this version)", scheme)
+	if strings.ContainsRune(s, '#') {
+		return URI{}, fmt.Errorf("fragment; write %%23 for a # in the path")
+	}
+	if err := checkLocal(u); err != nil {
+		return URI{}, err
+	}
+	return URI{Scheme: scheme, Path: path.Clean(u.Path)}, nil
 }
 
-// checkLocal refuses the parts of a URL that neither driver has.
+// checkLocal refuses the parts of a URL that no local driver has.
 func checkLocal(u *url.URL) error {
 	switch {
 	case u.RawQuery != "" || u.ForceQuery:

@@ -44,7 +44,7 @@ func copyCommand(g *global) *cobra.Command {
 	linkFlags(cmd, &f)
 	cmd.Flags().StringVar(&f.verify, "verify", "pass", "`HOW` to verify: pass (what was written is read back) or full (everything is read again at the end)")
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of an earlier run to go on with")
-	cmd.Flags().BoolVar(&f.create, "create", false, "make the target file when there is none, as large as the source")
+	cmd.Flags().BoolVar(&f.create, "create", false, "make the target file or VMDK when there is none, as large as the source")
 	return cmd
 }
 

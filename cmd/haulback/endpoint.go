@@ -20,6 +20,11 @@ import (
 const endpointHelp = `A disk is named by one of
   PATH                          a raw image file or a block device of this machine
   file:///PATH, block:///PATH   the same, and it has to be that kind
+  vmdk:///PATH                  a VMDK with flat extents, by its descriptor
+  nbd://HOST[:PORT]/EXPORT      an export of an NBD server; nbds:// with TLS
+  nbd+unix:///EXPORT?socket=PATH
+                                the same by a unix socket; nbds+unix:// with TLS
+  vddk://HOST/MOREF?disk=...    a disk of a vSphere VM, by VMware's library
   haulback://HOST:PORT/EXPORT   an export of a paired daemon; add ?peer=NAME (or
                                 ?peer=ID) when no peer, or more than one, has
                                 that address`
@@ -27,11 +32,12 @@ const endpointHelp = `A disk is named by one of
 // endpoint is a disk as named on the command line.
 type endpoint struct {
 	text string
-	path string // of a disk of this machine
+	disk vddk.URI // of a disk that this process opens
 
 	address, export, peer string // of an export; peer is a name, an ID or empty
 }
 
+// remote says that another daemon opens the disk.
 func (e *endpoint) remote() bool { return e.export != "" }
 
 func usage(format string, args ...any) error {
@@ -45,7 +51,7 @@ func parseEndpoint(text string) (*endpoint, error) {
 		if err != nil {
 			return nil, &exitcode.UsageError{Err: err}
 		}
-		return &endpoint{text: text, path: u.Path}, nil
+		return &endpoint{text: text, disk: u}, nil
 	}
 	u, err := url.Parse(text)
 	if err != nil {
@@ -131,20 +137,34 @@ func (e *endpoint) describe(ctx context.Context) (vddk.Description, error) {
 	return disk.Describe(), nil
 }
 
-// missing reports whether nothing is at the path.
+// missing reports whether nothing is at the path. Whether a disk without one
+// is there is known when it is opened.
 func (e *endpoint) missing() bool {
-	_, err := os.Stat(e.path)
+	if e.remote() || !e.disk.Local() {
+		return false
+	}
+	_, err := os.Stat(e.disk.Path)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// sameDisk looks through links and device nodes. A loop device and its file
-// are told apart when the target is opened.
+// sameDisk looks through links and device nodes. A loop device and its file, a
+// VMDK and its extents, and two ways to one server are told apart when the
+// target is opened.
 func sameDisk(a, b *endpoint) bool {
-	if a.remote() || b.remote() {
+	switch {
+	case a.remote() || b.remote():
 		return a.remote() && b.remote() && a.address == b.address && a.export == b.export
+	case a.disk == b.disk:
+		return true
+	case !a.disk.Local() || !b.disk.Local():
+		return false
 	}
-	x, err1 := os.Stat(a.path)
-	y, err2 := os.Stat(b.path)
+	return sameInode(a.disk.Path, b.disk.Path)
+}
+
+func sameInode(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
 	if err1 != nil || err2 != nil {
 		return false
 	}

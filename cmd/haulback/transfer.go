@@ -63,9 +63,9 @@ func newTransfer(g *global, f *flags, mode wire.Mode, src, dst string) (*transfe
 func (t *transfer) checkMissing() error {
 	for _, e := range []*endpoint{t.src, t.dst} {
 		switch {
-		case e.remote() || !e.missing():
+		case !e.missing():
 		case e == t.dst && t.mode == wire.ModeCopy && t.flags.create:
-		case e == t.dst && t.mode == wire.ModeCopy:
+		case e == t.dst && t.mode == wire.ModeCopy && e.disk.CanCreate():
 			return usage("target %s: there is no such file; add --create to make it as large as the source", e.text)
 		default:
 			return usage("%s: there is no such file or device; check the path", e.text)
@@ -73,6 +73,9 @@ func (t *transfer) checkMissing() error {
 	}
 	if t.flags.create && t.dst.remote() {
 		return usage("--create: makes files of this machine only; make the file of the export %q at its daemon", t.dst.export)
+	}
+	if t.flags.create && !t.dst.disk.CanCreate() {
+		return usage("--create: makes raw files and VMDKs only; make %s where it lives, as large as the source", t.dst.text)
 	}
 	return nil
 }
@@ -166,7 +169,7 @@ func (t *transfer) preflight(ctx context.Context) error {
 		return err
 	}
 	t.size = from
-	if !t.dst.remote() && t.dst.missing() {
+	if t.dst.missing() {
 		t.create = from
 		if from <= 0 {
 			return usage("target %s: cannot be made, because the size of the source %s is not known or zero", t.dst.text, t.src.text)

@@ -155,7 +155,8 @@ func (c *checker) disk(at string, t exportTOML) {
 	switch {
 	case err != nil:
 		c.wrong(at+"uri", fmt.Errorf("export %q: %w", t.Name, err))
-	case u.Path == "" || u.Path[0] != '/':
+	case !u.Local(): // seen when it is opened
+	case u.Path[0] != '/':
 		c.wrong(at+"uri", fmt.Errorf("export %q: uri %q: not an absolute path", t.Name, t.URI))
 	default:
 		if _, err := os.Stat(u.Path); errors.Is(err, fs.ErrNotExist) {

@@ -73,7 +73,7 @@ func TestMistakes(t *testing.T) {
 		{"role missing", peer + "[[export]]\nname = \"x\"\nuri = \"/x\"\n", 4, []string{"role is missing", "source", "target"}},
 		{"role", peer + "[[export]]\nname = \"x\"\nuri = \"/x\"\nrole = \"both\"\n", 7, []string{`"both"`}},
 		{"uri missing", peer + "[[export]]\nname = \"x\"\nrole = \"source\"\n", 4, []string{"uri is missing"}},
-		{"uri", peer + "[[export]]\nname = \"x\"\nuri = \"nbd://h/x\"\nrole = \"source\"\n", 6, []string{"nbd", "supported"}},
+		{"uri", peer + "[[export]]\nname = \"x\"\nuri = \"s3://h/x\"\nrole = \"source\"\n", 6, []string{"s3", "supported"}},
 		{"relative uri", peer + "[[export]]\nname = \"x\"\nuri = \"img\"\nrole = \"source\"\n", 6, []string{"img", "absolute"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
