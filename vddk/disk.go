@@ -60,6 +60,7 @@ type Description struct {
 	Coldness   string // how ReadCold gets past the cache
 	ReadOnly   bool
 	Warning    string // what an operator should know, or empty
+	Detail     string // what else the driver knows about the format or the way, or empty
 }
 
 // Open opens the disk that uri names with the driver of its scheme.
@@ -80,7 +81,7 @@ func Open(ctx context.Context, uri string, opts Options) (Disk, error) {
 	case schemeVDDK:
 		return openVDDK(ctx, u.Text, opts)
 	case schemeVMDK:
-		return openVMDK(u.Path, opts)
+		return openVMDK(u, opts)
 	}
 	disk, err := openLocal(u, opts)
 	if err != nil {
@@ -151,6 +152,8 @@ func inodeKind(mode uint32) string {
 		return "pipe"
 	case unix.S_IFSOCK:
 		return "socket"
+	case unix.S_IFLNK:
+		return "symbolic link"
 	case unix.S_IFCHR:
 		return "character device"
 	}

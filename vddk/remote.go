@@ -15,5 +15,3 @@ func openNBD(context.Context, string, Options) (Disk, error) { return nil, errNo
 func parseVDDK(string) error { return errNotYet }
 
 func openVDDK(context.Context, string, Options) (Disk, error) { return nil, errNotYet }
-
-func openVMDK(string, Options) (Disk, error) { return nil, errNotYet }

@@ -29,6 +29,9 @@ type URI struct {
 	// Path is that of a local disk (see Local): absolute for the schemes and
 	// as given for a plain path. Otherwise it is empty.
 	Path string
+	// CreateType is the type of a VMDK that is created: "monolithicFlat" (also
+	// when empty), or "vmfs", which ESXi powers on. For vmdk only.
+	CreateType string
 	// Text is the whole URI of a disk that is not local; its driver has a
 	// grammar of its own. Otherwise it is empty.
 	Text string
@@ -81,7 +84,11 @@ func (u URI) String() string {
 	case u.Scheme == "":
 		return u.Path
 	}
-	return (&url.URL{Scheme: u.Scheme, Path: u.Path}).String()
+	full := url.URL{Scheme: u.Scheme, Path: u.Path}
+	if u.CreateType != "" {
+		full.RawQuery = url.Values{"createType": {u.CreateType}}.Encode()
+	}
+	return full.String()
 }
 
 // schemeOf returns what stands before the first ":" when it looks like a
@@ -108,17 +115,44 @@ func parseLocal(scheme, s string) (URI, error) {
 	if strings.ContainsRune(s, '#') {
 		return URI{}, fmt.Errorf("fragment; write %%23 for a # in the path")
 	}
+	createType, err := parseQuery(u)
+	if err != nil {
+		return URI{}, err
+	}
 	if err := checkLocal(u); err != nil {
 		return URI{}, err
 	}
-	return URI{Scheme: scheme, Path: path.Clean(u.Path)}, nil
+	return URI{Scheme: scheme, Path: path.Clean(u.Path), CreateType: createType}, nil
+}
+
+// parseQuery knows the one parameter of a local disk: createType of a VMDK.
+func parseQuery(u *url.URL) (createType string, err error) {
+	const known = "createType"
+	if u.RawQuery == "" && !u.ForceQuery {
+		return "", nil
+	}
+	if u.Scheme != schemeVMDK {
+		return "", fmt.Errorf("unknown parameter %q; %s takes none", u.RawQuery, u.Scheme)
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return "", err
+	}
+	for key := range query {
+		if key != known {
+			return "", fmt.Errorf("unknown parameter %q; vmdk takes %s", key, known)
+		}
+	}
+	values := query[known]
+	if len(values) != 1 || values[0] != typeHosted && values[0] != typeVMFS {
+		return "", fmt.Errorf("parameter %q: %s is %s or %s", u.RawQuery, known, typeHosted, typeVMFS)
+	}
+	return values[0], nil
 }
 
 // checkLocal refuses the parts of a URL that no local driver has.
 func checkLocal(u *url.URL) error {
 	switch {
-	case u.RawQuery != "" || u.ForceQuery:
-		return fmt.Errorf("unknown parameter %q; %s takes none", u.RawQuery, u.Scheme)
 	case u.Host != "" || u.User != nil:
 		return fmt.Errorf("host %q; %s opens local paths only, written %s:///path", u.Host, u.Scheme, u.Scheme)
 	case u.Opaque != "" || !strings.HasPrefix(u.Path, "/"):

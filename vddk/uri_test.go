@@ -20,6 +20,7 @@ func TestParseURI(t *testing.T) {
 		{"file:///a%20b%23%3F", URI{Scheme: "file", Path: "/a b#?"}},
 		{"block:///dev/vg0/a", URI{Scheme: "block", Path: "/dev/vg0/a"}},
 		{"vmdk:///mnt/ds%201/vm/../vm.vmdk", URI{Scheme: "vmdk", Path: "/mnt/ds 1/vm.vmdk"}},
+		{"vmdk:///a.vmdk?createType=vmfs", URI{Scheme: "vmdk", Path: "/a.vmdk", CreateType: "vmfs"}},
 	} {
 		got, err := ParseURI(c.in)
 		if err != nil || got != c.want {
@@ -37,26 +38,29 @@ func TestParseURI(t *testing.T) {
 
 func TestParseURIRefuses(t *testing.T) {
 	for in, want := range map[string]string{
-		"":                      "not a path or URI",
-		"a\x00b":                "not a path or URI",
-		"nbd://host/x":          "not in this version",
-		"nbds+unix:///?socket=": "not in this version",
-		"vddk://vc/vm":          "file:///path",
-		"nbd:host:10809":        "not in this version",
-		"s3://bucket/x":         `unknown scheme "s3"; supported: a plain path, file:///path, block:///path, vmdk:///path, nbd://`,
-		"vmdk://host/a.vmdk":    `host "host"`,
-		"vmdk:///a.vmdk?chain":  `unknown parameter "chain"; vmdk takes none`,
-		"file:///a?cache=none":  `unknown parameter "cache=none"`,
-		"block:///dev/sda?":     "unknown parameter",
-		"file:///a#b":           "fragment",
-		"file:///a#":            "fragment",
-		"file://host/a":         `host "host"`,
-		"file://user@/a":        "host",
-		"file:a":                "must be absolute",
-		"file://":               "must be absolute",
-		"file:///a%00b":         "zero byte",
-		"file:///a%zz":          "invalid URL escape",
-		"block://sda":           "host",
+		"":                                   "not a path or URI",
+		"a\x00b":                             "not a path or URI",
+		"nbd://host/x":                       "not in this version",
+		"nbds+unix:///?socket=":              "not in this version",
+		"vddk://vc/vm":                       "file:///path",
+		"nbd:host:10809":                     "not in this version",
+		"s3://bucket/x":                      `unknown scheme "s3"; supported: a plain path, file:///path, block:///path, vmdk:///path, nbd://`,
+		"vmdk:///a.vmdk?createType=seSparse": "createType is monolithicFlat or vmfs",
+		"vmdk:///a.vmdk?createType=vmfs&createType=vmfs": "createType is monolithicFlat or vmfs",
+		"vmdk:///a.vmdk?%zz":                             "invalid URL escape",
+		"vmdk://host/a.vmdk":                             `host "host"`,
+		"vmdk:///a.vmdk?chain":                           `unknown parameter "chain"; vmdk takes createType`,
+		"file:///a?cache=none":                           `unknown parameter "cache=none"`,
+		"block:///dev/sda?":                              "unknown parameter",
+		"file:///a#b":                                    "fragment",
+		"file:///a#":                                     "fragment",
+		"file://host/a":                                  `host "host"`,
+		"file://user@/a":                                 "host",
+		"file:a":                                         "must be absolute",
+		"file://":                                        "must be absolute",
+		"file:///a%00b":                                  "zero byte",
+		"file:///a%zz":                                   "invalid URL escape",
+		"block://sda":                                    "host",
 	} {
 		_, err := ParseURI(in)
 		if err == nil || !strings.Contains(err.Error(), want) {

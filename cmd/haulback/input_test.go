@@ -55,7 +55,7 @@ func TestBadInput(t *testing.T) {
 		{"character device", []string{"copy", "/dev/null", b}, 10, []string{"/dev/null", "character device"}},
 		{"too small", []string{"copy", b, small}, 10, []string{small, "524288 bytes", "at least as large"}},
 		{"scheme", []string{"copy", a, "s3://host/x"}, 10, []string{"s3", "supported"}},
-		{"parameter of a path", []string{"copy", a, "vmdk:///x?chain=1"}, 10, []string{"chain=1", "takes none"}},
+		{"parameter of a path", []string{"copy", a, "vmdk:///x?chain=1"}, 10, []string{"chain", "takes createType"}},
 		{"create a device", []string{"copy", a, "block://" + up, "--create"}, 10, []string{"--create", "block://" + up}},
 		{"parameter", []string{"copy", a, "haulback://h:1/x?per=y"}, 10, []string{"per", "peer="}},
 		{"export name", []string{"copy", a, "haulback://h:1/../../etc/passwd"}, 10, []string{"export name"}},

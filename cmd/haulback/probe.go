@@ -46,6 +46,7 @@ type probed struct {
 	Identity   string `json:"identity"`
 	Cold       string `json:"cold_reads"`
 	Holes      *bool  `json:"knows_holes,omitempty"`
+	Detail     string `json:"detail,omitempty"`
 	Role       string `json:"role,omitempty"`
 	Warning    string `json:"warning,omitempty"`
 	State      string `json:"state,omitempty"`
@@ -90,7 +91,7 @@ func probeHere(ctx context.Context, t *transfer) (*probed, error) {
 	}
 	out := &probed{
 		Disk: t.src.text, Kind: d.Kind, Size: d.Size, SectorSize: d.SectorSize, Identity: d.Identity, Cold: d.Coldness,
-		Holes: &d.CanMap, Warning: d.Warning,
+		Holes: &d.CanMap, Detail: d.Detail, Warning: d.Warning,
 	}
 	st, err := mover.ReadJournal(t.journals, d.Identity)
 	if errors.Is(err, mover.ErrHeld) {
@@ -133,6 +134,7 @@ func (p *probed) table(cmd *cobra.Command) error {
 	}
 	row("disk", p.Disk)
 	row("kind", p.Kind)
+	row("detail", p.Detail)
 	row("size", fmt.Sprintf("%s (%d bytes)", size.Text(p.Size), p.Size))
 	if p.SectorSize > 1 {
 		row("sector", fmt.Sprintf("%d bytes", p.SectorSize))

@@ -75,7 +75,7 @@ func ofSentinel(err error) Code {
 		return Locked
 	case errors.Is(err, wire.ErrKeyExposed), errors.Is(err, wire.ErrBadKey), errors.Is(err, wire.ErrBadID),
 		errors.Is(err, vddk.ErrKind), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission),
-		errors.Is(err, syscall.EROFS), errors.Is(err, vddk.ErrReadOnly):
+		errors.Is(err, syscall.EROFS), errors.Is(err, vddk.ErrReadOnly), errors.Is(err, vddk.ErrFormat):
 		return Usage
 	}
 	return Failed

@@ -46,6 +46,7 @@ func TestOf(t *testing.T) {
 		{"exposed key", fmt.Errorf("%w: x", wire.ErrKeyExposed), Usage},
 		{"no key", fmt.Errorf("%w: x", wire.ErrBadKey), Usage},
 		{"bad ID", fmt.Errorf("%w: x", wire.ErrBadID), Usage},
+		{"a snapshot", fmt.Errorf("x.vmdk: %w: a snapshot", vddk.ErrFormat), Usage},
 		{"a directory", fmt.Errorf("%w: x", vddk.ErrKind), Usage},
 		{"no such file", fmt.Errorf("open: %w", fs.ErrNotExist), Usage},
 		{"not allowed here", wire.Errorf(wire.CodeOpen, "open: %w", fs.ErrPermission), Usage},
