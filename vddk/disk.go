@@ -46,6 +46,17 @@ type Options struct {
 	// cut) or have that size; it is never shortened. Needs ReadWrite.
 	Create     bool
 	CreateSize int64
+	// Track names the change tracking that the disk is asked for later, with
+	// Tracker: "bitmap:NAME" for NBD. Empty asks for none.
+	Track string
+}
+
+// Tracker is the optional ability to say where a disk changed. It needs
+// Options.Track.
+type Tracker interface {
+	// Changed asks the tracker. The answer is a hint and never the proof. An
+	// error means that there is none: the whole disk may have changed.
+	Changed(ctx context.Context) (cbt.Hint, error)
 }
 
 // Description is what "haulback probe" prints about a disk.
@@ -59,8 +70,10 @@ type Description struct {
 	CanMap     bool   // holes are told from data
 	Coldness   string // how ReadCold gets past the cache
 	ReadOnly   bool
-	Warning    string // what an operator should know, or empty
-	Detail     string // what else the driver knows about the format or the way, or empty
+	Warning    string   // what an operator should know, or empty
+	Detail     string   // what else the driver knows about the format or the way, or empty
+	Transport  string   // how the bytes are reached, where there is a choice, or empty
+	Bitmaps    []string // change tracking on offer, as Options.Track takes it
 }
 
 // Open opens the disk that uri names with the driver of its scheme.
