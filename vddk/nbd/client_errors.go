@@ -178,7 +178,7 @@ func handshakeError(ctx context.Context, u URI, err error) error {
 		return fmt.Errorf("negotiation: %w", err)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
-		return &LostError{u.Address, fmt.Errorf("%w: negotiation took more than %v", errSilent, handshakeTimeout)}
+		return &LostError{u.Address, fmt.Errorf("%w during negotiation (a server that takes few connections makes others wait: qemu-nbd -e)", errSilent)}
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && !isTLSAlert(op) {
 		return &LostError{u.Address, op.Err}

@@ -39,6 +39,12 @@ type Export struct {
 	flags uint16
 }
 
+// CanFlush says that the server has FLUSH.
+func (x *Export) CanFlush() bool { return x.can(txSendFlush) }
+
+// CanZero says that the server has WRITE_ZEROES.
+func (x *Export) CanZero() bool { return x.can(txSendWriteZeroes) }
+
 func (x *Export) can(flag uint16) bool { return x.flags&flag != 0 }
 
 // clientHandshake negotiates on one connection, step by step in the order of
