@@ -133,7 +133,7 @@ func (d *NBD) Check() error {
 
 // Describe says what was negotiated.
 func (d *NBD) Describe() Description {
-	x := d.Export()
+	x := d.Offer()
 	out := Description{
 		Kind: schemeNBD, Path: d.path, Size: x.Size, SectorSize: x.MinBlock, Identity: d.identity,
 		CanPunch: !d.readOnly && x.CanZero(), CanMap: d.Context(allocation) == nil, Coldness: coldServer,
@@ -150,7 +150,7 @@ func (d *NBD) Describe() Description {
 // transport is one line: unix socket, TLS, 4 connections, blocks of 1 to
 // 33554432 bytes (preferred 4096): "the server's words".
 func (d *NBD) transport() string {
-	x := d.Export()
+	x := d.Offer()
 	how := map[string]string{"tcp": "TCP", "unix": "unix socket"}[d.uri.Network]
 	if d.uri.TLS {
 		how += ", TLS"
@@ -167,7 +167,7 @@ func (d *NBD) transport() string {
 }
 
 func (d *NBD) warning() string {
-	x := d.Export()
+	x := d.Offer()
 	var all []string
 	if !d.uri.TLS && d.uri.Network == "tcp" {
 		all = append(all, "not encrypted: anyone on the way may read and change it")

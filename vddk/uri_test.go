@@ -40,10 +40,10 @@ func TestParseURIRefuses(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                                   "not a path or URI",
 		"a\x00b":                             "not a path or URI",
-		"nbd://host/x":                       "not in this version",
-		"nbds+unix:///?socket=":              "not in this version",
+		"nbd://host/x?y=1":                   "y",
+		"nbds+unix:///?socket=":              `"socket" is empty`,
 		"vddk://vc/vm":                       "file:///path",
-		"nbd:host:10809":                     "not in this version",
+		"nbd:host:10809":                     "needs //",
 		"s3://bucket/x":                      `unknown scheme "s3"; supported: a plain path, file:///path, block:///path, vmdk:///path, nbd://`,
 		"vmdk:///a.vmdk?createType=seSparse": "createType is monolithicFlat or vmfs",
 		"vmdk:///a.vmdk?createType=vmfs&createType=vmfs": "createType is monolithicFlat or vmfs",

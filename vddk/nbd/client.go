@@ -48,7 +48,7 @@ const (
 // returns the same [*LostError]: the caller opens anew.
 type Client struct {
 	uri      URI
-	export   Export
+	export   Offer
 	writable bool
 	piece    int64 // bytes of one request of a larger transfer
 	conns    []*clientConn
@@ -142,10 +142,10 @@ func (c *Client) judge() error {
 }
 
 // connect opens one connection and takes it to transmission.
-func connect(ctx context.Context, u URI, contexts []string) (*clientConn, Export, error) {
+func connect(ctx context.Context, u URI, contexts []string) (*clientConn, Offer, error) {
 	raw, release, err := clientDial(ctx, u)
 	if err != nil {
-		return nil, Export{}, err
+		return nil, Offer{}, err
 	}
 	h := &clientHandshake{}
 	h.use(raw)
@@ -156,7 +156,7 @@ func connect(ctx context.Context, u URI, contexts []string) (*clientConn, Export
 	if err != nil {
 		h.abort(err)
 		raw.Close()
-		return nil, Export{}, handshakeError(ctx, u, err)
+		return nil, Offer{}, handshakeError(ctx, u, err)
 	}
 	return newClientConn(h, raw, u.Address), h.export, nil
 }
@@ -273,8 +273,8 @@ func (c *Client) Alive() error {
 	return nil
 }
 
-// Export is what the server said when the first connection was made.
-func (c *Client) Export() Export { return c.export }
+// Offer is what the server said when the first connection was made.
+func (c *Client) Offer() Offer { return c.export }
 
 // Connections is the number that were opened.
 func (c *Client) Connections() int { return len(c.conns) }

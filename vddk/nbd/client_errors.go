@@ -140,7 +140,7 @@ var (
 	}
 )
 
-func optionError(option, code uint32, text string) *OptionError {
+func clientOptionError(option, code uint32, text string) *OptionError {
 	reason, known := optionReasons[code]
 	if !known {
 		reason = fmt.Sprintf("error %#x", code)

@@ -18,7 +18,7 @@ const (
 	maxPiece = 1 << 20
 )
 
-func pieceSize(x *Export) int64 {
+func pieceSize(x *Offer) int64 {
 	return min(max(minPiece, x.PrefBlock), maxPiece, x.MaxBlock)
 }
 

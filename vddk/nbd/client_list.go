@@ -16,7 +16,7 @@ const maxListed = 1000
 // of each. The export of u does not matter, unless the server keeps its list
 // to itself: then List tells of that export alone. An export that may not be
 // looked at is listed with its name only and Size -1. Bounded like Open.
-func List(ctx context.Context, u URI) ([]Export, error) {
+func List(ctx context.Context, u URI) ([]Offer, error) {
 	exports, err := listExports(ctx, u)
 	if err != nil {
 		return nil, fmt.Errorf("nbd: list %s: %w", u, err)
@@ -24,7 +24,7 @@ func List(ctx context.Context, u URI) ([]Export, error) {
 	return exports, nil
 }
 
-func listExports(ctx context.Context, u URI) ([]Export, error) {
+func listExports(ctx context.Context, u URI) ([]Offer, error) {
 	raw, release, err := clientDial(ctx, u)
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func listExports(ctx context.Context, u URI) ([]Export, error) {
 	return exports, nil
 }
 
-func (h *clientHandshake) list(ctx context.Context, u URI) ([]Export, error) {
+func (h *clientHandshake) list(ctx context.Context, u URI) ([]Offer, error) {
 	if err := h.prepare(ctx, u); err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (h *clientHandshake) list(ctx context.Context, u URI) ([]Export, error) {
 	if err != nil {
 		return nil, err
 	}
-	exports := make([]Export, 0, len(names))
+	exports := make([]Offer, 0, len(names))
 	for _, name := range names {
 		x, err := h.look(name)
 		if err != nil {
@@ -85,14 +85,14 @@ func (h *clientHandshake) names() (names []string, err error) {
 }
 
 // look asks about one export; a refusal is no error.
-func (h *clientHandshake) look(name string) (Export, error) {
-	h.export = Export{}
+func (h *clientHandshake) look(name string) (Offer, error) {
+	h.export = Offer{}
 	if err := h.listContexts(name); err != nil {
-		return Export{}, err
+		return Offer{}, err
 	}
 	err := h.info(optInfo, name)
 	if refused(err) {
-		return Export{Name: name, Size: -1}, nil
+		return Offer{Name: name, Size: -1}, nil
 	}
 	return h.export, err
 }

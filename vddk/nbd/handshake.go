@@ -24,8 +24,8 @@ const (
 	maxMinBlock = 64 << 10
 )
 
-// Export is what a server says about one export.
-type Export struct {
+// Offer is what a server says about one export.
+type Offer struct {
 	Name        string
 	Description string
 	Size        int64 // bytes
@@ -40,12 +40,12 @@ type Export struct {
 }
 
 // CanFlush says that the server has FLUSH.
-func (x *Export) CanFlush() bool { return x.can(txSendFlush) }
+func (x *Offer) CanFlush() bool { return x.can(txSendFlush) }
 
 // CanZero says that the server has WRITE_ZEROES.
-func (x *Export) CanZero() bool { return x.can(txSendWriteZeroes) }
+func (x *Offer) CanZero() bool { return x.can(txSendWriteZeroes) }
 
-func (x *Export) can(flag uint16) bool { return x.flags&flag != 0 }
+func (x *Offer) can(flag uint16) bool { return x.flags&flag != 0 }
 
 // clientHandshake negotiates on one connection, step by step in the order of
 // its methods.
@@ -56,7 +56,7 @@ type clientHandshake struct {
 
 	structured bool
 	contexts   []clientContext // active ones
-	export     Export
+	export     Offer
 }
 
 // clientContext is an active metadata context of a connection. Servers number
@@ -145,7 +145,7 @@ func (h *clientHandshake) option(option uint32, data []byte, each func(kind uint
 		}
 		switch total += len(payload); {
 		case kind&repFlagError != 0:
-			return optionError(option, kind, printable(payload[:min(len(payload), maxStringLen)]))
+			return clientOptionError(option, kind, printable(payload[:min(len(payload), maxStringLen)]))
 		case kind == repAck && len(payload) > 0:
 			return violation("ACK of %s has a payload of %d bytes", optionNames[option], len(payload))
 		case kind == repAck:
@@ -219,7 +219,7 @@ func (h *clientHandshake) enter(name string) error {
 
 // info runs INFO or GO.
 func (h *clientHandshake) info(option uint32, name string) error {
-	x := Export{Name: name, MinBlock: 1, PrefBlock: 4096, MaxBlock: maxRequest, Contexts: h.export.Contexts}
+	x := Offer{Name: name, MinBlock: 1, PrefBlock: 4096, MaxBlock: maxRequest, Contexts: h.export.Contexts}
 	seen := false
 	data := appendString(nil, name)
 	data = binary.BigEndian.AppendUint16(data, 3)
@@ -246,7 +246,7 @@ func (h *clientHandshake) info(option uint32, name string) error {
 
 // parseInfo takes in one information reply; export says that it was the one
 // that must be there.
-func (x *Export) parseInfo(b []byte) (export bool, err error) {
+func (x *Offer) parseInfo(b []byte) (export bool, err error) {
 	if len(b) < 2 {
 		return false, violation("information of %d bytes", len(b))
 	}
@@ -268,7 +268,7 @@ func (x *Export) parseInfo(b []byte) (export bool, err error) {
 	return false, nil // the canonical name, and what is new: neither changes what we do
 }
 
-func (x *Export) setExport(size uint64, flags uint16) error {
+func (x *Offer) setExport(size uint64, flags uint16) error {
 	switch {
 	case size > maxExportSize:
 		return violation("export of %d bytes", size)
@@ -282,7 +282,7 @@ func (x *Export) setExport(size uint64, flags uint16) error {
 
 // setBlockSizes checks what the protocol demands of the three, so that later
 // arithmetic needs no doubts.
-func (x *Export) setBlockSizes(least, pref, most uint32) error {
+func (x *Offer) setBlockSizes(least, pref, most uint32) error {
 	switch {
 	case least == 0 || least&(least-1) != 0 || least > maxMinBlock:
 		return violation("minimum block size of %d bytes: not a power of two up to %d", least, maxMinBlock)
@@ -308,7 +308,7 @@ func (h *clientHandshake) exportName(name string) error {
 	if _, err := io.ReadFull(h.r, b); err != nil {
 		return fmt.Errorf("export %q: server hung up: no such export, or not for us: %w", name, err)
 	}
-	h.export = Export{Name: name, MinBlock: 1, PrefBlock: 4096, MaxBlock: maxRequest, Contexts: h.export.Contexts}
+	h.export = Offer{Name: name, MinBlock: 1, PrefBlock: 4096, MaxBlock: maxRequest, Contexts: h.export.Contexts}
 	return h.export.setExport(binary.BigEndian.Uint64(b), binary.BigEndian.Uint16(b[8:]))
 }
 
