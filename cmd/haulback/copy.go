@@ -17,6 +17,12 @@ goes on.
 
 ` + endpointHelp + `
 
+With --cbt only what change tracking calls changed is compared, and a sample of
+the rest: one grain of 64 KiB in 256, at least 64. If one of the sample differs,
+tracking has lost changes, and everything is compared after all. The target has
+to hold what the source held when the tracking began. Such a copy is "Verified
+(sampled n of m)"; add --verify full to read the rest as well.
+
 With an export on both sides the daemon of the source is ordered to push to the
 daemon of the target; the two must be paired with each other, and this site must
 be an operator of the source.`
@@ -24,15 +30,17 @@ be an operator of the source.`
 // flags are those of copy and verify, as typed.
 type flags struct {
 	rate, transport, verify, run string
+	cbt                          string
+	sample                       int64
 	retry                        time.Duration
-	create                       bool
+	create, strict               bool
 }
 
 func copyCommand(g *global) *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use: "copy SOURCE TARGET", Short: "Make the target equal to the source, and prove it", Long: copyHelp, Args: cobra.ExactArgs(2),
-		Example: "  haulback copy /srv/new.img /srv/old.img\n  haulback copy /dev/vg/replica haulback://home:7420/vm1-disk0 --rate 50MiB",
+		Example: "  haulback copy /srv/new.img /srv/old.img\n  haulback copy /dev/vg/replica haulback://home:7420/vm1-disk0 --rate 50MiB\n  haulback copy 'nbd+unix:///vda?socket=/run/vm1.sock' haulback://home:7420/vm1-disk0 --cbt bitmap:since-failover",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := newTransfer(g, &f, wire.ModeCopy, args[0], args[1])
 			if err != nil {
@@ -44,6 +52,10 @@ func copyCommand(g *global) *cobra.Command {
 	linkFlags(cmd, &f)
 	cmd.Flags().StringVar(&f.verify, "verify", "pass", "`HOW` to verify: pass (what was written is read back) or full (everything is read again at the end)")
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of an earlier run to go on with")
+	cmd.Flags().StringVar(&f.cbt, "cbt", site.TrackFull, "`HOW` the source's changes are tracked: full (not at all, read everything), bitmap:NAME (dirty bitmap of an NBD export), "+
+		"fiemap:PATH (file that the source was cloned from), export (what the source's daemon has configured)")
+	cmd.Flags().BoolVar(&f.strict, "strict", false, "fail with exit code 14 where change tracking cannot be used or is caught in a lie")
+	cmd.Flags().Int64Var(&f.sample, "sample", 0, "compare one grain in `N` of what change tracking calls unchanged (default 256)")
 	cmd.Flags().BoolVar(&f.create, "create", false, "make the target file or VMDK when there is none, as large as the source")
 	return cmd
 }
@@ -76,6 +88,8 @@ type settings struct {
 	rate int64
 	run  wire.RunID
 	full bool
+	want wire.Tracking
+	cbt  string // for the driver of a source of this machine
 }
 
 // leastRate is a grain per second: with less no frame leaves before a peer
@@ -107,6 +121,43 @@ func (f *flags) parse() (s settings, err error) {
 	default:
 		return s, usage("--verify %q: pass or full", f.verify)
 	}
+	if err := f.tracking(&s); err != nil {
+		return s, err
+	}
 	s.run, err = runID(f.run)
 	return s, err
+}
+
+// tracking reads --cbt and what goes with it.
+func (f *flags) tracking(s *settings) error {
+	none := f.cbt == "" || f.cbt == site.TrackFull
+	switch {
+	case none && f.strict:
+		return usage("--strict: it goes with --cbt, which says what to be strict about")
+	case none && f.sample != 0:
+		return usage("--sample: it goes with --cbt; without change tracking everything is compared")
+	case f.sample < 0:
+		return usage("--sample %d: one grain in so many, at least 1", f.sample)
+	case none:
+		return nil
+	}
+	if f.cbt != site.TrackExport {
+		if err := site.CheckTrack(f.cbt); err != nil {
+			return usage("--cbt: %w; full, export", err)
+		}
+		s.cbt = f.cbt
+	}
+	s.want = wire.TrackingUse
+	if f.strict {
+		s.want = wire.TrackingStrict
+	}
+	return nil
+}
+
+// asked is --cbt for the report.
+func (f *flags) asked() string {
+	if f.cbt == "" {
+		return site.TrackFull
+	}
+	return f.cbt
 }

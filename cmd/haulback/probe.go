@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/google/uuid"
@@ -39,24 +40,28 @@ func probeCommand(g *global) *cobra.Command {
 
 // probed is what probe prints.
 type probed struct {
-	Disk       string `json:"disk"`
-	Kind       string `json:"kind"`
-	Size       int64  `json:"size"`
-	SectorSize int64  `json:"sector_size,omitempty"`
-	Identity   string `json:"identity"`
-	Cold       string `json:"cold_reads"`
-	Holes      *bool  `json:"knows_holes,omitempty"`
-	Detail     string `json:"detail,omitempty"`
-	Role       string `json:"role,omitempty"`
-	Warning    string `json:"warning,omitempty"`
-	State      string `json:"state,omitempty"`
-	Reason     string `json:"reason,omitempty"`
-	Run        string `json:"run,omitempty"`
-	Pass       uint32 `json:"pass,omitempty"`
-	Epoch      uint64 `json:"epoch,omitempty"`
-	Durable    int64  `json:"durable,omitempty"`
-	Root       string `json:"root,omitempty"`
-	Use        string `json:"use,omitempty"`
+	Disk       string   `json:"disk"`
+	Kind       string   `json:"kind"`
+	Size       int64    `json:"size"`
+	SectorSize int64    `json:"sector_size,omitempty"`
+	Identity   string   `json:"identity"`
+	Cold       string   `json:"cold_reads"`
+	Holes      *bool    `json:"knows_holes,omitempty"`
+	Detail     string   `json:"detail,omitempty"`
+	Role       string   `json:"role,omitempty"`
+	Warning    string   `json:"warning,omitempty"`
+	State      string   `json:"state,omitempty"`
+	Reason     string   `json:"reason,omitempty"`
+	Run        string   `json:"run,omitempty"`
+	Pass       uint32   `json:"pass,omitempty"`
+	Epoch      uint64   `json:"epoch,omitempty"`
+	Durable    int64    `json:"durable,omitempty"`
+	Root       string   `json:"root,omitempty"`
+	Skipped    int64    `json:"skipped_grains,omitempty"`
+	Sampled    int64    `json:"sampled_grains,omitempty"`
+	Transport  string   `json:"transport,omitempty"`
+	Tracking   []string `json:"tracking,omitempty"`
+	Use        string   `json:"use,omitempty"`
 }
 
 func probe(ctx context.Context, g *global, f *flags, text string) (*probed, error) {
@@ -91,7 +96,7 @@ func probeHere(ctx context.Context, t *transfer) (*probed, error) {
 	}
 	out := &probed{
 		Disk: t.src.text, Kind: d.Kind, Size: d.Size, SectorSize: d.SectorSize, Identity: d.Identity, Cold: d.Coldness,
-		Holes: &d.CanMap, Detail: d.Detail, Warning: d.Warning,
+		Holes: &d.CanMap, Detail: d.Detail, Warning: d.Warning, Transport: d.Transport, Tracking: d.Bitmaps,
 	}
 	st, err := mover.ReadJournal(t.journals, d.Identity)
 	if errors.Is(err, mover.ErrHeld) {
@@ -102,7 +107,7 @@ func probeHere(ctx context.Context, t *transfer) (*probed, error) {
 		return nil, err
 	}
 	out.journal(st.State, st.Run, st.Pass, st.Epoch, st.Durable.Len(), st.Root)
-	out.Reason = st.Reason
+	out.Reason, out.Skipped, out.Sampled = st.Reason, st.Skipped, st.Sampled
 	return out, nil
 }
 
@@ -110,6 +115,7 @@ func probedThere(text string, p *wire.Probed) *probed {
 	out := &probed{Disk: text, Kind: p.Kind, Size: p.Size, Identity: p.Identity, Cold: p.Cold, Role: "source", Use: p.Use}
 	if p.Target {
 		out.Role = "target"
+		out.Skipped, out.Sampled = p.Skipped, p.Sampled
 		out.journal(p.State, p.Run, p.Pass, p.Epoch, p.Durable, p.Root)
 	}
 	return out
@@ -120,9 +126,17 @@ func (p *probed) journal(state wire.State, run wire.RunID, pass uint32, epoch ui
 	if run != (wire.RunID{}) {
 		p.Run = uuid.UUID(run).String()
 	}
-	if state == wire.StateVerified || state == wire.StateCopied {
+	if (state == wire.StateVerified || state == wire.StateCopied) && p.Skipped == 0 { // else it is not the contents' root
 		p.Root = fmt.Sprintf("%x", root)
 	}
+}
+
+// sampledState is the state, with what a hint left out of its proof.
+func (p *probed) sampledState() string {
+	if p.Skipped == 0 {
+		return p.State
+	}
+	return fmt.Sprintf("%s (sampled %d of %d grains that change tracking called unchanged)", p.State, p.Sampled, p.Sampled+p.Skipped)
 }
 
 func (p *probed) table(cmd *cobra.Command) error {
@@ -145,7 +159,9 @@ func (p *probed) table(cmd *cobra.Command) error {
 		row("holes", map[bool]string{true: "known", false: "not known, everything is read"}[*p.Holes])
 	}
 	row("role", p.Role)
-	row("state", p.State)
+	row("transport", p.Transport)
+	row("tracking", strings.Join(p.Tracking, ", "))
+	row("state", p.sampledState())
 	if p.Run != "" {
 		row("run", fmt.Sprintf("%s, pass %d, epoch %d, %s durable", p.Run, p.Pass, p.Epoch, size.Text(p.Durable)))
 	}

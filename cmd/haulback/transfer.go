@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/build"
 	"github.com/haulback/haulback/cmd/internal/report"
@@ -56,6 +57,15 @@ func newTransfer(g *global, f *flags, mode wire.Mode, src, dst string) (*transfe
 	if t.src.remote() && t.dst.remote() && t.src.address == t.dst.address {
 		return nil, usage("both exports belong to one daemon; run haulback on that host with the two paths")
 	}
+	switch {
+	case t.want == wire.TrackingOff:
+	case t.src.remote() && t.cbt != "":
+		return nil, usage("--cbt %s: the source's daemon opens the disk; write cbt = %q into its export %q there, and use --cbt export", t.cbt, t.cbt, t.src.export)
+	case t.src.remote() && f.sample != 0:
+		return nil, usage("--sample: the source's daemon draws the sample; leave it out")
+	case !t.src.remote() && t.cbt == "":
+		return nil, usage("--cbt export: the source %s is no export of a daemon; use bitmap:NAME or fiemap:PATH", src)
+	}
 	return t, t.checkMissing()
 }
 
@@ -90,7 +100,7 @@ func (t *transfer) run(ctx context.Context) error {
 	if err := t.preflight(ctx); err != nil {
 		return err
 	}
-	t.started = report.Start{Mode: t.modeText(), Run: uuid.UUID(t.settings.run).String(), Source: t.src.text, Target: t.dst.text}
+	t.started = report.Start{Tracking: t.flags.asked(), Mode: t.modeText(), Run: uuid.UUID(t.settings.run).String(), Source: t.src.text, Target: t.dst.text}
 	if t.src.remote() || t.dst.remote() {
 		t.started.Transport = t.flags.transport
 	}
@@ -128,7 +138,7 @@ func (t *transfer) prepare(ctx context.Context) (stop func(), err error) {
 	if t.journals, err = s.Journals(); err != nil {
 		return nil, err
 	}
-	t.engine, err = mover.NewEngine(mover.Config{Agent: build.Agent("haulback")}, t.journals)
+	t.engine, err = mover.NewEngine(mover.Config{Agent: build.Agent("haulback"), Sampling: cbt.Sampling{Every: t.flags.sample}}, t.journals)
 	if err != nil {
 		t.journals.Close()
 		return nil, err
@@ -255,6 +265,8 @@ func (t *transfer) judge(rep *mover.Report) error {
 		rep.Equal = false
 		return t.sizesDiffer(rep.Counters.Total, rep.Counters.Total+rep.Larger,
 			fmt.Sprintf("%d grains of 64 KiB differ in what both have", rep.Counters.Bad))
+	case t.mode == wire.ModeCopy && rep.State == wire.StateVerified && rep.Hinted && rep.Counters.Bad == 0:
+		return nil // as far as it was compared; the report says how far that is
 	case !rep.Equal && rep.Counters.Bad > 0:
 		return wire.Errorf(wire.CodeVerify, "the disks differ in %d grains of 64 KiB", rep.Counters.Bad)
 	case !rep.Equal:
@@ -274,8 +286,11 @@ func (t *transfer) whole(c wire.Counters) wire.Counters {
 }
 
 func (t *transfer) start(ctx context.Context, n uint32, full bool, p *mover.Progress) (mover.Report, error) {
-	job := mover.Job{Run: t.settings.run, Pass: n, Mode: t.mode, Full: full, Rate: t.rate, Retry: t.flags.retry}
-	job.Source, job.Target = t.side(t.src, t.srcID, 0), t.side(t.dst, t.dstID, t.create)
+	job := mover.Job{Run: t.settings.run, Pass: n, Mode: t.mode, Full: full, Track: t.want, Rate: t.rate, Retry: t.flags.retry}
+	if full {
+		job.Track = wire.TrackingOff
+	}
+	job.Source, job.Target = t.side(t.src, t.srcID, 0, t.cbt), t.side(t.dst, t.dstID, t.create, "")
 	if job.Source.Remote == nil || job.Target.Remote == nil {
 		return t.engine.Run(ctx, job, p)
 	}
@@ -289,11 +304,11 @@ func (t *transfer) start(ctx context.Context, n uint32, full bool, p *mover.Prog
 	return rep, err
 }
 
-func (t *transfer) side(e *endpoint, id wire.ID, create int64) mover.Endpoint {
+func (t *transfer) side(e *endpoint, id wire.ID, create int64, track string) mover.Endpoint {
 	if e.remote() {
 		return mover.Endpoint{Name: e.text, Remote: e.access(t.key, id, t.flags.transport)}
 	}
-	return mover.Endpoint{Name: e.text, Open: site.Opener(e.text, create)}
+	return mover.Endpoint{Name: e.text, Open: site.Opener(e.text, create, track)}
 }
 
 // again reads everything once more. That it finds something to send is no

@@ -92,15 +92,26 @@ func ofWire(e *wire.Error) Code {
 		return Auth
 	case wire.CodeTooSmall, wire.CodeRole:
 		return Usage
-	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeLimit, wire.CodeOpen:
+	case wire.CodeHint:
+		return Tracking
+	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeLimit, wire.CodeOpen, wire.CodeDiskLost:
 		return Unavailable
 	}
 	return ofNetwork(e)
 }
 
-// ofNetwork knows what the standard library says about an endpoint.
+// ofNetwork knows what the standard library and drivers say about an endpoint.
 func ofNetwork(err error) Code {
 	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, context.DeadlineExceeded) {
+		return Unavailable
+	}
+	if e, ok := err.(*wire.Error); ok {
+		err = e.Err // its own word on trying again was heard above
+	}
+	if e, ok := errors.AsType[interface {
+		error
+		Retryable() bool
+	}](err); ok && e.Retryable() { // a driver's word: its server is not there
 		return Unavailable
 	}
 	return Failed

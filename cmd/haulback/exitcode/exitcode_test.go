@@ -64,6 +64,11 @@ func TestOf(t *testing.T) {
 		{"refused", refused, Unavailable},
 		{"no such host", &net.DNSError{IsNotFound: true}, Unavailable},
 		{"deadline", context.DeadlineExceeded, Unavailable},
+		{"change tracking under --strict", code(wire.CodeHint), Tracking},
+		{"disk lost", code(wire.CodeDiskLost), Unavailable},
+		{"disk lost after begin", began(code(wire.CodeDiskLost)), Incomplete},
+		{"NBD server is down", wire.Errorf(wire.CodeOpen, "open: %w", retry{}), Unavailable},
+		{"driver's server is down", fmt.Errorf("open: %w", retry{}), Unavailable},
 		{"signal", wire.Errorf(wire.CodeCanceled, "%w", ErrCanceled), Canceled},
 		{"signal after begin", began(wire.Errorf(wire.CodeCanceled, "%w", ErrCanceled)), Canceled},
 		{"cancelled by the peer", code(wire.CodeCanceled), Failed},
@@ -73,3 +78,9 @@ func TestOf(t *testing.T) {
 		}
 	}
 }
+
+// retry is a driver's error whose server is not there.
+type retry struct{}
+
+func (retry) Error() string   { return "server is down" }
+func (retry) Retryable() bool { return true }

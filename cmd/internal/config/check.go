@@ -119,7 +119,8 @@ func (c *checker) exports(list []exportTOML, peers site.Peers) []Export {
 		} else {
 			lines[t.Name] = c.places.At(c.path, at+"name")
 		}
-		e := Export{Name: t.Name, URI: t.URI, Role: c.role(at, t)}
+		e := Export{Name: t.Name, URI: t.URI, Role: c.role(at, t), Track: t.Track}
+		c.track(at, t)
 		c.disk(at, t)
 		e.Peers = c.ids(at+"peers", t.Name, t.Peers, peers)
 		e.Operators = c.ids(at+"operators", t.Name, t.Operators, peers)
@@ -129,6 +130,19 @@ func (c *checker) exports(list []exportTOML, peers site.Peers) []Export {
 		exports = append(exports, e)
 	}
 	return exports
+}
+
+// track checks the change tracking of a source.
+func (c *checker) track(at string, t exportTOML) {
+	switch {
+	case t.Track == "":
+	case t.Role != "source":
+		c.wrong(at+"cbt", fmt.Errorf("export %q: cbt says where a source changed; role is %q", t.Name, t.Role))
+	default:
+		if err := site.CheckTrack(t.Track); err != nil {
+			c.wrong(at+"cbt", fmt.Errorf("export %q: %w", t.Name, err))
+		}
+	}
 }
 
 func (c *checker) role(at string, t exportTOML) mover.Role {

@@ -54,6 +54,7 @@ type Export struct {
 	Name      string
 	URI       string
 	Role      mover.Role
+	Track     string // change tracking that peers may ask for, of a source; empty: none
 	Peers     []wire.ID
 	Operators []wire.ID
 }
@@ -87,6 +88,7 @@ type exportTOML struct {
 	Name      string   `toml:"name"`
 	URI       string   `toml:"uri"`
 	Role      string   `toml:"role"`
+	Track     string   `toml:"cbt"`
 	Peers     []string `toml:"peers"`
 	Operators []string `toml:"operators"`
 }

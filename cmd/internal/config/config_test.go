@@ -74,6 +74,8 @@ func TestMistakes(t *testing.T) {
 		{"role", peer + "[[export]]\nname = \"x\"\nuri = \"/x\"\nrole = \"both\"\n", 7, []string{`"both"`}},
 		{"uri missing", peer + "[[export]]\nname = \"x\"\nrole = \"source\"\n", 4, []string{"uri is missing"}},
 		{"uri", peer + "[[export]]\nname = \"x\"\nuri = \"s3://h/x\"\nrole = \"source\"\n", 6, []string{"s3", "supported"}},
+		{"tracking", peer + export + "cbt = \"magic\"\n", 9, []string{`"magic"`, "bitmap:NAME"}},
+		{"tracking of a target", peer + "[[export]]\nname = \"x\"\nuri = \"/x\"\nrole = \"target\"\ncbt = \"bitmap:b\"\n", 8, []string{"cbt", `"target"`}},
 		{"relative uri", peer + "[[export]]\nname = \"x\"\nuri = \"img\"\nrole = \"source\"\n", 6, []string{"img", "absolute"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -26,6 +26,7 @@ type Start struct {
 	Source    string
 	Target    string
 	Transport string // as asked for; empty when both disks are here
+	Tracking  string // change tracking as asked for; "full" or empty: none
 }
 
 // Result is how a run ended.

@@ -46,10 +46,11 @@ type startedLine struct {
 	Source    string `json:"source"`
 	Target    string `json:"target"`
 	Transport string `json:"requested_transport,omitempty"`
+	Tracking  string `json:"requested_tracking,omitempty"`
 }
 
 func (j *jsonOutput) Started(s Start) {
-	j.line(startedLine{head("started", j.now()), s.Mode, s.Run, s.Source, s.Target, s.Transport})
+	j.line(startedLine{head("started", j.now()), s.Mode, s.Run, s.Source, s.Target, s.Transport, s.Tracking})
 }
 
 // counters are wire.Counters: bytes, but for what says grains and the last.
@@ -70,12 +71,14 @@ type counters struct {
 	Redone     int64 `json:"redone_grains"`
 	Lost       int64 `json:"lost_grains"`
 	Reconnects int64 `json:"reconnects"`
+	Skipped    int64 `json:"skipped"`
+	Sampled    int64 `json:"sampled"`
 }
 
 func countersOf(c wire.Counters) counters {
 	return counters{
 		c.Total, c.Scanned, c.Holes, c.Same, c.Zero, c.Differing, c.Sent, c.Wire, c.Durable,
-		c.Verified, c.ReadBack, c.Had, c.Bad, c.Redone, c.Lost, c.Reconnects,
+		c.Verified, c.ReadBack, c.Had, c.Bad, c.Redone, c.Lost, c.Reconnects, c.Skipped, c.Sampled,
 	}
 }
 
@@ -104,6 +107,10 @@ type summaryLine struct {
 	Epoch uint64 `json:"epoch,omitempty"`
 	counters
 	ActualTransport string      `json:"actual_transport,omitempty"`
+	ActualTracking  string      `json:"actual_tracking,omitempty"` // "hint" or "full"
+	TrackingReason  string      `json:"tracking_reason,omitempty"`
+	SampledGrains   int64       `json:"sampled_grains,omitempty"`
+	UnchangedGrains int64       `json:"unchanged_grains,omitempty"` // by change tracking's word, the sampled ones included
 	Cold            string      `json:"cold_reads,omitempty"`
 	Larger          int64       `json:"target_larger"`
 	SourceIdentity  string      `json:"source_identity,omitempty"`
@@ -125,10 +132,17 @@ type badLine struct {
 
 func (j *jsonOutput) Summary(r Result) {
 	s := summaryLine{
-		startedLine: startedLine{head("summary", j.now()), r.Mode, r.Start.Run, r.Start.Source, r.Start.Target, r.Start.Transport},
+		startedLine: startedLine{head("summary", j.now()), r.Mode, r.Start.Run, r.Start.Source, r.Start.Target, r.Start.Transport, r.Start.Tracking},
 		State:       r.State.String(), Equal: r.Equal, Epoch: r.Epoch, counters: countersOf(r.Counters),
 		ActualTransport: r.Report.Transport, Cold: r.Cold, Larger: max(r.Larger, 0),
 		SourceIdentity: r.Report.Source, TargetIdentity: r.Report.Target,
+	}
+	if !r.Verify {
+		s.ActualTracking, s.TrackingReason = "full", OneLine(r.Reason)
+		if r.Hinted {
+			s.ActualTracking = "hint"
+			s.SampledGrains, s.UnchangedGrains = r.grains()
+		}
 	}
 	if r.Equal {
 		s.Root = hex.EncodeToString(r.Root[:])

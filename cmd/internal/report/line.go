@@ -45,10 +45,10 @@ func progressLine(c wire.Counters, rate int64, width int) string {
 	if c.Total <= 0 {
 		return cut("waiting for the disks to be opened", width)
 	}
-	share := min(float64(c.Verified)/float64(c.Total), 1)
+	share := min(float64(c.Verified+c.Skipped)/float64(c.Total), 1)
 	full := int(share * barWidth)
 	head := fmt.Sprintf("%5.1f%%", share*100)
-	speed := fmt.Sprintf(" %s/s ETA %s", size.Text(rate), eta(c.Total-c.Verified, rate))
+	speed := fmt.Sprintf(" %s/s ETA %s", size.Text(rate), eta(c.Total-c.Verified-c.Skipped, rate))
 	bar := " [" + strings.Repeat("#", full) + strings.Repeat("-", barWidth-full) + "]"
 	line := head
 	if len(head)+len(bar)+len(speed) <= width {

@@ -103,6 +103,21 @@ func TestSummary(t *testing.T) {
 			[]string{"The target is Inconsistent: do not power on", "--run R1"},
 			nil,
 		},
+		{
+			"sampled",
+			Result{Start: Start{Tracking: "bitmap:b0"}, Report: mover.Report{
+				State: wire.StateVerified, Hinted: true, Reason: "nbd-bitmap b0, exact, 3 areas",
+				Counters: wire.Counters{Total: 1 << 30, Scanned: 80 << 16, Verified: 80 << 16, Sampled: 64 << 16, Skipped: 1<<30 - 80<<16},
+			}},
+			[]string{"Verified (sampled 64 of 16368): ", "none differs", "bitmap:b0: nbd-bitmap b0, exact, 3 areas", "1019.0 MiB (99.5 %), called unchanged"},
+			[]string{"root", "proved by reading both.", "equal to the source"},
+		},
+		{
+			"distrusted",
+			Result{Start: Start{Tracking: "bitmap:b0"}, Report: mover.Report{Equal: true, State: wire.StateVerified, Counters: good, Reason: "distrusted: x"}},
+			[]string{"Verified: ", "bitmap:b0 was asked for and not used: distrusted: x"},
+			[]string{"sampled", "left out"},
+		},
 		{"copied", Result{Report: mover.Report{State: wire.StateCopied}}, []string{"Not verified: the target is Copied."}, nil},
 		{"equal", Result{Verify: true, Report: mover.Report{Equal: true, Counters: good}}, []string{"Equal: 1.0 GiB (1073741824 bytes)"}, []string{"sent", "written"}},
 		{

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/wire"
 )
@@ -22,6 +23,7 @@ func summaryText(r *Result) string {
 	row("target", "%s", r.Start.Target)
 	row("compared", "%s of %s in %s: %s equal, %s holes on both sides", size.Text(c.Scanned), size.Text(c.Total), took(r.Phases),
 		size.Text(c.Same), size.Text(c.Holes))
+	trackingRows(r, row)
 	row("differed", "%s (%s), of it zeros and holes %s", size.Text(c.Differing), percent(c.Differing, c.Total), size.Text(c.Zero))
 	if !r.Verify {
 		copyRows(r, row)
@@ -39,7 +41,7 @@ func summaryText(r *Result) string {
 // unfinished reports whether a copy marked its target and the last word on it
 // did not come.
 func (r *Result) unfinished() bool {
-	return !r.Verify && !r.Equal && r.Epoch > 0 && r.State == wire.StateClean
+	return !r.Verify && r.Epoch > 0 && r.State == wire.StateClean
 }
 
 func verdict(r *Result) string {
@@ -52,6 +54,10 @@ func verdict(r *Result) string {
 		return fmt.Sprintf("Different: %d bytes were compared.", r.Counters.Scanned)
 	case r.Verify:
 		return "Not compared to the end."
+	case r.sampled() && r.State == wire.StateVerified:
+		n, m := r.grains()
+		return fmt.Sprintf("Verified (sampled %d of %d): what differs was brought over and proved by reading both; of what change tracking calls "+
+			"unchanged, %d grains of 64 KiB of %d were compared and none differs.", n, m, n, m)
 	case r.Equal && r.State == wire.StateVerified:
 		return "Verified: the target is equal to the source, proved by reading both."
 	}
@@ -62,6 +68,30 @@ func verdict(r *Result) string {
 		return "Not verified."
 	}
 	return fmt.Sprintf("Not verified: the target is %v.", r.State)
+}
+
+// sampled reports whether grains were left out of the comparison.
+func (r *Result) sampled() bool { return r.Counters.Skipped > 0 }
+
+// grains is how many of the grains that change tracking calls unchanged were
+// compared, and how many there are.
+func (r *Result) grains() (n, m int64) {
+	c := &r.Counters
+	return cbt.Grains(c.Sampled), cbt.Grains(c.Sampled) + cbt.Grains(c.Skipped)
+}
+
+// trackingRows say what change tracking was asked for and what came of it.
+func trackingRows(r *Result, row func(name, format string, args ...any)) {
+	if r.Tracking == "" || r.Tracking == "full" {
+		return
+	}
+	if !r.Hinted {
+		row("tracking", "%s was asked for and not used: %s", r.Tracking, r.Reason)
+		return
+	}
+	n, m := r.grains()
+	row("tracking", "%s: %s", r.Tracking, r.Reason)
+	row("left out", "%s (%s), called unchanged; %d of %d such grains were sampled", size.Text(r.Counters.Skipped), percent(r.Counters.Skipped, r.Counters.Total), n, m)
 }
 
 // copyRows are the numbers that only a copy has.
