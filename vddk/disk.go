@@ -47,7 +47,9 @@ type Options struct {
 	Create     bool
 	CreateSize int64
 	// Track names the change tracking that the disk is asked for later, with
-	// Tracker: "bitmap:NAME" for NBD. Empty asks for none.
+	// Tracker: "bitmap:NAME" of an NBD export, "fiemap:PATH" of a raw file, with
+	// the path of a clone of it (cp --reflink) on xfs or btrfs. Empty asks for
+	// none; a driver that has none refuses it.
 	Track string
 }
 
@@ -94,6 +96,9 @@ func Open(ctx context.Context, uri string, opts Options) (Disk, error) {
 	case schemeVDDK:
 		return openVDDK(ctx, u.Text, opts)
 	case schemeVMDK:
+		if opts.Track != "" {
+			return nil, fmt.Errorf("%s: track %q: only raw files are tracked by their blocks", u.Path, opts.Track)
+		}
 		return openVMDK(u, opts)
 	}
 	disk, err := openLocal(u, opts)
@@ -140,7 +145,16 @@ func openInode(u URI, fd int, st *unix.Stat_t, opts Options) (Disk, error) {
 	what := inodeKind(st.Mode)
 	switch {
 	case what == "file" && u.Scheme != schemeBlock:
-		return openFile(u.Path, fd, opts)
+		f, err := openFile(u.Path, fd, opts)
+		if err != nil {
+			return nil, err
+		}
+		if opts.Track != "" {
+			return openTracked(f, opts.Track)
+		}
+		return f, nil
+	case opts.Track != "":
+		return nil, fmt.Errorf("%s: track %q: only raw files are tracked by their blocks, it is a %s", u.Path, opts.Track, what)
 	case what == "block device" && u.Scheme != schemeFile && !opts.Create:
 		return openDevice(u.Path, fd, opts)
 	case what == "block device" && opts.Create:
