@@ -66,6 +66,39 @@ func TestDeviceBigSectors(t *testing.T) {
 	movertest.TestDisk(t, d)
 }
 
+// TestDeviceWithoutDiscard: a loop device on a file of ramfs, which punches no
+// holes, takes neither discards nor WRITE ZEROES.
+func TestDeviceWithoutDiscard(t *testing.T) {
+	needRoot(t)
+	point := t.TempDir()
+	run(t, "mount", "-t", "ramfs", "ramfs", point)
+	t.Cleanup(func() { run(t, "umount", point) })
+	movertest.TestDisk(t, loopDriver(point))
+	d := open(t, attach(t, newImage(t, point, noise(1<<20))), vddk.ReadWrite)
+	if d.Describe().CanPunch {
+		t.Error("it is said to give space back")
+	}
+	before := readable(t, d)
+	e := cbt.Extent{Off: 4096 * 3, Len: 500_000}
+	if err := errors.Join(d.Zero(e, cbt.Deallocate), d.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	clear(before[e.Off:e.End()])
+	if !bytes.Equal(before, readable(t, d)) {
+		t.Error("the device does not read as zeros where it was zeroed, or is changed elsewhere")
+	}
+}
+
+// readable is all of the disk, from the device.
+func readable(t *testing.T, d vddk.Disk) []byte {
+	t.Helper()
+	p := make([]byte, d.Size())
+	if _, err := d.ReadCold(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func TestDeviceReadOnly(t *testing.T) {
 	dev := attach(t, newImage(t, t.TempDir(), noise(1<<20)), "-r")
 	disk, err := vddk.Open(t.Context(), dev, vddk.Options{Mode: vddk.ReadWrite})

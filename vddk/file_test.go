@@ -277,6 +277,18 @@ func TestFileCreate(t *testing.T) {
 	if _, err := vddk.Open(t.Context(), path, create); err == nil || !strings.Contains(err.Error(), "has 5 bytes") {
 		t.Errorf("file of another size: got %v", err)
 	}
+	link, victim := filepath.Join(t.TempDir(), "link"), filepath.Join(t.TempDir(), "victim")
+	if err := os.Symlink(victim, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, uri := range []string{link, "vmdk://" + link} {
+		if _, err := vddk.Open(t.Context(), uri, create); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("create %s through a link to nowhere: got %v, want ErrNotExist", uri, err)
+		}
+	}
+	if _, err := os.Lstat(victim); err == nil {
+		t.Error("a file was created through a link")
+	}
 	if _, err := vddk.Open(t.Context(), path+"x", vddk.Options{Mode: vddk.ReadWrite}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent file: got %v, want ErrNotExist", err)
 	}

@@ -210,6 +210,12 @@ func newHistory(t *testing.T, dir string, seed uint64) *history {
 		t.Fatal(err)
 	}
 	h.f = f
+	t.Cleanup(func() { // before the file system goes, when a step failed
+		f.Close()
+		if h.cl != nil {
+			h.cl.Close()
+		}
+	})
 	h.must(f.Truncate(1<<20 + h.rand.Int64N(3<<20)))
 	for range h.rand.IntN(10) {
 		h.step() // without a clone: no step of its own

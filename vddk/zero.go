@@ -14,8 +14,9 @@ var zeros [256 << 10]byte
 
 // Zero makes e read as zeros. Deallocate punches a hole, Keep zeroes in place;
 // zeros are written where neither works. On a block device the same two calls
-// are used: the kernel guarantees that the extent reads as zeros afterwards,
-// which BLKDISCARD does not.
+// are used (Deallocate is a WRITE ZEROES that may unmap, Keep is BLKZEROOUT):
+// the kernel guarantees that the extent reads as zeros afterwards, which
+// BLKDISCARD does not, and keeps its cache of the device in step.
 func (r *raw) Zero(e cbt.Extent, how cbt.Allocation) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -41,11 +42,17 @@ func (r *raw) zero(e cbt.Extent, how cbt.Allocation) error {
 		return r.writeZeros(e)
 	}
 	inner := cbt.Extent{Off: start, Len: end - start}
-	if err := r.fallocate(inner, how); err != nil {
-		if !cannotZero(err) {
-			return err
-		}
+	err := r.fallocate(inner, how)
+	if how == cbt.Deallocate && cannotZero(err) {
+		// A device that cannot give space back is zeroed by the kernel, past
+		// the cache: the second call falls back to writing, the first does not.
+		err = r.fallocate(inner, cbt.Keep)
+	}
+	if cannotZero(err) {
 		return r.writeZeros(e)
+	}
+	if err != nil {
+		return err
 	}
 	if err := r.writeZeros(cbt.Extent{Off: e.Off, Len: start - e.Off}); err != nil {
 		return err
