@@ -229,10 +229,7 @@ func (c *Client) connectOneMore(ctx context.Context) (*clientConn, error) {
 // start runs a reader for each connection, and the watchdog.
 func (c *Client) start(timeout time.Duration) {
 	for _, conn := range c.conns {
-		c.running.Go(func() {
-			conn.run()
-			c.lose(conn.lost)
-		})
+		c.running.Go(func() { conn.run(c.lose) })
 	}
 	c.running.Go(func() { c.watch(timeout) })
 }

@@ -167,9 +167,10 @@ func (c *clientConn) finish(r *clientRequest, err error) {
 	call.end(e, err, text)
 }
 
-// run reads replies until the connection ends, then fails what is in flight.
-// Only here do requests end, so nobody touches a buffer after its call returned.
-func (c *clientConn) run() {
+// run reads replies until the connection ends, tells tell why, and fails what is
+// in flight. Only here do requests end, so nobody touches a buffer after its
+// call returned.
+func (c *clientConn) run(tell func(error)) {
 	err := c.readReplies()
 	c.raw.Close()
 	if unsent := c.unsent.Load(); unsent != nil && errors.Is(err, net.ErrClosed) {
@@ -178,6 +179,7 @@ func (c *clientConn) run() {
 	if _, broke := err.(*ProtocolError); !broke {
 		err = &LostError{c.addr, lostCause(err)}
 	}
+	tell(err) // before any call returns: the next one must know
 	c.lost = err
 	c.broken.Store(true)
 	close(c.dead)
