@@ -62,8 +62,5 @@ func nbdServeCommand(g *global) *cobra.Command {
 	flags.BoolVar(&f.readOnly, "read-only", false, "refuse every change; the default")
 	flags.BoolVar(&f.writable, "writable", false, "let clients overwrite the disk")
 	flags.BoolVar(&f.once, "once", false, "end when the last client has left")
-	cmd.MarkFlagsMutuallyExclusive("read-only", "writable")
-	cmd.MarkFlagsMutuallyExclusive("socket", "listen")
-	cmd.MarkFlagsMutuallyExclusive("tls-ca", "any-client")
 	return cmd
 }

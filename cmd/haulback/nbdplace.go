@@ -41,6 +41,12 @@ func newNBDPlace(f *nbdFlags) (*nbdPlace, error) {
 	if len(f.socket) > maxSocketPath {
 		return nil, usage("--socket: %d bytes; the path of a socket has %d at most, name a shorter one", len(f.socket), maxSocketPath)
 	}
+	if f.socket != "" && f.listen != "" {
+		return nil, usage("--socket and --listen: name one of them")
+	}
+	if f.tlsCA != "" && f.anyClient {
+		return nil, usage("--tls-ca and --any-client: say one of them")
+	}
 	if (f.tlsCert == "") != (f.tlsKey == "") {
 		return nil, usage("--tls-cert and --tls-key belong together: name both")
 	}

@@ -49,6 +49,8 @@ func newNBDServe(g *global, f *nbdFlags, text string) (*nbdServe, error) {
 	switch {
 	case s.disk.remote():
 		return nil, usage("%s: that is an export of another daemon; run haulback nbd serve on its host", text)
+	case f.readOnly && f.writable:
+		return nil, usage("--read-only and --writable: say one of them")
 	case len(f.name) > 4096 || strings.ContainsRune(f.name, 0):
 		return nil, usage("--name: at most 4096 bytes, without a zero byte")
 	}

@@ -193,7 +193,8 @@ func (x *serverExport) flush() error {
 		}
 		return nil
 	}
-	x.lost.CompareAndSwap(nil, &err)
+	lost := err // a variable of its own: only a failure allocates
+	x.lost.CompareAndSwap(nil, &lost)
 	return err
 }
 
