@@ -214,9 +214,6 @@ func (c *rawClient) hello() *rawClient {
 	return c
 }
 
-func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
-func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
-func be64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
 
 func str(s string) []byte { return append(be32(uint32(len(s))), s...) }
 
