@@ -214,7 +214,6 @@ func (c *rawClient) hello() *rawClient {
 	return c
 }
 
-
 func str(s string) []byte { return append(be32(uint32(len(s))), s...) }
 
 func join(b ...[]byte) (all []byte) {
