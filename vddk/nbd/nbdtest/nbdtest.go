@@ -21,7 +21,8 @@ type Server struct {
 	URI string // of its default export, in plain: add what TLS needs
 	Cmd *exec.Cmd
 
-	end sync.Once
+	end  sync.Once
+	said bytes.Buffer
 }
 
 // Need skips the test without tool.
@@ -73,15 +74,14 @@ func start(t testing.TB, l net.Listener, uri, tool string, args []string) *Serve
 	// LISTEN_PID must be that of the server, which only its own shell knows.
 	s := &Server{URI: uri, Cmd: exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"`, path}, args...)...)}
 	s.Cmd.ExtraFiles = []*os.File{file}
-	var said bytes.Buffer
-	s.Cmd.Stdout, s.Cmd.Stderr = &said, &said
+	s.Cmd.Stdout, s.Cmd.Stderr = &s.said, &s.said
 	if err := s.Cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		s.Kill()
 		if t.Failed() {
-			t.Logf("%s %q said: %s", tool, args, said.Bytes())
+			t.Logf("%s %q said: %s", tool, args, s.said.Bytes())
 		}
 	})
 	return s
@@ -102,6 +102,9 @@ func (s *Server) Stop() {
 		_ = s.Cmd.Wait()
 	})
 }
+
+// Said is what the server printed; only after Kill or Stop.
+func (s *Server) Said() string { return s.said.String() }
 
 // Run runs a tool to its end and returns what it printed.
 func Run(t testing.TB, tool string, args ...string) string {
