@@ -16,6 +16,9 @@ const (
 	// pieces keep a server busy; the rest is for small requests. qemu-nbd reads
 	// 16 and leaves the others in the socket.
 	clientDepth = 64
+	// usualFragments is how many there is room for from the start: a reply in a
+	// few chunks, out of order.
+	usualFragments = 4
 	// clientReadBuffer holds the heads of replies. What a read of it takes of
 	// the payload is copied once more, so it is small.
 	clientReadBuffer = 4096
@@ -70,6 +73,7 @@ func newClientConn(h *clientHandshake, raw net.Conn, addr string) *clientConn {
 	c.r = bufio.NewReaderSize(&countingReader{h.conn, h.r, &c.progress}, clientReadBuffer)
 	for i := range c.slots {
 		c.slots[i].index = uint64(i)
+		c.slots[i].reply.covered = make([]cbt.Extent, 0, usualFragments)
 		c.free <- &c.slots[i]
 	}
 	return c
@@ -119,10 +123,17 @@ func (c *clientConn) submit(call *clientCall, cmd, flags uint16, e cbt.Extent, p
 		return true
 	}
 	if err := c.write(cmd, flags, cookie, e, payload); err != nil {
-		c.unsent.CompareAndSwap(nil, &err)
-		c.raw.Close() // the reader ends, and with it every request
+		c.notSent(err)
 	}
 	return true
+}
+
+// notSent ends the connection: half a request may be on the wire. The reader
+// ends, and with it every request. (In submit itself err would be on the heap
+// for every request.)
+func (c *clientConn) notSent(err error) {
+	c.unsent.CompareAndSwap(nil, &err)
+	c.raw.Close()
 }
 
 // deathCause waits for the reader, which is about to end.

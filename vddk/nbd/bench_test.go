@@ -1,0 +1,139 @@
+package nbd
+
+import (
+	"crypto/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/vddk/nbd/nbdtest"
+)
+
+// benchSize is the size of the image in MiB; HAULBACK_NBD_BENCH_MIB sets another.
+const benchSize = 1024
+
+func benchImage(b *testing.B) (path string, size int64) {
+	b.Helper()
+	mib := benchSize
+	if s := os.Getenv("HAULBACK_NBD_BENCH_MIB"); s != "" {
+		var err error
+		if mib, err = strconv.Atoi(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+	path = filepath.Join(b.TempDir(), "img")
+	f, err := os.Create(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	noise := make([]byte, 16<<20)
+	_, _ = rand.Read(noise) // never fails
+	for n := 0; n < mib; n += 16 {
+		if _, err := f.Write(noise[:min(16, mib-n)<<20]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return path, int64(mib) << 20
+}
+
+// BenchmarkAgainstNbdcopy reads an image that is in the page cache of nbdkit's
+// file plugin over a unix socket, in turns with `nbdcopy URI null:`, and reports
+// the median of each and their ratio (below 1: the client is faster).
+//
+//	go test -run '^$' -bench AgainstNbdcopy -benchtime 10x ./vddk/nbd
+func BenchmarkAgainstNbdcopy(b *testing.B) {
+	nbdtest.Need(b, "nbdcopy")
+	path, size := benchImage(b)
+	s := nbdtest.Unix(b, "nbdkit", "-f", "file", path)
+	u, err := ParseURI(s.URI)
+	if err != nil {
+		b.Fatal(err)
+	}
+	readAll(b, u)
+	b.SetBytes(size)
+	var ours, theirs []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		readAll(b, u)
+		middle := time.Now()
+		if out, err := exec.Command("nbdcopy", s.URI, "null:").CombinedOutput(); err != nil {
+			b.Fatalf("nbdcopy: %v\n%s", err, out)
+		}
+		ours, theirs = append(ours, middle.Sub(start)), append(theirs, time.Since(middle))
+	}
+	b.ReportMetric(median(ours).Seconds(), "client-s")
+	b.ReportMetric(median(theirs).Seconds(), "nbdcopy-s")
+	b.ReportMetric(median(ours).Seconds()/median(theirs).Seconds(), "ratio")
+	b.ReportMetric(float64(size)/median(ours).Seconds()/1e6, "client-MB/s")
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// readAll does what nbdcopy does: connects, skips holes, reads the rest.
+func readAll(b *testing.B, u URI) {
+	c, err := Open(b.Context(), Config{URI: u})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	const workers, step = 4, 1 << 20
+	work := make(chan cbt.Extent, workers)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			p := make([]byte, step)
+			for e := range work {
+				if _, err := c.ReadAt(p[:e.Len], e.Off); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	for off := int64(0); off < c.Size(); {
+		e, err := c.NextData(off)
+		if err != nil {
+			break // io.EOF: holes to the end
+		}
+		for off = e.Off; off < e.End(); off += step {
+			work <- cbt.Extent{Off: off, Len: min(step, e.End()-off)}
+		}
+		off = e.End()
+	}
+	close(work)
+	wg.Wait()
+}
+
+// BenchmarkRead4K is many small reads at once.
+func BenchmarkRead4K(b *testing.B) {
+	s := nbdtest.Unix(b, "nbdkit", "-f", "memory", "64M")
+	u, err := ParseURI(s.URI)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := Open(b.Context(), Config{URI: u})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	b.ReportAllocs()
+	b.SetBytes(4096)
+	b.SetParallelism(16)
+	b.RunParallel(func(pb *testing.PB) {
+		p := make([]byte, 4096)
+		for off := int64(0); pb.Next(); off = (off + 4096) % (64 << 20) {
+			if _, err := c.ReadAt(p, off); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
