@@ -2,7 +2,6 @@ package vddk_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -55,12 +54,7 @@ func TestFileOn(t *testing.T) {
 	}
 }
 
-// tracker is the ability of a disk that was opened with Options.Track.
-type tracker interface {
-	Changed(context.Context) (cbt.Hint, error)
-}
-
-// changed asks for the changes of path since base.
+// reflinkChanged asks for the changes of path since base.
 func reflinkChanged(t testing.TB, path, base string) cbt.Hint {
 	t.Helper()
 	d, err := vddk.Open(t.Context(), "file://"+path, vddk.Options{Track: "fiemap:" + base})
@@ -68,7 +62,7 @@ func reflinkChanged(t testing.TB, path, base string) cbt.Hint {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	hint, err := d.(tracker).Changed(t.Context())
+	hint, err := d.(vddk.Tracker).Changed(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +349,8 @@ func TestTrackedSubvolume(t *testing.T) {
 	wantCovers(t, hint, path, base)
 }
 
-// TestTrackedRefuses: what cannot be compared is said at open.
+// TestTrackedRefuses: a track of another driver is refused at open, what cannot
+// be compared when it is asked for.
 func TestTrackedRefuses(t *testing.T) {
 	needRoot(t)
 	here := newImage(t, t.TempDir(), noise(1<<20))
@@ -380,6 +375,7 @@ func TestTrackedRefuses(t *testing.T) {
 	} {
 		d, err := vddk.Open(t.Context(), c.uri, vddk.Options{Track: c.track})
 		if err == nil {
+			_, err = d.(vddk.Tracker).Changed(t.Context())
 			d.Close()
 		}
 		if err == nil || !strings.Contains(err.Error(), c.want) {

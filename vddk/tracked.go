@@ -22,10 +22,15 @@ const trackFiemap = "fiemap:"
 // xfs and btrfs, whoever writes to a shared block gets another one.
 type trackedFile struct {
 	*File
-	base *File
+	base *File // nil when there is no answer, for the reason why
+	why  error
 }
 
-// openTracked opens the clone that text names beside f, and takes f over.
+var _ Tracker = (*trackedFile)(nil)
+
+// openTracked opens the clone that text names beside f, and takes f over. A
+// clone that is not there, or no clone, is no reason to open no disk: it is
+// told when changes are asked for, and then the whole disk is compared.
 func openTracked(f *File, text string) (Disk, error) {
 	t := &trackedFile{File: f}
 	path, ok := strings.CutPrefix(text, trackFiemap)
@@ -33,30 +38,32 @@ func openTracked(f *File, text string) (Disk, error) {
 		return nil, errors.Join(fmt.Errorf("%s: track %q: a raw file is tracked by fiemap:/path/of/its/clone", f.path, text), f.Close())
 	}
 	base, err := openLocal(URI{Scheme: schemeFile, Path: path}, Options{})
-	if err == nil {
-		t.base = base.(*File)
-		err = t.comparable()
-	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("track changes by %s: %w", text, err), t.Close())
+		t.why = fmt.Errorf("track changes of %s by %s: %w", f.path, text, err)
+		return t, nil
+	}
+	t.base = base.(*File)
+	if err := sameMedium(f, t.base); err != nil {
+		t.why = errors.Join(fmt.Errorf("track changes of %s by %s: %w", f.path, text, err), t.base.Close())
+		t.base = nil
 	}
 	return t, nil
 }
 
-// comparable says why the places of the two files cannot be compared.
-func (t *trackedFile) comparable() error {
-	if t.dev == t.base.dev && t.ino == t.base.ino {
+// sameMedium says why the places of the two files cannot be compared.
+func sameMedium(disk, base *File) error {
+	if disk.dev == base.dev && disk.ino == base.ino {
 		return errors.New("it is the disk itself")
 	}
 	var places [2]placement
-	for i, f := range []*File{t.File, t.base} {
+	for i, f := range []*File{disk, base} {
 		var err error
 		if places[i], err = placementOf(f); err != nil {
 			return err
 		}
 	}
 	if places[0] != places[1] {
-		return fmt.Errorf("%s is on another file system than %s", t.base.path, t.path)
+		return fmt.Errorf("%s is on another file system than %s", base.path, disk.path)
 	}
 	return nil
 }
@@ -122,6 +129,9 @@ func btrfsID(f *File) (id [16]byte, err error) {
 // answer; what is written meanwhile may be. It never tells too little: blocks
 // whose place means nothing (compressed, inline) count as changed.
 func (t *trackedFile) Changed(ctx context.Context) (cbt.Hint, error) {
+	if t.base == nil {
+		return cbt.Hint{}, t.why
+	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	t.base.mu.RLock()
@@ -248,7 +258,9 @@ func (c *comparison) judge() {
 // Describe says what the file is tracked by, too.
 func (t *trackedFile) Describe() Description {
 	d := t.File.Describe()
-	d.Detail = "changes tracked by " + trackFiemap + t.base.path
+	if t.base != nil {
+		d.Detail = "changes tracked by " + trackFiemap + t.base.path
+	}
 	return d
 }
 
