@@ -8,6 +8,7 @@
 // one process. Either side may have dialled.
 //
 //	source half                                        target half
+//	 0 plan       ---- Plan, if a hint narrows it -->  1 plan
 //	                      Manifest, Holes
 //	 1 manifests  <---------------------------------  3 tell
 //	      |                                            2 read (past the cache), hash
@@ -39,6 +40,15 @@
 // long as the target process lives and holds the disk exclusively; a process
 // that starts anew knows nothing about the disk and reads all of it again.
 // What was written before is then found equal and not sent again.
+//
+// # Hints
+//
+// A copy may be narrowed by what tracks the changes of the source: the disk
+// itself (Tracker), or a host (HintFunc). The answer becomes a cbt.Plan: its
+// grains, a sample of the others, and both ends of the disk. Both halves leave
+// out the rest, count it, and fold it into the root as skipped; the journal's
+// proof has the counts. A sampled grain that differs drops the hint for the
+// run. Report.Equal is true only when nothing was left out.
 //
 // # What is durable, and when
 //
@@ -77,8 +87,10 @@
 // # What a disk has to do
 //
 // Disk and WritableDisk are the interfaces that drivers implement; Zeroer,
-// Mapper, ColdReader and Checker are abilities they may have. movertest.TestDisk
-// is the contract as a test.
+// Mapper, ColdReader, Checker and Tracker are abilities they may have.
+// movertest.TestDisk is the contract as a test. An error with a method Retryable
+// that returns true may pass: reads and writes are made again for 0.4 s, a Flush
+// never, and then the disk is opened anew.
 //
 // # Not promised
 //
@@ -90,6 +102,7 @@
 //     caller's.
 //   - Two hosts that open one shared device are kept apart by the storage or by
 //     nobody.
-//   - A ColdReader whose Coldness is "cached" proves what the cache holds. The
-//     report says so.
+//   - A ColdReader whose Coldness is "cached" or "server" proves what a cache
+//     holds. The report says so.
+//   - Grains that a plan leaves out are not proved. The report says how many.
 package mover
