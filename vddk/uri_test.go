@@ -68,3 +68,22 @@ func TestParseURIRefuses(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParseURI: what is accepted is written back, and means the same again.
+func FuzzParseURI(f *testing.F) {
+	for _, s := range []string{"/a b?c#d", "file:///a%20b%23%3F", "vmdk:///x.vmdk?createType=vmfs", "block:///dev/../dev/x", "nbd+unix:///e?socket=/s", "nbds://h:1/e", "vddk://h/vm-1", "./a:b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		u, err := ParseURI(s)
+		if err != nil {
+			return
+		}
+		if u.Local() == (u.Text != "") || u.Local() && u.Scheme != "" && u.Path[0] != '/' || strings.ContainsRune(u.Path, 0) {
+			t.Fatalf("%q: %+v", s, u)
+		}
+		if again, err := ParseURI(u.String()); err != nil || again != u {
+			t.Fatalf("%q: %+v is written %q and read %+v (%v)", s, u, u.String(), again, err)
+		}
+	})
+}
