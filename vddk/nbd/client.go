@@ -327,8 +327,12 @@ func (c *Client) watch(timeout time.Duration) {
 				silent[i] = 0
 			}
 			before[i] = received
-			if silent[i] > looks || oldest > looks*patience {
-				c.lose(&LostError{conn.addr, fmt.Errorf("%w: no reply for %v", errSilent, timeout)})
+			switch {
+			case silent[i] > looks:
+				c.lose(&LostError{conn.addr, fmt.Errorf("%w: nothing for %v", errSilent, timeout)})
+				return
+			case oldest > looks*patience:
+				c.lose(&LostError{conn.addr, fmt.Errorf("%w about a request that is %v old", errSilent, patience*timeout)})
 				return
 			}
 		}

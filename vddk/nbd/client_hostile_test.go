@@ -388,13 +388,14 @@ func TestHostileSilence(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		answer func(s hostile, cookie uint64)
+		want   string
 	}{
-		{"at once", func(hostile, uint64) {}},
-		{"in a head", func(s hostile, n uint64) { s.send(be32(magicStructuredReply)) }},
+		{"at once", func(hostile, uint64) {}, "nothing for 100ms"},
+		{"in a head", func(s hostile, n uint64) { s.send(be32(magicStructuredReply)) }, "nothing for 100ms"},
 		{"in data", func(s hostile, n uint64) {
 			s.chunkHead(n, chunkFlagDone, chunkOffsetData, 8+65536)
 			s.send(be64(0), make([]byte, 100))
-		}},
+		}, "nothing for 100ms"},
 		{"drips, and is never done", func(s hostile, n uint64) {
 			for {
 				if _, err := s.Write(append(append(append(be32(magicStructuredReply), 0, 0, 0x80, 1), be64(n)...), append(be32(6), 0, 0, 0, 5, 0, 0)...)); err != nil {
@@ -402,7 +403,7 @@ func TestHostileSilence(t *testing.T) {
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
-		}},
+		}, "a request that is 1s old"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			u := listen(t, func(s hostile) {
@@ -420,19 +421,19 @@ func TestHostileSilence(t *testing.T) {
 			for range 2 * clientDepth { // more than there are slots
 				wg.Go(func() {
 					_, err := client.ReadAt(make([]byte, 65536), 0)
-					wantSilence(t, err)
+					wantSilence(t, err, c.want)
 				})
 			}
 			wg.Wait()
-			wantSilence(t, client.Flush())
+			wantSilence(t, client.Flush(), c.want)
 		})
 	}
 }
 
-func wantSilence(t *testing.T, err error) {
+func wantSilence(t *testing.T, err error, want string) {
 	t.Helper()
-	if lost, ok := errors.AsType[*LostError](err); !ok || !errors.Is(lost, errSilent) {
-		t.Errorf("got %v, want a LostError for silence", err)
+	if lost, ok := errors.AsType[*LostError](err); !ok || !errors.Is(lost, errSilent) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want a LostError with %q", err, want)
 	}
 }
 
