@@ -121,7 +121,7 @@ func TestList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(got, func(x, y Export) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(got, func(x, y Offer) int { return strings.Compare(x.Name, y.Name) })
 	if len(got) != 2 || got[0].Name != "a" || got[1].Name != "b c" || got[1].Size != 3000 || !got[0].ReadOnly || !slices.Equal(got[1].Contexts, []string{contextAllocation}) {
 		t.Errorf("list: got %+v", got)
 	}
