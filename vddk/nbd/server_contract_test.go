@@ -1,9 +1,11 @@
 package nbd_test
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/haulback/haulback/mover"
@@ -92,5 +94,40 @@ func opener(t testing.TB, uri string) movertest.Opener {
 			return nil, err
 		}
 		return disk, nil
+	}
+}
+
+// retryDevice fails in a way that a new open may mend.
+type retryDevice struct{ nbd.Device }
+
+func (retryDevice) ReadAt([]byte, int64) (int, error) { return 0, retryError{} }
+
+type retryError struct{}
+
+func (retryError) Error() string   { return "worker gone" }
+func (retryError) Retryable() bool { return true }
+
+// badDevice fails for good.
+type badDevice struct{ nbd.Device }
+
+func (badDevice) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }
+
+// TestServerKeepsClass wants our client to take a retryable error of the
+// server's device for one, and no other.
+func TestServerKeepsClass(t *testing.T) {
+	d := disk(t, image(t, mib, 1), vddk.ReadOnly)
+	r := startServer(t, nbd.ServerConfig{Exports: []nbd.Export{
+		{Name: "retry", Device: retryDevice{d}, ReadOnly: true}, {Name: "bad", Device: badDevice{d}, ReadOnly: true},
+	}})
+	for name, want := range map[string]bool{"retry": true, "bad": false} {
+		c := disk(t, r.uri(name), vddk.ReadOnly)
+		_, err := c.ReadAt(make([]byte, 512), 0)
+		e, ok := errors.AsType[interface {
+			error
+			Retryable() bool
+		}](err)
+		if err == nil || (ok && e.Retryable()) != want || errors.Is(err, syscall.EIO) == want {
+			t.Errorf("%s: %v is retryable: %v, want %v", name, err, !want, want)
+		}
 	}
 }
