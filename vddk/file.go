@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -88,6 +89,7 @@ func (f *File) init(opts Options) error {
 		return err
 	}
 	f.identity = fileIdentity(f.fd, &st)
+	f.warnContainer()
 	f.canMap = canSeekData(f.fd)
 	if f.readOnly {
 		_ = unix.Fadvise(f.fd, 0, 0, unix.FADV_SEQUENTIAL) // advice: its failure changes nothing
@@ -112,6 +114,34 @@ func (f *File) refuseLoop() error {
 	return &LockedError{
 		Path: f.path, By: "the file backs the loop device " + loop,
 		Remedy: fmt.Sprintf("open block://%s instead, or unmount it and `losetup -d %s`", loop, loop),
+	}
+}
+
+// containers are files that hold a disk in a format of their own, by their
+// first bytes. The first bytes of a raw image are the guest's to choose, so
+// they decide nothing: they are worth a warning.
+var containers = []struct{ magic, is, instead string }{
+	{"# Disk DescriptorFile", "the descriptor of a VMDK", "name it vmdk://PATH"},
+	{"KDMV", "a sparse VMDK", vmdkConvert},
+	{"COWD", "a snapshot of a VMDK", vmdkConsolidate},
+	{"QFI\xfb", "a qcow2 image", "serve it with qemu-nbd and name nbd+unix:///?socket=PATH"},
+	{"vhdxfile", "a VHDX image", "serve it with qemu-nbd and name nbd+unix:///?socket=PATH"},
+	{"conectix", "a VHD image", "serve it with qemu-nbd and name nbd+unix:///?socket=PATH"},
+}
+
+// warnContainer warns when the file looks like a disk image that is not raw:
+// then its bytes are not those of the disk in it.
+func (f *File) warnContainer() {
+	var head [32]byte
+	n, _ := unix.Pread(f.fd, head[:], 0) // what fails here fails again at the first read
+	for _, c := range containers {
+		if strings.HasPrefix(string(head[:max(n, 0)]), c.magic) {
+			if f.warning != "" {
+				f.warning += "; "
+			}
+			f.warning += fmt.Sprintf("the file looks like %s and is taken as it is, not as the disk in it; if that is not meant, %s", c.is, c.instead)
+			return
+		}
 	}
 }
 

@@ -30,8 +30,8 @@ func (v *VMDK) checkOthers() error {
 		return other
 	case other != nil:
 		v.warning = other.By + "; what is read may be out of date, or change meanwhile"
-	case !v.readOnly && v.text.changeTrack != "":
-		v.warning = fmt.Sprintf("vSphere's change tracking (%s) does not see what is written here: reset it (disable and enable it) before the next backup of the VM",
+	case v.text.changeTrack != "":
+		v.warning = fmt.Sprintf("vSphere's change tracking (%s) does not see what is written to the disk from here: after that, reset it (disable and enable it) before the next backup of the VM",
 			clip(v.text.changeTrack))
 	}
 	return nil

@@ -36,6 +36,7 @@ type transfer struct {
 	out      report.Output
 	phases   []report.Phase
 	started  report.Start
+	warnings []string // of the disks of this machine
 }
 
 // newTransfer checks everything that can be checked without touching a disk.
@@ -106,6 +107,9 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 	t.out = t.g.output()
 	t.out.Started(t.started)
+	for _, w := range t.warnings {
+		t.out.Remark(report.Warning, w)
+	}
 	rep, err := t.pass(ctx, "pass", 1, false)
 	if err == nil && t.full {
 		rep, err = t.again(ctx, rep)
@@ -212,6 +216,9 @@ func (t *transfer) sizesDiffer(a, b int64, compared string) error {
 func (t *transfer) sizeOf(ctx context.Context, e *endpoint, id wire.ID) (int64, error) {
 	if !e.remote() {
 		d, err := e.describe(ctx)
+		if d.Warning != "" {
+			t.warnings = append(t.warnings, e.text+": "+d.Warning)
+		}
 		return d.Size, err
 	}
 	p, err := t.engine.Probe(ctx, e.access(t.key, id, t.flags.transport))

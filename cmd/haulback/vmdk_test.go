@@ -36,6 +36,9 @@ func TestCopyVMDK(t *testing.T) {
 	d := home.Daemon(cmdtest.Export("vm", "vmdk://"+path, "source", s))
 	s.OK("copy", d.URI("vm"), s.Dir+"/back", "--create")
 	cmdtest.MustEqual(t, a, s.Dir+"/back")
+	if r := s.OK("copy", path, s.Dir+"/text", "--create"); !strings.Contains(r.Out+r.Stderr, "WARNING: "+path+": the file looks like the descriptor of a VMDK") {
+		t.Errorf("a descriptor as a raw image: no warning:\n%s%s", r.Out, r.Stderr)
+	}
 	if err := os.WriteFile(filepath.Join(s.Dir, "vm.vmx.lck"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
