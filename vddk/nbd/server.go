@@ -14,9 +14,8 @@ package nbd
 //     longer than 64 KiB is skipped and answered ERR_TOO_BIG, one longer than
 //     1 MiB drops the connection.
 //   - "TLS": forced for all or for none. Until STARTTLS has succeeded every
-//     option but ABORT is answered ERR_TLS_REQD. Bytes that arrived with STARTTLS
-//     and before the TLS handshake drop the connection, and what was negotiated
-//     before is forgotten: nobody in the middle can say a word for the client.
+//     option but ABORT is answered ERR_TLS_REQD, so nothing is negotiated in the
+//     clear; bytes between STARTTLS and the TLS handshake drop the connection.
 //   - "Metadata": base:allocation, with what NextData says. An extent never
 //     reaches beyond its request; at most as many as fit 64 KiB are sent.
 //   - "Structured replies": a read longer than a block (1 MiB, less when memory

