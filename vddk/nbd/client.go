@@ -35,9 +35,11 @@ const (
 	maxConnections     = 16
 	defaultTimeout     = 60 * time.Second
 	maxContexts        = 16
-	// moreTimeout bounds connecting the second and later connections: a server
-	// that only queues them must not delay the first.
-	moreTimeout = 5 * time.Second
+	// moreTimeout and moreTimes bound connecting the second and later
+	// connections: this long, and this many times what the first one took. A
+	// server with a limit (qemu-nbd -e 2) leaves those beyond it in a queue.
+	moreTimeout = 250 * time.Millisecond
+	moreTimes   = 10
 	// byeTimeout bounds the goodbye of Close to a server that does not read.
 	byeTimeout = time.Second
 )
@@ -105,6 +107,7 @@ func open(ctx context.Context, cfg Config) (*Client, error) {
 			contexts = append(contexts, name)
 		}
 	}
+	begun := time.Now()
 	conn, export, err := connect(ctx, cfg.URI, contexts)
 	if err != nil {
 		return nil, err
@@ -115,7 +118,7 @@ func open(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	if export.MultiConn && cfg.Connections > 1 {
-		if err := c.connectMore(ctx, cfg.Connections-1); err != nil {
+		if err := c.connectMore(ctx, cfg.Connections-1, moreTimeout+moreTimes*time.Since(begun)); err != nil {
 			for _, conn := range c.conns {
 				conn.raw.Close()
 			}
@@ -192,10 +195,10 @@ func (h *clientHandshake) prepare(ctx context.Context, u URI) error {
 	return h.askStructured()
 }
 
-// connectMore opens further connections at the same time. Fewer than wanted
-// are fine; one that sees another disk is not.
-func (c *Client) connectMore(ctx context.Context, n int) error {
-	ctx, cancel := context.WithTimeout(ctx, moreTimeout)
+// connectMore opens further connections at the same time. Fewer than wanted, or
+// in time, are fine; one that sees another disk is not.
+func (c *Client) connectMore(ctx context.Context, n int, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	found := make([]*clientConn, n)
 	wrong := make([]error, n)

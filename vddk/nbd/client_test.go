@@ -313,3 +313,22 @@ func TestPartsOfBlocks(t *testing.T) {
 		t.Errorf("read back: %v, or wrong bytes", err)
 	}
 }
+
+// TestLimitOfConnections: a server that says that connections see one state,
+// but takes two, is used with two.
+func TestLimitOfConnections(t *testing.T) {
+	img := filepath.Join(t.TempDir(), "img")
+	if err := os.WriteFile(img, bytes.Repeat([]byte("x"), 8<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := openServer(t, nbdtest.Unix(t, "qemu-nbd", "-t", "-e", "2", "-f", "raw", img), Config{Writable: true})
+	if n := c.Connections(); n < 1 || n > 2 {
+		t.Errorf("%d connections to a server that takes 2", n)
+	}
+	if _, err := c.WriteAt(make([]byte, 8<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
