@@ -2,6 +2,7 @@ package cbt
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -64,18 +65,27 @@ func (h *Hint) changed(size int64) (m Map, remark string, err error) {
 	case h.Granularity < 0:
 		return m, "", fmt.Errorf("%s: granularity of %d bytes", h, h.Granularity)
 	}
-	clipped := h.Areas
-	if n := len(clipped); n > 0 { // trackers round up; only the end of the disk shows it
-		tail := &clipped[n-1]
-		if over := tail.Off + tail.Len - size; tail.Off >= 0 && tail.Off < size && tail.Len > 0 && over > 0 && over < h.Granularity {
-			clipped = append([]Extent(nil), clipped...)
-			clipped[n-1].Len -= over
-		}
-	}
-	if m, err = FromAreas(clipped, size); err != nil {
+	if m, err = FromAreas(h.clipped(size), size); err != nil {
 		return Map{}, "", fmt.Errorf("%s: %w", h, err)
 	}
 	return m, untidy(h.Areas), nil
+}
+
+// clipped is the areas, those that reach beyond the end of the disk by less than
+// a block clipped there: trackers round up.
+func (h *Hint) clipped(size int64) []Extent {
+	areas := h.Areas
+	for i, e := range areas {
+		over := e.Off + e.Len - size
+		if e.Off < 0 || e.Off >= size || e.Len <= 0 || over <= 0 || over >= h.Granularity {
+			continue // in order, or not to be put right
+		}
+		if &areas[0] == &h.Areas[0] {
+			areas = slices.Clone(areas)
+		}
+		areas[i].Len -= over
+	}
+	return areas
 }
 
 // untidy says what FromAreas put in order.

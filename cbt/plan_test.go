@@ -98,7 +98,7 @@ func TestPlanFallsBack(t *testing.T) {
 		{"no hint", PlanHint(size, told(size, mapOf(0, 1)), errors.New("change ID is gone"), sampling), "no hint: change ID is gone"},
 		{"no tracker", PlanHint(size, nil, nil, sampling), "nothing tracks"},
 		{"beyond", areas(Extent{0, 1}, Extent{size - 1, 513}), "bad hint"},
-		{"beyond in the middle", areas(Extent{size - 1, 2}, Extent{0, 1}), "bad hint"},
+		{"beyond in the middle", areas(Extent{size - 1, 514}, Extent{0, 1}), "bad hint"},
 		{"behind", areas(Extent{size, 1}), "bad hint"},
 		{"far beyond", areas(Extent{math.MaxInt64 - 1, 1}), "bad hint"},
 		{"overflow", areas(Extent{1, math.MaxInt64}), "bad hint"},
@@ -220,17 +220,17 @@ func TestSampling(t *testing.T) {
 func TestPlanTidiesHint(t *testing.T) {
 	const size = 10*GrainSize + 100
 	h := &Hint{Provider: "nbd-bitmap", Since: "b0", Size: size, Granularity: 65536, Trust: OverReports, Remark: "slow", Areas: []Extent{
-		{5 * GrainSize, GrainSize}, {2 * GrainSize, 3 * GrainSize}, {3 * GrainSize, 1}, {10 * GrainSize, 65536},
+		{10 * GrainSize, 65536}, {5 * GrainSize, GrainSize}, {2 * GrainSize, 3 * GrainSize}, {3 * GrainSize, 1},
 	}}
 	p := PlanHint(size, h, nil, Sampling{Every: 100, Least: 1, Seed: 1})
 	want := mapOf(2*GrainSize, 4*GrainSize, 10*GrainSize, 100)
 	if got := p.Read.Subtract(p.Sampled); !got.Equal(want) || p.Mode != ModeHint {
 		t.Errorf("%v reads %v, want %v (%s)", p.Mode, got.ext, want.ext, p.Reason)
 	}
-	if want := "nbd-bitmap b0, over-reports, 4 areas; 1 areas were out of order, 1 areas overlapped; slow"; p.Reason != want {
+	if want := "nbd-bitmap b0, over-reports, 4 areas; 2 areas were out of order, 1 areas overlapped; slow"; p.Reason != want {
 		t.Errorf("reason %q, want %q", p.Reason, want)
 	}
-	if h.Areas[3].Len != 65536 {
+	if h.Areas[0].Len != 65536 {
 		t.Error("the tracker's answer was changed")
 	}
 }

@@ -173,7 +173,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 	lost := false
 	err = e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
 		if lost {
-			if err := s.reopen(ctx, job.Source.Open); err != nil {
+			if err := s.reopen(ctx, job.Source.Open, job.Source.Hint); err != nil {
 				return false, err
 			}
 			lost = false
@@ -235,15 +235,24 @@ const unreadable = "%d grains of 64 KiB of the source cannot be read; all others
 // pull is a run with the target half in this process.
 func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
 	from := job.Source.Remote
-	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Rate: job.Rate, Track: job.Track, Export: from.Export, Agent: e.cfg.Agent}
+	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Rate: job.Rate, Track: job.Track, Full: job.Full, Export: from.Export, Agent: e.cfg.Agent}
 	rep := Report{Run: spec.run, Pass: spec.pass, Track: job.Track}
+	said := false
 	exp := &Export{Name: job.Target.Name, Open: job.Target.Open}
+	exp.track = &job.Track
 	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
 		l, err := dial(ctx, from, &hello)
 		if err != nil {
 			return false, err
 		}
-		o, err := e.receive(ctx, l, exp, spec, p)
+		o, err := e.receive(ctx, l, exp, spec, p, openWait)
+		if o.began && job.Track != wire.TrackingOff && !o.open.Hinted && !said {
+			said = true
+			p.event("change tracking is not used, everything is compared: " + o.open.Reason)
+		}
+		if codeOf(err) == wire.CodeDistrust && job.Track == wire.TrackingStrict {
+			err = wire.Errorf(wire.CodeHint, "change tracking is distrusted: %s; without --strict everything is compared", oneLine(err))
+		}
 		if o.began {
 			o.report(&rep, l)
 		}
@@ -289,13 +298,16 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 		if err == nil {
 			return nil
 		}
-		if b && p.advanced() {
+		// A disk that is lost at the same place again and again makes no
+		// progress, however far a target is read again each time.
+		if further := p.further(); b && (further || p.advanced() && codeOf(err) != wire.CodeDiskLost) {
 			moved = time.Now()
 			wait.Reset()
 		}
 		resumable := retryable(err) || began && waits(err)
 		switch {
 		case codeOf(err) == wire.CodeDistrust && ctx.Err() == nil && tries <= maxDistrust:
+			p.event(oneLine(err) + "; comparing everything")
 			continue // the next try compares all; there is nothing to wait for
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)

@@ -60,7 +60,8 @@ type reader struct {
 }
 
 // batch reads batch b, of it only the grains in want, into r.buf at their
-// places and fills v, all but v.skip. It returns the last read error, with v.unread saying
+// places and fills v, all but v.skip. After an error that may pass nothing in v
+// counts: the disk is gone, and what the buffer holds is of another time. It returns the last read error, with v.unread saying
 // where; everything else is filled.
 func (r *reader) batch(b int64, want wire.Mask, v *leaves) (err error) {
 	v.batch, v.n, v.zero, v.hole, v.unread, v.skip = b, r.grains(b), 0, 0, 0, 0
@@ -70,6 +71,10 @@ func (r *reader) batch(b int64, want wire.Mask, v *leaves) (err error) {
 		for ; lo < hi; lo += readPiece / cbt.GrainSize {
 			if e := r.piece(b, lo, min(hi, lo+readPiece/cbt.GrainSize), v); e != nil {
 				err = e
+			}
+			if retryable(err) {
+				v.unread = want
+				return err
 			}
 		}
 	}
@@ -87,7 +92,7 @@ func (r *reader) piece(b int64, lo, hi int, v *leaves) (err error) {
 				err = e
 			}
 			if retryable(err) {
-				break // the disk is gone, not a sector of it
+				return err // the disk is gone, not a sector of it
 			}
 		}
 	}

@@ -442,7 +442,7 @@ func TestHostileTarget(t *testing.T) {
 		"hinted: leaves out more":        {func(e *evil) { manifests(e, &wire.Manifest{Grains: 16, Skip: 0xfff0}) }, wire.CodeFrame},
 		"hinted: other counts": {func(e *evil) {
 			hint, _ := noChanges(e.ctx, nil)
-			plan := cbt.PlanHint(hostileSize, &hint, nil, cbt.Sampling{Every: 1 << 20, Least: 1, Seed: 7 << 56})
+			plan := cbt.PlanHint(hostileSize, &hint, nil, cbt.Sampling{Every: 1 << 20, Least: 1, Seed: 7<<56 + 1})
 			var told []wire.Frame
 			root := cbt.NewRoot(hostileSize)
 			for g := range int64(65) {

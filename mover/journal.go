@@ -162,6 +162,7 @@ func (j *journal) replay(n int64) error {
 	if torn := j.torn(b[j.at:]); torn || !whole {
 		j.state.State, j.state.Reason = wire.StateInconsistent, damaged
 		j.state.Durable = cbt.Map{}
+		j.state.Session, j.state.Plan = wire.RunID{}, cbt.Digest{} // who wrote last is not known
 	}
 	return nil
 }
@@ -304,10 +305,11 @@ func (j *journal) forget(m cbt.Map) error {
 
 // verified records the proof, in two steps as the states have them.
 func (j *journal) verified(root cbt.Digest, skipped, sampled int64) error {
-	if err := j.add(recCopied, j.state.Epoch, root[:]); err != nil {
+	payload := verifiedPayload(root, skipped, sampled)
+	if err := j.add(recCopied, j.state.Epoch, payload); err != nil {
 		return err
 	}
-	return j.add(recVerified, j.state.Epoch, verifiedPayload(root, skipped, sampled))
+	return j.add(recVerified, j.state.Epoch, payload)
 }
 
 // suspect records that a flush failed.

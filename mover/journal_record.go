@@ -139,7 +139,7 @@ type JournalState struct {
 	Identity string     // of the target disk
 	Durable  cbt.Map    // written and flushed in Session and SessionPass
 	Root     cbt.Digest // with StateCopied and StateVerified
-	Skipped  int64      // with StateVerified: grains that a hint alone calls unchanged
+	Skipped  int64      // with Root: grains that a hint alone calls unchanged
 	Sampled  int64      // and grains that the hint calls unchanged and that were compared
 	Reason   string     // with StatePoisoned, or what is damaged in the journal
 	Suspect  bool       // a flush failed since the last proof: not even the map of holes is believed
@@ -181,12 +181,12 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 		}
 		return nil
 	case recCopied, recVerified:
-		s.State, s.Run, s.Pass, s.Skipped, s.Sampled = wire.StateCopied, s.Session, s.SessionPass, 0, 0
-		p.copy(s.Root[:])
+		s.State, s.Run, s.Pass = wire.StateCopied, s.Session, s.SessionPass
 		if r.t == recVerified {
 			s.State, s.Suspect = wire.StateVerified, false
-			s.sampled(&p)
 		}
+		p.copy(s.Root[:])
+		s.sampled(&p)
 	case recClosed:
 	case recSuspect:
 		s.Suspect = true

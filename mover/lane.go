@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -61,6 +62,35 @@ func (l *lane) expectWithin(d time.Duration, f wire.Frame) error {
 	}
 	return onLink(err)
 }
+
+// expectAlive is expectWithin a peer that may need longer and knocks meanwhile.
+func (l *lane) expectAlive(d time.Duration, f wire.Frame) error {
+	for until := time.Now().Add(longest); ; {
+		if err := l.link.Control().SetReadDeadline(time.Now().Add(d)); err != nil {
+			return onLink(err)
+		}
+		t, body, err := l.in.Next()
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && l.link.Err() == nil, err == nil && t == wire.TypePing && time.Now().After(until):
+			return wire.Errorf(wire.CodeTimeout, "no frame of type %d within %v", f.Type(), d)
+		case err != nil:
+			return onLink(err)
+		case t == wire.TypePing:
+			d = openWait // it lives
+			continue
+		case t != f.Type():
+			return onLink(fmt.Errorf("%w: type %d where %d has to come", wire.ErrFrame, t, f.Type()))
+		}
+		if err := wire.Parse(f, body); err != nil {
+			return err
+		}
+		return onLink(l.link.Control().SetReadDeadline(time.Time{}))
+	}
+}
+
+// longest is how long a source may give signs of life and not begin: asking for
+// the changes of a disk of many TiB takes minutes.
+const longest = 30 * time.Minute
 
 // why finds the reason behind an error of a one-way stream. When a link ends,
 // all its streams fail at once; the control stream knows why, perhaps a moment

@@ -21,6 +21,7 @@ type Progress struct {
 	Event func(text string)
 
 	begun atomic.Int64 // verified when the link began
+	best  atomic.Int64 // the most that was verified on any link
 	links atomic.Int64 // links that began
 
 	mu   sync.Mutex
@@ -91,6 +92,12 @@ func (p *Progress) endLink() {
 func (p *Progress) beginLink() {
 	p.begun.Store(p.verified.Load())
 	p.reconnects.Store(p.links.Add(1) - 1)
+}
+
+// further tells whether the run came further than ever before.
+func (p *Progress) further() bool {
+	v := p.verified.Load()
+	return v > p.best.Swap(max(v, p.best.Load()))
 }
 
 func (p *Progress) advanced() bool { return p.verified.Load() > p.begun.Load() }

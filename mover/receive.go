@@ -41,8 +41,13 @@ func (o *outcome) report(rep *Report, l *lane) {
 
 // receive runs the target half on one link whose Hello is done: it waits for
 // Open, takes the disk, and works until the last word.
-func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpec, p *Progress) (o outcome, err error) {
-	if err := l.expect(&o.open); err != nil {
+// A source may take up to wait, and longer while it gives signs of life: it
+// opens its disk, and may have to ask what changed on it.
+func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpec, p *Progress, wait time.Duration) (o outcome, err error) {
+	if err := l.expectAlive(wait, &o.open); err != nil {
+		return o, err
+	}
+	if err := wanted(exp.track, &o.open); err != nil {
 		return o, err
 	}
 	if o.open.Mode != spec.mode {
@@ -87,6 +92,19 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 		linger = min(e.cfg.Linger, lostWord)
 	}
 	return o, nil
+}
+
+// wanted refuses a source that leaves out more, or less, than was asked for.
+// An export of a daemon takes what the source decides.
+func wanted(track *wire.Tracking, o *wire.Open) error {
+	switch {
+	case track == nil:
+	case *track == wire.TrackingOff && o.Hinted:
+		return wire.Errorf(wire.CodeFrame, "the source leaves grains out, and was not asked to")
+	case *track == wire.TrackingStrict && !o.Hinted:
+		return wire.Errorf(wire.CodeHint, "change tracking is not used: %s; without --strict everything is compared", o.Reason)
+	}
+	return nil
 }
 
 // lostWord is how long a target that is done stays held for a source that may
@@ -246,7 +264,7 @@ func (t *target) begin(o *wire.Open) error {
 
 // again opens the next link of a session whose disk is still held.
 func (e *Engine) again(t *target, o *outcome) error {
-	keep := t.settled >= o.open.Start
+	keep := t.settled >= o.open.Start && !o.open.Fresh
 	t.rewind(keep)
 	o.opened = wire.Opened{Epoch: t.epoch, Start: t.settled, Size: t.disk.Size(), Cold: t.cold, Identity: t.disk.Identity()}
 	if t.mode == wire.ModeVerify {

@@ -40,7 +40,8 @@ type Export struct {
 	Peers     []wire.ID // who may use it
 	Operators []wire.ID // who may order this daemon to push it to another
 	Open      OpenDisk
-	Hint      HintFunc // of a source: asks for its changes; nil: the disk itself, if it is a Tracker
+	track     *wire.Tracking // of a target in this process: what was asked for; nil: what the source says
+	Hint      HintFunc       // of a source: asks for its changes; nil: the disk itself, if it is a Tracker
 }
 
 // DialPeer makes the link that an order asks for; an error that the order's
@@ -175,7 +176,7 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 	log := s.e.cfg.Log.With("peer", link.Peer().String(), "addr", link.RemoteAddr(), "export", h.Export, "run", h.Run.String())
 	c := p.Counters()
 	attrs := []any{
-		"op", h.Op.String(), "dur", time.Since(began).Round(time.Millisecond), "scanned", c.Scanned, "differing", c.Differing,
+		"op", h.Op.String(), "dur", time.Since(began).Round(time.Millisecond), "scanned", c.Scanned, "skipped", c.Skipped, "sampled", c.Sampled, "differing", c.Differing,
 		"received", c.Sent, "durable", c.Durable, "verified", c.Verified,
 	}
 	switch {
@@ -209,7 +210,7 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	s.e.cfg.Log.Info("session begins", "peer", l.link.Peer().String(), "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", h.Op.String())
 	switch h.Op {
 	case wire.OpPush:
-		_, err = s.e.receive(ctx, l, exp, spec, p)
+		_, err = s.e.receive(ctx, l, exp, spec, p, firstFrame)
 	case wire.OpPull:
 		err = s.e.serveSource(ctx, l, exp, spec, h, p)
 	case wire.OpProbe:

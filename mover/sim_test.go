@@ -46,7 +46,8 @@ type world struct {
 	net     *network // nil: links in memory
 	lying   bool
 	track   wire.Tracking
-	hint    cbt.Hint // of what differs between before and want; honest
+	hint    cbt.Hint // of what differs between before and want
+	liar    bool     // it leaves some of that out
 	survive []int    // per cent of volatile sectors, one of these is drawn
 	bug     mover.Bug
 }
@@ -64,6 +65,9 @@ func newWorld(seed uint64, bug mover.Bug) *world {
 	}
 	if w.cfg.Sampling = (cbt.Sampling{Every: 1 + rng.Int64N(12), Least: 1}); rng.IntN(3) == 0 {
 		w.track = wire.TrackingUse
+		if w.liar = rng.IntN(3) == 0; w.liar {
+			w.cfg.Sampling.Every = 1 // no lie goes unseen
+		}
 	}
 	w.newRun(w.newContent())
 	w.state = movertest.NewCrashableState(w.power)
@@ -76,6 +80,9 @@ func newWorld(seed uint64, bug mover.Bug) *world {
 func (w *world) newRun(want []byte) {
 	w.want = want
 	w.hint = cbt.Hint{Provider: "test", Size: int64(len(want)), Trust: cbt.Exact, Areas: slices.Collect(differing(w.before, want).All())}
+	if w.liar {
+		w.hint.Areas = slices.DeleteFunc(w.hint.Areas, func(cbt.Extent) bool { return w.rng.IntN(3) == 0 })
+	}
 }
 
 // newContent is what a source may hold: related to the target, or not.

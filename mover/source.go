@@ -36,8 +36,11 @@ type source struct {
 	plan    cbt.Plan
 	planSum cbt.Digest // of plan
 
+	lost bool // its disk, since the last link; of who runs the sessions
+
 	mu      sync.Mutex
 	held    uint64            // epoch of the last link
+	fresh   bool              // all verdicts were dropped; the target has not been told
 	settled int64             // root covers the batches below
 	root    *cbt.Root         //
 	answers map[int64]*answer // read, not settled
@@ -61,8 +64,9 @@ type answer struct {
 }
 
 // reopen takes the disk up again after its driver has lost what is behind it.
-// Verdicts stay: they are of the same disk.
-func (s *source) reopen(ctx context.Context, open OpenDisk) error {
+// Verdicts go: an identity may be no more than a name, and what answers to it
+// now may be another image, or an older state of it.
+func (s *source) reopen(ctx context.Context, open OpenDisk, ask HintFunc) error {
 	identity := s.disk.Identity()
 	_ = s.disk.Close() // only read, and lost
 	disk, err := open.patiently(ctx, ReadOnly)
@@ -74,7 +78,11 @@ func (s *source) reopen(ctx context.Context, open OpenDisk) error {
 		return wire.Errorf(wire.CodeDiskChanged, "the source was lost, and opened again it is another disk: %s of %d bytes, before %s of %d",
 			disk.Identity(), disk.Size(), identity, s.size)
 	}
-	return nil
+	s.forget()
+	if !s.hinted() {
+		return nil
+	}
+	return s.narrow(ctx, s.track, ask)
 }
 
 // fit says whether disk may be the source of spec. A disk that haulback itself
@@ -118,6 +126,15 @@ func (s *source) rewindLocked() {
 	s.settled, s.root, s.answers, s.empty = 0, cbt.NewRoot(s.size), make(map[int64]*answer), cbt.Map{}
 	s.bad, s.badN, s.matched, s.skipped, s.sampled = nil, 0, 0, 0, 0
 	s.prog.rewind()
+}
+
+// forget drops all verdicts, as the same owner: what another run did to the
+// target in between fences it off all the same.
+func (s *source) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fresh = true
+	s.rewindLocked()
 }
 
 // resume prepares the next link, which begins at batch start: verdicts below
@@ -299,7 +316,7 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	s.mu.Lock()
 	o := wire.Open{
 		Mode: s.mode, Full: s.full, Streams: uint8(s.cfg.Workers), Owner: s.owner, Held: s.held, Start: s.settled,
-		Size: s.size, Window: uint32(s.cfg.Batches), Plan: s.planSum, Hinted: s.hinted(),
+		Size: s.size, Window: uint32(s.cfg.Batches), Plan: s.planSum, Hinted: s.hinted(), Fresh: s.fresh,
 		Identity: s.disk.Identity(), Reason: s.plan.Reason,
 	}
 	s.mu.Unlock()
@@ -316,12 +333,15 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	if opened.Size < s.size {
 		return opened, wire.Errorf(wire.CodeTooSmall, "the target has %d bytes, the source %d: make the target at least as large", opened.Size, s.size)
 	}
+	if o.Fresh && opened.Start != 0 {
+		return opened, wire.Errorf(wire.CodeFrame, "the target goes on at batch %d, of verdicts that were taken back", opened.Start)
+	}
 	if err := s.resume(opened.Start); err != nil {
 		s.restart()
 		return opened, &linkError{err}
 	}
 	s.mu.Lock()
-	s.held = opened.Epoch
+	s.held, s.fresh = opened.Epoch, false
 	s.mu.Unlock()
 	s.prog.beginLink()
 	return opened, nil

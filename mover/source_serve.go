@@ -21,30 +21,18 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 	}
 	defer func() {
 		linger := e.cfg.Linger
-		if err == nil || !retryable(err) || codeOf(err) == wire.CodeDiskLost {
+		if err == nil || !retryable(err) {
 			linger = 0
 		}
 		_ = e.sources.release(h, linger) // a source: nothing can be lost
 	}()
-	s, ok := h.res.(*source)
-	if !ok {
-		disk, err := exp.Open.patiently(ctx, ReadOnly)
-		if err != nil {
-			return diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
-		}
-		if err := e.fit(disk, spec, false); err != nil {
-			_ = disk.Close() // only opened
-			return err
-		}
-		s = newSource(&e.cfg, e.pool, disk, spec, newLimit(hello.Rate), p)
-		if err := s.narrow(ctx, hello.Track, exp.Hint); err != nil {
-			_ = disk.Close() // only read
-			return err
-		}
-		e.sources.fill(h, s)
+	spec.full = hello.Full
+	s, err := e.pulled(ctx, l, h, exp, spec, hello, p)
+	if err != nil {
+		return err
 	}
-	s.watchOver(p)
 	_, v, err := s.session(ctx, l)
+	s.lost = codeOf(err) == wire.CodeDiskLost && !remote(err)
 	if codeOf(err) == wire.CodeDistrust && s.hinted() {
 		if e := s.distrust(err); e != nil {
 			return e
@@ -58,6 +46,45 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 		return err
 	}
 	return s.conclude(&Report{}, &v)
+}
+
+// pulled is the source of h, opened anew where there is none yet, or where it
+// was lost. The peer hears meanwhile that somebody is there: opening a disk and
+// asking for its changes may take minutes.
+func (e *Engine) pulled(ctx context.Context, l *lane, h *hold, exp *Export, spec passSpec, hello *wire.Hello, p *Progress) (*source, error) {
+	defer l.knock()()
+	s, ok := h.res.(*source)
+	if !ok {
+		return e.openPulled(ctx, h, exp, spec, hello, p)
+	}
+	s.watchOver(p)
+	if err := s.retrack(hello.Track); err != nil {
+		return nil, err
+	}
+	if s.lost {
+		if err := s.reopen(ctx, exp.Open, exp.Hint); err != nil {
+			return nil, err
+		}
+		s.lost = false
+	}
+	return s, nil
+}
+
+func (e *Engine) openPulled(ctx context.Context, h *hold, exp *Export, spec passSpec, hello *wire.Hello, p *Progress) (*source, error) {
+	disk, err := exp.Open.patiently(ctx, ReadOnly)
+	if err != nil {
+		return nil, diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
+	}
+	err = e.fit(disk, spec, false)
+	if err == nil {
+		s := newSource(&e.cfg, e.pool, disk, spec, newLimit(hello.Rate), p)
+		if err = s.narrow(ctx, hello.Track, exp.Hint); err == nil {
+			e.sources.fill(h, s)
+			return s, nil
+		}
+	}
+	_ = disk.Close() // only read
+	return nil, err
 }
 
 // watchOver makes s count in p from here on.

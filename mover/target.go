@@ -251,6 +251,9 @@ func (t *target) claim(d *wire.Data) (*tbatch, error) {
 		if err != nil {
 			return nil, err
 		}
+		if lie := data(d) & b.sampled &^ b.unread; lie != 0 && t.cfg.bug != bugBelieveHint {
+			return nil, wire.Errorf(wire.CodeDistrust, "%d sampled grains of batch %d differ though the hint calls them unchanged", lie.Count(), d.Batch)
+		}
 		if d.Mask&b.skip != 0 {
 			return nil, wire.Errorf(wire.CodeExtent, "data for grains %b of batch %d, which are not in the plan", d.Mask&b.skip, d.Batch)
 		}
@@ -265,6 +268,19 @@ func (t *target) claim(d *wire.Data) (*tbatch, error) {
 	}
 	b.stage = stageWriting
 	return b, nil
+}
+
+// data is the grains of d that have contents: not those that the source could
+// not read.
+func data(d *wire.Data) (mask wire.Mask) {
+	for i := range d.Records {
+		if r := &d.Records[i]; r.Enc != wire.EncBad {
+			lo := int(r.Extent.Off-d.Batch*cbt.BatchSize) / cbt.GrainSize
+			hi := lo + int((r.Extent.Len+cbt.GrainSize-1)/cbt.GrainSize)
+			mask |= wire.FullMask(hi) &^ wire.FullMask(lo)
+		}
+	}
+	return mask
 }
 
 // lostLocked counts grains that the journal of this run calls durable and that

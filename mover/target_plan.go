@@ -107,9 +107,10 @@ func (t *target) mayHint(o *wire.Open) error {
 	switch {
 	case !o.Hinted || st.State == wire.StateClean || st.State == wire.StateVerified:
 		return nil
-	case st.State == wire.StateInconsistent && st.Run == t.passSpec.run && st.Pass == t.pass && st.Session == st.Run && st.SessionPass == st.Pass &&
-		st.Plan == o.Plan:
-		return nil
+	case st.State == wire.StatePoisoned || st.Run != t.passSpec.run || st.Pass != t.pass:
+		return wire.Errorf(wire.CodeDistrust, "the target is %v by pass %d of run %v: no hint knows what it holds", st.State, st.Pass, st.Run)
+	case st.Session != st.Run || st.SessionPass != st.Pass || st.Plan != o.Plan:
+		return wire.Errorf(wire.CodeDistrust, "the target is %v, and the plan of this run is another than when it was cut: the hint or the sample has changed", st.State)
 	}
-	return wire.Errorf(wire.CodeDistrust, "the target is %v, run %v: no hint knows what it holds", st.State, st.Run)
+	return nil
 }

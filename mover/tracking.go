@@ -50,7 +50,7 @@ func (s *source) narrow(ctx context.Context, track wire.Tracking, ask HintFunc) 
 		return context.Cause(ctx)
 	}
 	sampling := s.cfg.Sampling
-	sampling.Seed = binary.BigEndian.Uint64(s.run[:])
+	sampling.Seed = binary.BigEndian.Uint64(s.run[:]) + uint64(s.pass) // another sample in each pass
 	s.usePlan(cbt.PlanHint(s.size, hint, err, sampling))
 	if s.plan.Mode == cbt.ModeHint {
 		s.cfg.Log.Info("plan made from change tracking", "run", s.run, "reason", s.plan.Reason, "bytes", s.plan.Read.Len())
@@ -66,8 +66,25 @@ func (s *source) distrust(cause error) error {
 	p := cbt.PlanFull(s.size)
 	p.Reason = fmt.Sprintf("distrusted: %s (%s)", oneLine(cause), hint)
 	s.usePlan(p)
-	s.restart()
+	s.forget()
 	return s.unhinted("change tracking is distrusted")
+}
+
+// retrack takes over what a later link of the run asks for, which may be less:
+// nobody gets a narrowed copy who asks for a full one.
+func (s *source) retrack(track wire.Tracking) error {
+	before := s.track
+	if s.track = track; track == before {
+		return nil
+	}
+	if track == wire.TrackingOff && s.hinted() {
+		s.usePlan(cbt.PlanFull(s.size))
+		s.forget()
+	}
+	if track == wire.TrackingStrict && !s.hinted() {
+		return s.unhinted("change tracking was not used so far")
+	}
+	return nil
 }
 
 // unhinted says that all is read although a hint was asked for, or refuses that.

@@ -94,11 +94,11 @@
 //
 //	 1 Hello     0 version u16 = 1 | 2 op u8 | 3 mode u8 | 4 run [16] |
 //	             20 pass u32 | 24 rate i64 | 32 track u8 |
-//	             33 export text | agent text                          max 1024
+//	             33 full flag | 34 export text | agent text           max 1024
 //	 2 Welcome   0 version u16 = 1 | 2 agent text                     max 512
 //	 3 Error     0 code u16 | 2 text                                  max 260
 //	 4 Open      0 mode u8 | 1 full flag | 2 streams u8, 1-8 |
-//	             3 hinted flag | 4 owner [16] | 20 held u64, at most 2^62 | 28 start i64 |
+//	             3 flags u8: 1 hinted, 2 fresh | 4 owner [16] | 20 held u64, at most 2^62 | 28 start i64 |
 //	             36 size i64 | 44 grain u32 = 65536 |
 //	             48 grains per batch u32 = 16 | 52 window u32, not 0 |
 //	             56 plan [32] | 88 identity text | reason text        max 1024
@@ -141,7 +141,8 @@
 // A count of batches, in Holes, Same and Plan, obeys the bound of a batch
 // number. The steps of a Plan ascend and do not overlap. The masks of a Manifest
 // have no grain in common and none beyond its grains, and skip is not all of
-// them. A full flag excludes hinted, and so does ModeVerify.
+// them. A full flag excludes hinted, and so does ModeVerify; fresh goes with
+// start 0.
 // Counters are a u8 n and n times an i64, in the order of the fields of
 // [Counters]; a reader takes those it knows and ignores the rest, and what is
 // missing is 0. The numbers of op, mode, state and code are the constants of
@@ -220,7 +221,9 @@
 // ever. Otherwise the new epoch is above Held and above that of the journal.
 // Start is where a session goes on after a lost link: Open.Start is the first
 // batch that the source has no settled verdict for; Opened.Start, which counts,
-// is 0, or at least that and nothing that the source gave no verdict for. After
+// is 0, or at least that and nothing that the source gave no verdict for. A
+// source that has dropped its verdicts, because its disk was opened anew or its
+// hint has lied, says Fresh, and Opened.Start is 0. After
 // 0 both sides forget all verdicts. Opened.Size is at least Open.Size, and what
 // lies beyond is never touched. Tag is the target's to choose, different for
 // different disks (today BLAKE3 of its identity, cut). Plan is the digest of a
@@ -234,7 +237,10 @@
 // as skipped (package cbt). The target takes the plan as it comes and stores
 // nothing of it; a mask beyond the grains of its batch is CodeExtent. A source
 // that finds a sampled grain different ends the link with CodeDistrust, and
-// comes back with a plan of all. Such a session has no Holes.
+// comes back with a plan of all; a target that is told to write a sampled grain
+// says the same, and so does one at Open whose journal says neither Clean nor
+// Verified, unless the journal's last run, pass and plan are those of this
+// session: no hint knows what a cut run wrote. Such a session has no Holes.
 //
 // Manifests. If Opened.Start is not the end of the disk, the target opens the
 // manifest stream and tells every batch from there, of a hinted session every

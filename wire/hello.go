@@ -84,6 +84,7 @@ type Hello struct {
 	Pass   uint32   // 1 is the first
 	Rate   int64    // OpPull: bytes per second that the listener may send; 0: no limit
 	Track  Tracking // OpPull, OpOrder: of the listener's disk
+	Full   bool     // OpPull: read holes as well
 	Export string   // the name of an export at the listener, never a path
 	Agent  string   // the dialer's program and version, for logs
 }
@@ -97,7 +98,7 @@ func (h *Hello) appendBody(b []byte) []byte {
 	b = append(b, h.Run[:]...)
 	b = binary.BigEndian.AppendUint32(b, h.Pass)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.Rate))
-	b = append(b, byte(h.Track))
+	b = append(b, byte(h.Track), flag(h.Full))
 	return appendText(appendText(b, h.Export), h.Agent)
 }
 
@@ -110,7 +111,7 @@ func (h *Hello) parseBody(b []byte) error {
 	h.Op, h.Mode = Op(f.u8()), Mode(f.u8())
 	f.copy(h.Run[:])
 	h.Pass, h.Rate = f.u32(), f.i64()
-	h.Track = Tracking(f.u8())
+	h.Track, h.Full = Tracking(f.u8()), f.flag()
 	h.Export, h.Agent = f.text(), f.text()
 	f.bad = f.bad || h.Op < OpPush || h.Op > OpOrder || h.Mode < ModeCopy || h.Mode > ModeVerify || h.Track > TrackingStrict
 	return f.done(TypeHello)

@@ -19,6 +19,7 @@ type Open struct {
 	Window   uint32   // batches that may be unsettled at once
 	Plan     cbt.Digest
 	Hinted   bool   // the plan comes on a stream of its own; else all of the disk is read
+	Fresh    bool   // the source has forgotten all verdicts: Opened.Start has to be 0
 	Identity string // of the source disk
 	Reason   string // why the plan is what it is, for the report
 }
@@ -33,7 +34,7 @@ const MaxDataStreams = 8
 func (*Open) Type() Type { return TypeOpen }
 
 func (o *Open) appendBody(b []byte) []byte {
-	b = append(b, byte(o.Mode), flag(o.Full), o.Streams, flag(o.Hinted))
+	b = append(b, byte(o.Mode), flag(o.Full), o.Streams, flag(o.Hinted)|flag(o.Fresh)<<1)
 	b = append(b, o.Owner[:]...)
 	b = binary.BigEndian.AppendUint64(b, o.Held)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Start))
@@ -50,14 +51,15 @@ func (o *Open) parseBody(b []byte) error {
 	o.Mode = Mode(f.u8())
 	o.Full = f.flag()
 	o.Streams = f.u8()
-	o.Hinted = f.flag()
+	flags := f.u8()
+	o.Hinted, o.Fresh = flags&1 != 0, flags&2 != 0
 	f.copy(o.Owner[:])
 	o.Held, o.Start, o.Size = f.u64(), f.i64(), f.i64()
 	grain, batch := f.u32(), f.u32()
 	o.Window = f.u32()
 	f.copy(o.Plan[:])
 	o.Identity, o.Reason = f.text(), f.text()
-	f.bad = f.bad || o.Hinted && (o.Full || o.Mode != ModeCopy) || o.Mode < ModeCopy || o.Mode > ModeVerify || o.Streams < 1 || o.Streams > MaxDataStreams ||
+	f.bad = f.bad || flags > 3 || o.Fresh && o.Start != 0 || o.Hinted && (o.Full || o.Mode != ModeCopy) || o.Mode < ModeCopy || o.Mode > ModeVerify || o.Streams < 1 || o.Streams > MaxDataStreams ||
 		o.Held > maxHeld || grain != cbt.GrainSize || batch != cbt.BatchGrains || o.Window == 0
 	return f.done(TypeOpen)
 }

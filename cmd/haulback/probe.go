@@ -106,8 +106,8 @@ func probeHere(ctx context.Context, t *transfer) (*probed, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.journal(st.State, st.Run, st.Pass, st.Epoch, st.Durable.Len(), st.Root)
 	out.Reason, out.Skipped, out.Sampled = st.Reason, st.Skipped, st.Sampled
+	out.journal(st.State, st.Run, st.Pass, st.Epoch, st.Durable.Len(), st.Root)
 	return out, nil
 }
 

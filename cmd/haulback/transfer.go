@@ -75,6 +75,8 @@ func (t *transfer) checkMissing() error {
 	for _, e := range []*endpoint{t.src, t.dst} {
 		switch {
 		case !e.missing():
+		case e == t.dst && t.mode == wire.ModeCopy && t.flags.create && t.want != wire.TrackingOff:
+			return usage("target %s: there is no such file, so it cannot be what the source was when %s began; leave out --cbt to copy everything", e.text, t.flags.cbt)
 		case e == t.dst && t.mode == wire.ModeCopy && t.flags.create:
 		case e == t.dst && t.mode == wire.ModeCopy && e.disk.CanCreate():
 			return usage("target %s: there is no such file; add --create to make it as large as the source", e.text)
@@ -329,6 +331,13 @@ func (t *transfer) again(ctx context.Context, first mover.Report) (mover.Report,
 	}
 	if err == nil {
 		second.Counters = sum(first.Counters, second.Counters)
+	}
+	if t.want != wire.TrackingOff {
+		how := "not used: "
+		if first.Hinted {
+			how = "used: "
+		}
+		second.Reason = how + first.Reason + "; then everything was read again"
 	}
 	return second, err
 }

@@ -85,7 +85,12 @@ func trackingRows(r *Result, row func(name, format string, args ...any)) {
 	if r.Tracking == "" || r.Tracking == "full" {
 		return
 	}
-	if !r.Hinted {
+	switch {
+	case r.Hinted:
+	case len(r.Phases) > 1: // the first one has said what it did
+		row("tracking", "%s was asked for and %s", r.Tracking, r.Reason)
+		return
+	default:
 		row("tracking", "%s was asked for and not used: %s", r.Tracking, r.Reason)
 		return
 	}
