@@ -211,7 +211,7 @@ func TestInconsistentBitmap(t *testing.T) {
 	writer := p.serve(t, p.a)
 	nbdtest.Run(t, "qemu-io", "-f", "raw", "-c", "write -P 8 400M 1M", writer.URI)
 	writer.Kill()
-	if out, err := exec.Command("qemu-nbd", "-t", "-r", "-f", "qcow2", "-B", "b0", p.a).CombinedOutput(); err == nil || !strings.Contains(string(out), "inconsistent") {
+	if out, err := exec.Command("qemu-nbd", "-t", "-r", "-k", filepath.Join(p.dir, "s"), "-f", "qcow2", "-B", "b0", p.a).CombinedOutput(); err == nil || !strings.Contains(string(out), "inconsistent") {
 		t.Fatalf("a bitmap in use is taken for a good one: %v\n%s", err, out)
 	}
 	src, dst := p.serve(t, p.a, "-r"), p.serve(t, p.b)
