@@ -12,8 +12,11 @@ VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --po
 
 .PHONY: all demo test check race fuzz bench cover clean help
 
-all: ## build bin/haulback and bin/haulbackd, static, for this machine
+all: ## build bin/haulback and bin/haulbackd, static, and bin/haulback-vddk where gcc is
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ $(PROGRAMS)
+	@if [ "$$($(GO) env GOOS GOARCH | tr '\n' ' ')" = 'linux amd64 ' ] && command -v gcc >/dev/null; then \
+	  set -x; CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/haulback-vddk; \
+	else echo "bin/haulback-vddk (for vddk:// disks) is left out: it needs gcc on linux/amd64"; fi
 
 demo: all ## copy a disk between two daemons, kill one half way, and prove the result
 	@HAULBACK_BIN=bin deploy/demo/demo.sh

@@ -37,11 +37,22 @@ build() {
     CGO_ENABLED=0 GOOS=linux GOARCH=$arch "$GO" build -trimpath -o "$out/$arch/" ./cmd/haulback ./cmd/haulbackd
   done
 }
+# The VDDK worker needs cgo. Built without, it has to say so and why it stops.
+worker() {
+  local out_text code=0
+  echo "   haulback-vddk with cgo"
+  CGO_ENABLED=1 "$GO" build -trimpath -o "$out/haulback-vddk" ./cmd/haulback-vddk && "$out/haulback-vddk" --version
+  echo "   haulback-vddk without cgo"
+  CGO_ENABLED=0 "$GO" build -trimpath -o "$out/haulback-vddk-nocgo" ./cmd/haulback-vddk
+  out_text=$("$out/haulback-vddk-nocgo" --version 2>&1) || code=$?
+  [[ $code == 10 && $out_text == *"built without cgo"* ]] || { printf 'exit code %d, said: %s\n' "$code" "$out_text" >&2; return 1; }
+}
 
 printf '%s, %d CPUs, load %s\n' "$("$GO" version)" "$(nproc)" "$(cut -d' ' -f1 /proc/loadavg)"
 step "tools and modules" bash -c 'deploy/ci/prepare.sh && "$GO" mod download && "$GO" build -o out/testlist ./cmd/internal/testlist'
 step "format, vet, staticcheck, module files" deploy/ci/check.sh
 step "programs without cgo for two architectures" build
+step "the VDDK worker" worker
 step "tests with the race detector, random order, short simulations" race
 step "tests at full length" full
 step "skipped tests" "$out/testlist" -skips deploy/ci/skips.txt "$out/race.tests" "$out/full.tests"

@@ -1,0 +1,5 @@
+//go:build race
+
+package vix_test
+
+const raceEnabled = true
