@@ -87,6 +87,9 @@ func TestImportArrows(t *testing.T) {
 				t.Errorf("%s imports %s: %s may link %q only", p.ImportPath, i, from, foreign[from])
 			}
 		}
+		if slices.Contains(p.Imports, module+"vddk/vix") && p.ImportPath != module+"cmd/haulback-vddk" {
+			t.Errorf("%s imports vddk/vix, which needs cgo: haulback-vddk alone may", p.ImportPath)
+		}
 		if slices.Contains(p.Deps, "github.com/quic-go/quic-go/http3") {
 			t.Errorf("%s links HTTP/3 (DESIGN.md section 4)", p.ImportPath)
 		}

@@ -1,0 +1,57 @@
+// Command haulback-vddk opens the disks of one VM with VMware's VDDK library and
+// serves them over NBD on a unix socket. It is started by haulback and haulbackd,
+// never by hand: which VM, and as whom, is told on its standard input (package
+// vddk/worker/control). What the library does to it, a crash, a hang, a leak,
+// ends this process and no other.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/build"
+	"github.com/haulback/haulback/vddk/vix"
+)
+
+func main() {
+	runtime.LockOSThread() // the library wants the main thread: see process.go
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "haulback-vddk:", err)
+		os.Exit(int(exitcode.Of(err)))
+	}
+}
+
+func run() error {
+	libDir := flag.String("libdir", "", "folder of the VDDK: LIBDIR/lib64/libvixDiskLib.so.N")
+	version := flag.Bool("version", false, "print the version and whether the library can be called")
+	flag.Parse()
+	switch {
+	case *version:
+		return printVersion()
+	case *libDir == "" || flag.NArg() > 0:
+		return &exitcode.UsageError{Err: errors.New("it is started by haulback and haulbackd, with --libdir and its orders on standard input")}
+	}
+	if err := enter(*libDir); err != nil {
+		return err
+	}
+	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE) // standard input ends it
+	out, err := takeOutput()
+	if err != nil {
+		return err
+	}
+	return newSession(*libDir, out).run(os.Stdin)
+}
+
+func printVersion() error {
+	fmt.Println("haulback-vddk", build.Current().Version)
+	if _, err := vix.Load(vix.Config{}); errors.Is(err, vix.ErrUnsupported) {
+		return &exitcode.UsageError{Err: err}
+	}
+	return nil
+}
