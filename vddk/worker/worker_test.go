@@ -1,0 +1,462 @@
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/haulback/haulback/vddk/nbd"
+	"github.com/haulback/haulback/vddk/vix/vixtest"
+	"github.com/haulback/haulback/vddk/worker"
+)
+
+// supervisorEnv makes this program a supervisor that opens a disk and waits to be
+// killed: the value is the library's folder, the worker and the state directory.
+const supervisorEnv = "WORKER_TEST_SUPERVISOR"
+
+func TestMain(m *testing.M) {
+	if args := strings.Split(os.Getenv(supervisorEnv), "\n"); len(args) == 3 {
+		os.Exit(supervise(args[0], args[1], args[2]))
+	}
+	code := m.Run()
+	kit.Remove()
+	os.Exit(code)
+}
+
+// kit is removed by TestMain.
+var kit vixtest.Kit
+
+func supervise(lib, program, state string) int {
+	var p worker.Pool
+	c := config(lib, program)
+	c.StateDir = state
+	if _, err := p.Open(context.Background(), c, target()); err != nil {
+		os.Stdout.WriteString(err.Error() + "\n")
+		return 1
+	}
+	os.Stdout.WriteString("open\n")
+	select {}
+}
+
+const diskName = "[ds] vm/vm.vmdk"
+
+func config(lib, program string) worker.Config {
+	return worker.Config{
+		Program: program, LibDir: lib, Server: "vc.example", VM: "vm-42", Thumbprint: vixtest.Thumbprint,
+		User: "root", Password: "secret-of-the-test", Guard: true,
+	}
+}
+
+func target() worker.Target {
+	return worker.Target{Path: diskName, Transports: "nbdssl", MaxRequest: 2 << 20}
+}
+
+// site is the library with one disk, a worker and a pool.
+type site struct {
+	lib  *vixtest.Library
+	pool worker.Pool
+	c    worker.Config
+	file string
+	log  lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	path := kit.Worker(t, raceEnabled)
+	t.Setenv("TMPDIR", t.TempDir()) // of the sockets
+	s := &site{lib: kit.Library(t, 80), file: filepath.Join(t.TempDir(), "disk.raw")}
+	if err := errors.Join(os.WriteFile(s.file, []byte("data"), 0o600), os.Truncate(s.file, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	s.lib.Disk(diskName, s.file)
+	s.lib.Record()
+	s.c = config(s.lib.Dir, path)
+	s.c.StateDir = t.TempDir()
+	s.c.Log = slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return s
+}
+
+func (s *site) open(t *testing.T) (*worker.Disk, *nbd.Client) {
+	t.Helper()
+	d, err := s.pool.Open(t.Context(), s.c, target())
+	if err != nil {
+		t.Fatalf("%v\n%s", err, s.log.String())
+	}
+	c, err := nbd.Open(t.Context(), nbd.Config{URI: nbd.URI{Network: "unix", Address: d.Socket, Export: d.Export}, Writable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		d.Close()
+	})
+	return d, c
+}
+
+func (s *site) pids() (pids []int) {
+	for _, c := range s.lib.Calls() {
+		if c.Function == "InitEx" {
+			pid, _ := strconv.Atoi(c.PID)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func wantDied(t *testing.T, err error, text string) {
+	t.Helper()
+	died, ok := errors.AsType[*worker.DiedError](err)
+	if !ok || !died.Retryable() || !errors.Is(err, syscall.ESHUTDOWN) || !strings.Contains(err.Error(), text) {
+		t.Errorf("got %v, want that the worker died and %q", err, text)
+	}
+}
+
+// TestHang: a call of the library that does not return ends the worker within
+// its limit, whatever the call; what waits for it fails, and the next open works.
+func TestHang(t *testing.T) {
+	for _, c := range []struct {
+		name, fault string
+		use         func(*site, *testing.T) error
+		want        string
+	}{
+		{"open", "Open 1 once:hang", func(s *site, t *testing.T) error {
+			_, err := s.pool.Open(t.Context(), s.c, target())
+			return err
+		}, "killed itself: VixDiskLib_Open [ds] vm/vm.vmdk has not returned for 1s"},
+		{"read", "ReadAsync 1 once:hang", func(s *site, t *testing.T) error {
+			d, c := s.open(t)
+			_, err := c.ReadAt(make([]byte, 512), 0)
+			return errors.Join(err, d.Cause())
+		}, "killed itself: VixDiskLib_ReadAsync [ds] vm/vm.vmdk has not returned for 500ms"},
+		{"completion", "WriteAsync.done 1 once:hang", func(s *site, t *testing.T) error {
+			d, c := s.open(t)
+			_, err := c.WriteAt(make([]byte, 512), 0)
+			return errors.Join(err, d.Cause())
+		}, "killed itself: VixDiskLib_WriteAsync"},
+		{"flush", "Flush 1 once:hang", func(s *site, t *testing.T) error {
+			d, c := s.open(t)
+			return errors.Join(c.Flush(), d.Cause())
+		}, "killed itself: VixDiskLib_Flush"},
+		{"map", "QueryAllocatedBlocks 1 once:hang", func(s *site, t *testing.T) error {
+			d, c := s.open(t)
+			_, err := c.NextData(0)
+			return errors.Join(err, d.Cause())
+		}, "killed itself: VixDiskLib_QueryAllocatedBlocks"},
+		{"start", "InitEx 1 once:hang", func(s *site, t *testing.T) error {
+			_, err := s.pool.Open(t.Context(), s.c, target())
+			if err != nil && strings.Contains(err.Error(), "did not start within 3s") {
+				return &worker.DiedError{Reason: err.Error()} // no worker was there to die
+			}
+			return err
+		}, "did not start within 3s"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t)
+			s.c.Limits = worker.Limits{Start: 3 * time.Second, Call: time.Second, IO: 500 * time.Millisecond}
+			s.lib.Fault(c.fault)
+			wantDied(t, c.use(s, t), c.want)
+			_, client := s.open(t)
+			if _, err := client.ReadAt(make([]byte, 512), 0); err != nil {
+				t.Errorf("after the restart: %v", err)
+			}
+			if pids := s.pids(); len(pids) != 2 {
+				t.Errorf("workers: %v", pids)
+			}
+		})
+	}
+}
+
+// TestSilent: a worker that is stopped, not hung in the library, is killed too.
+func TestSilent(t *testing.T) {
+	s := newSite(t)
+	s.c.Limits.Ping = 300 * time.Millisecond
+	d, c := s.open(t)
+	if err := syscall.Kill(s.pids()[0], syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.ReadAt(make([]byte, 512), 0)
+	if err == nil {
+		t.Error("a stopped worker answered")
+	}
+	wantDied(t, d.Cause(), "did not answer for 300ms and was killed")
+	wantDied(t, d.Lost(), "did not answer")
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	s.open(t)
+}
+
+// TestCrashes: a worker that always crashes fails every open, later and later;
+// another disk's does not wait for it.
+func TestCrashes(t *testing.T) {
+	s := newSite(t)
+	s.lib.Fault("Open * crash")
+	var took []time.Duration
+	for range 4 {
+		at := time.Now()
+		_, err := s.pool.Open(t.Context(), s.c, target())
+		wantDied(t, err, "SIGSEGV: segmentation violation")
+		took = append(took, time.Since(at))
+	}
+	if took[3] < 500*time.Millisecond { // 0, 0, 250, 500 ms
+		t.Errorf("the opens took %v: no pause", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.pool.Open(ctx, s.c, target()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("an open that waits for its turn: %v", err)
+	}
+	s.lib.Fault()
+	d, _ := s.open(t)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if left := s.lib.Disabled(); len(left) != 0 {
+		t.Errorf("guards left: %q", left)
+	}
+}
+
+// TestShared: one worker for one VM and identity, another one for another.
+func TestShared(t *testing.T) {
+	s := newSite(t)
+	s.open(t)
+	s.open(t)
+	if pids := s.pids(); len(pids) != 1 {
+		t.Errorf("workers: %v", pids)
+	}
+	s.c.Password = "wrong"
+	_, err := s.pool.Open(t.Context(), s.c, target())
+	if err == nil || !strings.Contains(err.Error(), "ConnectEx") {
+		t.Errorf("with a wrong password beside a right one: %v", err)
+	}
+	if pids := s.pids(); len(pids) != 2 {
+		t.Errorf("workers: %v", pids)
+	}
+	var wg sync.WaitGroup
+	for range 6 { // the last one out ends the worker, the next one in starts one
+		wg.Go(func() {
+			c := config(s.lib.Dir, s.c.Program)
+			for range 3 {
+				d, err := s.pool.Open(t.Context(), c, target())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestCanceledOpen: a disk that was opened too late is closed again.
+func TestCanceledOpen(t *testing.T) {
+	s := newSite(t)
+	s.open(t)
+	s.lib.Set("latency_us=1000")
+	ctx, cancel := context.WithCancel(t.Context())
+	go cancel()
+	if d, err := s.pool.Open(ctx, s.c, target()); err == nil {
+		d.Close()
+	} else if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// TestSupervisorDies: a worker whose supervisor is killed flushes, closes and
+// frees its VM by itself.
+func TestSupervisorDies(t *testing.T) {
+	s := newSite(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), supervisorEnv+"="+s.lib.Dir+"\n"+s.c.Program+"\n"+s.c.StateDir)
+	out, err := cmd.StdoutPipe()
+	if err := errors.Join(err, cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 5)
+	if _, err := out.Read(line); err != nil || string(line) != "open\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	pid := s.pids()[0]
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	waitGone(t, pid)
+	var last []string
+	for _, c := range s.lib.Calls() {
+		last = append(last, c.Function)
+	}
+	if got := strings.Join(last, " "); !strings.HasSuffix(got, "Wait Flush Wait Close Disconnect EndAccess Exit") {
+		t.Errorf("calls: %s", got)
+	}
+	if left := s.lib.Disabled(); len(left) != 0 {
+		t.Errorf("guards left: %q", left)
+	}
+}
+
+// waitGone waits for a process that is not our child.
+func waitGone(t *testing.T, pid int) {
+	t.Helper()
+	for t.Context().Err() == nil {
+		state, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if errors.Is(err, fs.ErrNotExist) || strings.Contains(string(state), ") Z ") {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// TestGuard: what dead workers left is ended by the next one, also when several
+// died; living ones are left alone.
+func TestGuard(t *testing.T) {
+	s := newSite(t)
+	d, _ := s.open(t)
+	other := s.c
+	other.Port = 443 // another identity: another worker
+	alive, err := s.pool.Open(t.Context(), other, target())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := s.lib.Disabled(); len(left) != 2 {
+		t.Fatalf("guards: %q", left)
+	}
+	if err := syscall.Kill(s.pids()[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = d.Close()
+	d, _ = s.open(t)
+	if left := s.lib.Disabled(); len(left) != 2 {
+		t.Errorf("guards with two living workers: %q", left)
+	}
+	if records, _ := filepath.Glob(s.c.StateDir + "/guard-*.json"); len(records) != 2 {
+		t.Errorf("records: %q", records)
+	}
+	if err := errors.Join(d.Close(), alive.Close()); err != nil {
+		t.Error(err)
+	}
+	if left := s.lib.Disabled(); len(left) != 0 {
+		t.Errorf("guards at the end: %q", left)
+	}
+	if left, _ := os.ReadDir(s.c.StateDir); len(left) != 0 {
+		t.Errorf("records at the end: %v", left)
+	}
+}
+
+// TestBareESXi: the guard is refused there, and that is no reason to stop.
+func TestBareESXi(t *testing.T) {
+	s := newSite(t)
+	s.lib.Set("esxi=1")
+	s.c.VM = "42"
+	d, _ := s.open(t)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(s.c.StateDir); len(left) != 0 {
+		t.Errorf("records: %v", left)
+	}
+}
+
+// TestNoWorker: programs that are no worker, or one without the binding.
+func TestNoWorker(t *testing.T) {
+	s := newSite(t)
+	plain := filepath.Join(t.TempDir(), "haulback-vddk")
+	build := exec.Command("go", "build", "-o", plain, "github.com/haulback/haulback/cmd/haulback-vddk")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for program, want := range map[string]string{
+		"/nonexistent": "no such file",
+		"/bin/true":    "ended with status 0",
+		"/bin/echo":    "did not keep to the protocol and was killed",
+		plain:          "built without cgo",
+	} {
+		s.c.Program = program
+		_, err := s.pool.Open(t.Context(), s.c, target())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", program, err, want)
+		}
+	}
+	out, err := exec.Command(plain, "--version").CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 10 || !strings.Contains(string(out), "CGO_ENABLED=1") {
+		t.Errorf("--version of a program without cgo: %v\n%s", err, out)
+	}
+}
+
+// TestNothingIsLeft: no goroutine, no descriptor, no child, no directory.
+func TestNothingIsLeft(t *testing.T) {
+	s := newSite(t)
+	use := func() {
+		d, c := s.open(t)
+		if err := errors.Join(c.Close(), d.Close()); err != nil {
+			t.Error(err)
+		}
+		d, c = s.open(t)
+		if err := syscall.Kill(s.pids()[len(s.pids())-1], syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		wantDied(t, d.Cause(), "signal 9")
+		c.Close()
+		d.Close()
+	}
+	use()
+	goroutines, files := runtime.NumGoroutine(), descriptors(t)
+	for range 3 {
+		use()
+	}
+	for runtime.NumGoroutine() > goroutines && t.Context().Err() == nil {
+		runtime.Gosched() // those that have done everything but return
+	}
+	if n := descriptors(t); n > files {
+		t.Errorf("%d descriptors, %d at the beginning", n, files)
+	}
+	if left, _ := os.ReadDir(os.TempDir()); len(left) != 0 {
+		t.Errorf("left in the temporary directory: %v", left)
+	}
+	if _, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); !errors.Is(err, syscall.ECHILD) {
+		t.Errorf("children: %v", err)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	runtime.GC()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
