@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,9 @@ type Options struct {
 	// the path of a clone of it (cp --reflink) on xfs or btrfs. Empty asks for
 	// none; a driver that has none refuses it.
 	Track string
+	// Log gets what the processes say that a driver starts: the VDDK worker and
+	// its library. Nil drops it.
+	Log *slog.Logger
 }
 
 // Tracker is the optional ability to say where a disk changed. It needs
