@@ -22,7 +22,9 @@ func TestMain(m *testing.M) {
 	if uri := os.Getenv(holdEnv); uri != "" {
 		os.Exit(hold(uri))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	vddkKit.Remove()
+	os.Exit(code)
 }
 
 func hold(uri string) int {

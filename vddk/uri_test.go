@@ -42,7 +42,7 @@ func TestParseURIRefuses(t *testing.T) {
 		"a\x00b":                             "not a path or URI",
 		"nbd://host/x?y=1":                   "y",
 		"nbds+unix:///?socket=":              `"socket" is empty`,
-		"vddk://vc/vm":                       "file:///path",
+		"vddk://vc/vm":                       "not a managed object reference",
 		"nbd:host:10809":                     "needs //",
 		"s3://bucket/x":                      `unknown scheme "s3"; supported: a plain path, file:///path, block:///path, vmdk:///path, nbd://`,
 		"vmdk:///a.vmdk?createType=seSparse": "createType is monolithicFlat or vmfs",
