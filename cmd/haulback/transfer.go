@@ -317,7 +317,7 @@ func (t *transfer) side(e *endpoint, id wire.ID, create int64, track string) mov
 	if e.remote() {
 		return mover.Endpoint{Name: e.text, Remote: e.access(t.key, id, t.flags.transport)}
 	}
-	return mover.Endpoint{Name: e.text, Open: site.Opener(e.text, create, track)}
+	return mover.Endpoint{Name: e.text, Open: site.Disk{URI: e.text, Create: create, Track: track, Log: report.NewLog(t.out)}.Opener()}
 }
 
 // again reads everything once more. That it finds something to send is no

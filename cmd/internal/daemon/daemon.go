@@ -152,7 +152,7 @@ func (d *Daemon) use(cfg *config.Config) {
 	var exports []mover.Export
 	for _, e := range cfg.Exports {
 		exports = append(exports, mover.Export{
-			Name: e.Name, Role: e.Role, Kind: kind(e.URI), Peers: e.Peers, Operators: e.Operators, Open: site.Opener(e.URI, 0, e.Track),
+			Name: e.Name, Role: e.Role, Kind: kind(e.URI), Peers: e.Peers, Operators: e.Operators, Open: site.Disk{URI: e.URI, Track: e.Track, Log: d.log}.Opener(),
 		})
 	}
 	d.server.SetExports(exports)

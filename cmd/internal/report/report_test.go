@@ -140,3 +140,16 @@ func TestSummary(t *testing.T) {
 		}
 	}
 }
+
+// TestLog: what a driver warns of is told like an event, the rest is not.
+func TestLog(t *testing.T) {
+	var term bytes.Buffer
+	out := NewText(&term, &term, func() int { return 80 }).(*textOutput)
+	out.now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
+	log := NewLog(out).With("vm", "vm-7")
+	log.Info("worker started")
+	log.Warn("worker was killed", "err", "signal\n9")
+	if got, want := term.String(), "03:04:05 worker was killed vm=vm-7 err=signal; 9\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
