@@ -121,7 +121,7 @@ func (f *File) refuseLoop() error {
 // first bytes. The first bytes of a raw image are the guest's to choose, so
 // they decide nothing: they are worth a warning.
 var containers = []struct{ magic, is, instead string }{
-	{"# Disk DescriptorFile", "the descriptor of a VMDK", "name it vmdk://PATH"},
+	{"# Disk DescriptorFile", "the descriptor of a VMDK", "name it vmdk:///PATH"},
 	{"KDMV", "a sparse VMDK", vmdkConvert},
 	{"COWD", "a snapshot of a VMDK", vmdkConsolidate},
 	{"QFI\xfb", "a qcow2 image", "serve it with qemu-nbd and name nbd+unix:///?socket=PATH"},

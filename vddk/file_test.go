@@ -378,7 +378,7 @@ func BenchmarkFile(b *testing.B) {
 // TestFileContainer: an image that is not raw is worth a warning, and no more.
 func TestFileContainer(t *testing.T) {
 	for head, want := range map[string]string{
-		"# Disk DescriptorFile\nversion=1\n": "name it vmdk://", "KDMV\x01": "qemu-img convert", "QFI\xfb\x00": "qemu-nbd", "MZ plain bytes": "",
+		"# Disk DescriptorFile\nversion=1\n": "name it vmdk:///PATH", "KDMV\x01": "qemu-img convert", "QFI\xfb\x00": "qemu-nbd", "MZ plain bytes": "",
 	} {
 		path := newImage(t, t.TempDir(), append([]byte(head), noise(4096)...))
 		if got := open(t, path, vddk.ReadWrite).Describe().Warning; !strings.Contains(got, want) || want == "" && got != "" {

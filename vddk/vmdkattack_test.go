@@ -124,7 +124,8 @@ func TestVMDKTypes(t *testing.T) {
 		})
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"sparse":        {"KDMV\x01\x00\x00\x00", "monolithicSparse or streamOptimized"},
+		"sparse":        {"KDMV\x01\x00\x00\x00" + strings.Repeat("\x00", 70<<10), "monolithicSparse or streamOptimized"},
+		"flat":          {strings.Repeat("\x00", 70<<10), "no -flat in its name"},
 		"delta":         {"COWD\x01\x00\x00\x00", "consolidate"},
 		"no descriptor": {"#!/bin/sh\n", "# Disk DescriptorFile"},
 		"huge":          {flatHeader + strings.Repeat("#\n", 64<<10), "64 KiB"},

@@ -104,12 +104,12 @@ func (d *vmdkText) parse(text []byte) error {
 // notText names what else is called .vmdk.
 func notText(text []byte) error {
 	switch {
-	case len(text) > vmdkMaxText:
-		return fmt.Errorf("no descriptor: more than %s", sizeText(vmdkMaxText))
 	case bytes.HasPrefix(text, []byte("KDMV")):
 		return errors.New("a sparse extent with the descriptor inside (monolithicSparse or streamOptimized); " + vmdkConvert)
 	case bytes.HasPrefix(text, []byte("COWD")):
 		return errors.New("a sparse extent of a snapshot (vmfsSparse); name the descriptor, and " + vmdkConsolidate)
+	case len(text) > vmdkMaxText:
+		return fmt.Errorf("no descriptor: it has more than %s; name the small text file beside it, which has no -flat in its name", sizeText(vmdkMaxText))
 	}
 	return nil
 }
