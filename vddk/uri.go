@@ -1,6 +1,7 @@
 package vddk
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path"
@@ -50,9 +51,24 @@ func ParseURI(s string) (URI, error) {
 	}
 	u, err := parseScheme(scheme, s)
 	if err != nil {
-		return URI{}, fmt.Errorf("disk %q: %w", s, err)
+		return URI{}, fmt.Errorf("disk %q: %w", redact(s), err)
 	}
 	return u, nil
+}
+
+// redact cuts a password, which belongs into no URI of ours, out of an error.
+func redact(s string) string {
+	head, rest, _ := strings.Cut(s, "://")
+	place, _, _ := strings.Cut(rest, "?")
+	at := strings.LastIndexByte(place, '@')
+	if at < 0 || place[0] == '/' {
+		return s
+	}
+	user, _, has := strings.Cut(place[:at], ":")
+	if !has {
+		return s
+	}
+	return head + "://" + user + ":xxxxx" + rest[at:]
 }
 
 func parseScheme(scheme, s string) (URI, error) {
@@ -60,7 +76,7 @@ func parseScheme(scheme, s string) (URI, error) {
 	case schemeFile, schemeBlock, schemeVMDK:
 		return parseLocal(scheme, s)
 	case "nbd", "nbds", "nbd+unix", "nbds+unix":
-		return URI{Scheme: scheme, Text: s}, parseNBD(s)
+		return URI{Scheme: scheme, Text: s}, errors.Unwrap(parseNBD(s)) // without the URI, which ParseURI shows
 	case schemeVDDK:
 		return URI{Scheme: scheme, Text: s}, parseVDDK(s)
 	}

@@ -69,6 +69,23 @@ func TestParseURIRefuses(t *testing.T) {
 	}
 }
 
+// TestParseURIShowsNoPassword: one that was put where none belongs is not shown
+// to whoever reads the error. The URI stands in it once.
+func TestParseURIShowsNoPassword(t *testing.T) {
+	for in, want := range map[string]string{
+		"nbd://user:secret@host/x":                  `disk "nbd://user:xxxxx@host/x": has a password; NBD has none`,
+		"vddk://root:se@cr/et@vc/vm-42?user=a@b.c":  `disk "vddk://root:xxxxx@vc/vm-42?user=a@b.c": `,
+		"s3://user:secret@bucket/x?y=1":             `disk "s3://user:xxxxx@bucket/x?y=1": unknown scheme`,
+		"nbd+unix:///a:b@c":                         `disk "nbd+unix:///a:b@c": needs the parameter socket=/PATH`,
+		"nbd://user@host:1/x?tls-verify-peer=never": `disk "nbd://user@host:1/x?tls-verify-peer=never": `,
+	} {
+		_, err := ParseURI(in)
+		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("ParseURI(%q): got %v, want %s", in, err, want)
+		}
+	}
+}
+
 // FuzzParseURI: what is accepted is written back, and means the same again.
 func FuzzParseURI(f *testing.F) {
 	for _, s := range []string{"/a b?c#d", "file:///a%20b%23%3F", "vmdk:///x.vmdk?createType=vmfs", "block:///dev/../dev/x", "nbd+unix:///e?socket=/s", "nbds://h:1/e", "vddk://h/vm-1", "./a:b"} {
