@@ -64,6 +64,9 @@ func TestCopyByClone(t *testing.T) {
 		t.Errorf("the clone was not used:\n%s", r.Out)
 	}
 	cmdtest.MustEqual(t, src, dst)
+	if out := s.OK("probe", dst).Out; !strings.Contains(out, "sampled") || strings.Contains(out, "\nroot ") {
+		t.Errorf("probe shows a root, though not everything was compared:\n%s", out)
+	}
 	for _, strict := range []bool{false, true} {
 		args := []string{"copy", src, dst, "--cbt", "fiemap:" + dst}
 		code, want := 0, "not on xfs or btrfs"
