@@ -2,12 +2,14 @@ package vddk
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/vddk/nbd"
@@ -65,19 +67,47 @@ func openNBD(ctx context.Context, text string, opts Options) (Disk, error) {
 	}
 	if d.Client, err = nbd.Open(ctx, config); err != nil {
 		d.release()
-		return nil, nbdRemedy(err)
+		return nil, nbdRemedy(u, err)
 	}
 	return d, nil
 }
 
-func nbdRemedy(err error) error {
+// nbdRemedy adds what helps to an error of an open that the operator can mend.
+func nbdRemedy(u nbd.URI, err error) error {
+	if remedy := tlsRemedy(err); remedy != "" {
+		return fmt.Errorf("%w; %s", err, remedy)
+	}
+	refusal, refused := errors.AsType[*nbd.OptionError](err)
+	_, lost := errors.AsType[*nbd.LostError](err)
 	switch {
+	case refused && refusal.Option == "STARTTLS":
+		return fmt.Errorf("%w; give the server certificates, or name it by nbd:// without TLS", err)
+	case refused && refusal.Option == "GO" && !refusal.Retryable() && !strings.Contains(refusal.Text, "nbdinfo"): // ours says so itself
+		return fmt.Errorf("%w; `nbdinfo --list` shows the exports that there are", err)
+	case lost && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)):
+		return fmt.Errorf("%w; no server listens there: start it, or name its socket or port", err)
+	case lost && u.TLS && errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("%w; a server that verifies its clients may do so: put client-cert.pem and client-key.pem into tls-certificates", err)
 	case errors.Is(err, nbd.ErrReadOnly):
 		return fmt.Errorf("%w; start the server without its read-only option (qemu-nbd, nbdkit: -r), or do not write to it", err)
 	case errors.Is(err, nbd.ErrNoFlush):
 		return fmt.Errorf("%w; name another target", err)
 	}
 	return err
+}
+
+// tlsRemedy is what helps when two sides do not trust each other.
+func tlsRemedy(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "name the directory with its authority (ca-cert.pem): tls-certificates=DIR"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "name one of these with tls-hostname=NAME, if that is the server you mean"
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" { // crypto/tls names an alert so
+		return "the server takes no other certificate than one of its authority: put client-cert.pem and client-key.pem into tls-certificates"
+	}
+	return ""
 }
 
 // nbdIdentity names the export and nothing of how it is reached: the address

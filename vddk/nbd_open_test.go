@@ -1,7 +1,11 @@
 package vddk_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/haulback/haulback/vddk"
+	"github.com/haulback/haulback/vddk/nbd"
 	"github.com/haulback/haulback/vddk/nbd/nbdtest"
 )
 
@@ -55,6 +60,38 @@ func TestNBDFailedOpenHoldsNothing(t *testing.T) {
 		}
 	}
 	openServer(t, s, vddk.Options{})
+}
+
+// TestNBDRemedies: what an operator can mend comes with a remedy.
+func TestNBDRemedies(t *testing.T) {
+	s := nbdtest.Unix(t, "qemu-nbd", "-t", "-x", "vda", "-f", "raw", newImage(t, t.TempDir(), noise(1<<20)))
+	_, socket, _ := strings.Cut(s.URI, "socket=")
+	gone := filepath.Join(t.TempDir(), "gone.sock")
+	for uri, want := range map[string]string{
+		"nbd+unix:///vdb?socket=" + socket:                         "nbdinfo --list",
+		"nbds+unix:///vda?tls-hostname=localhost&socket=" + socket: "without TLS",
+		"nbd+unix:///?socket=" + gone:                              "no server listens there",
+		"nbd://127.0.0.1:1/":                                       "no server listens there",
+	} {
+		if d, err := vddk.OpenNBD(t.Context(), uri, vddk.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("open %s: got %v, %v, want an error with %q", uri, d, err, want)
+		}
+	}
+	verify := func(err error) error { return fmt.Errorf("TLS: %w", &tls.CertificateVerificationError{Err: err}) }
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{verify(x509.UnknownAuthorityError{}), "tls-certificates=DIR"},
+		{verify(x509.HostnameError{Certificate: &x509.Certificate{}, Host: "a"}), "tls-hostname=NAME"},
+		{&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, "client-cert.pem"},
+		{&nbd.LostError{Addr: "a:1", Cause: syscall.ECONNRESET}, "client-cert.pem"},
+	} {
+		err := vddk.NBDRemedy(nbd.URI{TLS: true}, c.err)
+		if !strings.HasPrefix(err.Error(), c.err.Error()) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: got %v, want a remedy with %q", c.err, err, c.want)
+		}
+	}
 }
 
 func TestNBDRefusesCreate(t *testing.T) {
