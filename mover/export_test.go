@@ -56,8 +56,11 @@ func (j Journal) Mark() error                    { return j.mark() }
 func (j Journal) Durable(m cbt.Map) error        { return j.durable(m) }
 func (j Journal) Forget(m cbt.Map) error         { return j.forget(m) }
 func (j Journal) Verified(root cbt.Digest) error { return j.verified(root, 0, 0) }
-func (j Journal) Suspect() error                 { return j.suspect() }
-func (j Journal) Poison(reason string) error     { return j.poison(reason) }
+func (j Journal) Copied(root cbt.Digest) error {
+	return j.add(recCopied, j.state.Epoch, verifiedPayload(root, 0, 0))
+}
+func (j Journal) Suspect() error             { return j.suspect() }
+func (j Journal) Poison(reason string) error { return j.poison(reason) }
 
 // Close releases the file.
 func (j Journal) Close() error { return j.close() }

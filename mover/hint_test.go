@@ -57,8 +57,11 @@ func (w *watched) open(_ context.Context, a mover.Access) (mover.Disk, error) {
 		mode = movertest.ReadWrite
 	}
 	m, err := w.Reopen(mode)
+	if err != nil {
+		return nil, err
+	}
 	w.Memory = m
-	return w, err
+	return w, nil
 }
 
 // tracked is a pair of disks, and what a tracker says of the source.
@@ -396,16 +399,21 @@ func TestHintAcrossLinks(t *testing.T) {
 	}
 }
 
-// believedLie: a lie that the sample saw must not end in Verified.
-func believedLie(t *testing.T, bug mover.Bug) error {
-	const size = 64 << 20
-	d := newTracked(rand.New(rand.NewPCG(8, 8)), size)
+// lying is a pair whose tracker forgets a run of changes that no sample misses.
+func lying() *tracked {
+	d := newTracked(rand.New(rand.NewPCG(8, 8)), 64<<20)
 	lie := cbt.Extent{Off: 20 << 20, Len: 64 * cbt.GrainSize}
 	for off := lie.Off; off < lie.End(); off += cbt.GrainSize {
 		d.want[off] ^= 1
 	}
 	d.src.Memory = disk(d.want)
 	d.lose(lie)
+	return d
+}
+
+// believedLie: a lie that the sample saw must not end in Verified.
+func believedLie(t *testing.T, bug mover.Bug) error {
+	d := lying()
 	rep, err := run(t, newEngine(t, mover.WithBug(few, bug)), d.job(wire.TrackingUse))
 	if err != nil {
 		return err
@@ -414,4 +422,42 @@ func believedLie(t *testing.T, bug mover.Bug) error {
 		return fmt.Errorf("%v though the sample saw differences", rep.State)
 	}
 	return nil
+}
+
+// A source that believes its hint whatever it reads does not get its way: the
+// target takes no data for a grain that it was told is unchanged.
+func TestTargetDoubtsTheHint(t *testing.T) {
+	for _, track := range []wire.Tracking{wire.TrackingUse, wire.TrackingStrict} {
+		err := bubble(t, func(ctx context.Context) error {
+			d := lying()
+			s, err := newSite(ctx, few, memState{}, mover.Export{Name: "disk", Role: mover.RoleTarget, Open: d.dst.open})
+			if err != nil {
+				return err
+			}
+			e, err := mover.NewEngine(mover.WithBug(few, mover.Bugs["hint believed"]), nil)
+			if err != nil {
+				return err
+			}
+			job := d.job(track)
+			job.Run, job.Mode, job.Target = wire.RunID{1}, wire.ModeCopy, s.remote("disk")
+			rep, err := e.Run(ctx, job, new(mover.Progress))
+			s.server.Drain()
+			if cerr := errors.Join(e.Close(), s.engine.Close()); cerr != nil {
+				return cerr
+			}
+			if track == wire.TrackingStrict {
+				if codeOf(err) != wire.CodeHint || rep.State == wire.StateVerified || !strings.Contains(err.Error(), "sampled grains") {
+					return fmt.Errorf("strict: %w (%+v)", err, rep)
+				}
+				return nil
+			}
+			if err != nil || rep.State != wire.StateVerified || rep.Hinted || !bytes.Equal(d.dst.Bytes(), d.want) {
+				return fmt.Errorf("%w (%+v)", err, rep)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%v: %v", track, err)
+		}
+	}
 }

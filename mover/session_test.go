@@ -318,3 +318,54 @@ func TestProbeOfADiskInUse(t *testing.T) {
 		}
 	})
 }
+
+// A run that drops its verdicts, because its hint has lied, stays who it was: if
+// another run has taken the target meanwhile, and is done, it is fenced off.
+func TestDistrustIsFencedOff(t *testing.T) {
+	for name, lost := range map[string]bool{"a lie": false, "a disk that is lost": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				d := lying()
+				job := d.job(wire.TrackingUse)
+				if lost { // the source is, and opened anew it has dropped its verdicts too
+					job = d.job(wire.TrackingOff)
+					src := &flaky{m: disk(d.want), plans: [][]movertest.Fault{{{Op: "ReadAt", Nth: 200, Count: -1, Err: errLost{}}}}}
+					job.Source.Open = src.open
+				}
+				s, err := newSite(ctx, few, memState{}, mover.Export{Name: "disk", Role: mover.RoleTarget, Open: d.dst.open})
+				if err != nil {
+					t.Fatal(err)
+				}
+				e, err := mover.NewEngine(few, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					s.server.Drain()
+					_ = errors.Join(e.Close(), s.engine.Close()) // hold nothing
+				}()
+				other := image(rand.New(rand.NewPCG(99, 99)), len(d.want))
+				dials := 0
+				job.Run, job.Mode, job.Target, job.Retry = wire.RunID{1}, wire.ModeCopy, s.remote("disk"), 20*time.Minute
+				job.Target.Remote.Dial = func(ctx context.Context) (wire.Link, error) {
+					if dials++; dials == 2 {
+						time.Sleep(5 * time.Minute) // longer than a target lingers
+						if _, err := s.push(ctx, few, wire.RunID{2}, other, new(mover.Progress)); err != nil {
+							t.Errorf("the other run: %v", err)
+						}
+					}
+					return s.dial(ctx)
+				}
+				rep, err := e.Run(ctx, job, new(mover.Progress))
+				if codeOf(err) != wire.CodeFenced || dials != 2 {
+					t.Errorf("after %d links: %v, %v", dials, err, rep.State)
+				}
+				if !bytes.Equal(d.dst.Bytes(), other) {
+					t.Error("a run that was fenced off wrote to the disk of its successor")
+				}
+			})
+		})
+	}
+}

@@ -64,8 +64,15 @@ func TestCopyByClone(t *testing.T) {
 		t.Errorf("the clone was not used:\n%s", r.Out)
 	}
 	cmdtest.MustEqual(t, src, dst)
-	if out := s.OK("probe", dst).Out; !strings.Contains(out, "sampled") || strings.Contains(out, "\nroot ") {
-		t.Errorf("probe shows a root, though not everything was compared:\n%s", out)
+	if r := s.OK("probe", dst); !strings.Contains(r.Out, "sampled") || strings.Contains(r.Out, "\nroot ") {
+		t.Errorf("a root of what was not all compared:\n%s", r.Out)
+	}
+	r = s.OK("copy", src, dst, "--cbt", "fiemap:"+clone, "--verify", "full")
+	if !strings.Contains(r.Out, "was asked for and used: ") || !strings.Contains(r.Out, "; then everything was read again") {
+		t.Errorf("the summary does not say that the clone was used, and that everything was read after it:\n%s", r.Out)
+	}
+	if r := s.OK("probe", dst); !strings.Contains(r.Out, "\nroot ") {
+		t.Errorf("no root of what was all compared:\n%s", r.Out)
 	}
 	for _, strict := range []bool{false, true} {
 		args := []string{"copy", src, dst, "--cbt", "fiemap:" + dst}

@@ -21,6 +21,7 @@ func TestBadInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Pair(cmdtest.NewSite(t, &programs, "home"))
 	link, hard, up := filepath.Join(s.Dir, "link"), filepath.Join(s.Dir, "hard"), filepath.Join(s.Dir, "gone")
 	if err := os.Symlink(b, link); err != nil {
 		t.Fatal(err)
@@ -63,6 +64,8 @@ func TestBadInput(t *testing.T) {
 		{"sample of an export", []string{"copy", "haulback://h:1/x", b, "--cbt", "export", "--sample", "9"}, 10, []string{"--sample", "daemon"}},
 		{"negative sample", []string{"copy", a, b, "--cbt", "fiemap:" + a, "--sample", "-1"}, 10, []string{"--sample -1"}},
 		{"verify by change tracking", []string{"verify", a, b, "--cbt", "fiemap:" + a}, 10, []string{"--cbt"}},
+		{"change tracking of a new file", []string{"copy", a, up, "--create", "--cbt", "fiemap:" + a}, 10, []string{up, "fiemap:" + a, "leave out --cbt"}},
+		{"change tracking of an export, new file", []string{"copy", "haulback://h:1/x?peer=home", up, "--create", "--cbt", "export", "--strict"}, 10, []string{up, "leave out --cbt"}},
 		{"scheme", []string{"copy", a, "s3://host/x"}, 10, []string{"s3", "supported"}},
 		{"parameter of a path", []string{"copy", a, "vmdk:///x?chain=1"}, 10, []string{"chain", "takes createType"}},
 		{"create a device", []string{"copy", a, "block://" + up, "--create"}, 10, []string{"--create", "block://" + up}},

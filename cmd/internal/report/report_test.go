@@ -118,6 +118,15 @@ func TestSummary(t *testing.T) {
 			[]string{"Verified: ", "bitmap:b0 was asked for and not used: distrusted: x"},
 			[]string{"sampled", "left out"},
 		},
+		{
+			"sampled, then read in full",
+			Result{
+				Start: Start{Tracking: "bitmap:b0"}, Phases: []Phase{{Name: "pass"}, {Name: "full verify"}},
+				Report: mover.Report{Equal: true, State: wire.StateVerified, Counters: good, Reason: "used: x; then everything was read again"},
+			},
+			[]string{"Verified: ", "bitmap:b0 was asked for and used: x; then everything was read again"},
+			[]string{"sampled", "left out", "not used"},
+		},
 		{"copied", Result{Report: mover.Report{State: wire.StateCopied}}, []string{"Not verified: the target is Copied."}, nil},
 		{"equal", Result{Verify: true, Report: mover.Report{Equal: true, Counters: good}}, []string{"Equal: 1.0 GiB (1073741824 bytes)"}, []string{"sent", "written"}},
 		{
