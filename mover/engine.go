@@ -234,23 +234,26 @@ const unreadable = "%d grains of 64 KiB of the source cannot be read; all others
 
 // pull is a run with the target half in this process.
 func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
-	from := job.Source.Remote
-	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Rate: job.Rate, Track: job.Track, Full: job.Full, Export: from.Export, Agent: e.cfg.Agent}
+	from, track := job.Source.Remote, job.Track
+	if job.Full || job.Mode == wire.ModeVerify {
+		track = wire.TrackingOff // everything is read
+	}
+	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Rate: job.Rate, Track: track, Full: job.Full, Export: from.Export, Agent: e.cfg.Agent}
 	rep := Report{Run: spec.run, Pass: spec.pass, Track: job.Track}
 	said := false
 	exp := &Export{Name: job.Target.Name, Open: job.Target.Open}
-	exp.track = &job.Track
+	exp.track = &track
 	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
 		l, err := dial(ctx, from, &hello)
 		if err != nil {
 			return false, err
 		}
 		o, err := e.receive(ctx, l, exp, spec, p, openWait)
-		if o.began && job.Track != wire.TrackingOff && !o.open.Hinted && !said {
+		if o.began && track != wire.TrackingOff && !o.open.Hinted && !said {
 			said = true
 			p.event("change tracking is not used, everything is compared: " + o.open.Reason)
 		}
-		if codeOf(err) == wire.CodeDistrust && job.Track == wire.TrackingStrict {
+		if codeOf(err) == wire.CodeDistrust && track == wire.TrackingStrict {
 			err = wire.Errorf(wire.CodeHint, "change tracking is distrusted: %s; without --strict everything is compared", oneLine(err))
 		}
 		if o.began {

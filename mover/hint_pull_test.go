@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/haulback/haulback/cbt"
@@ -204,15 +205,19 @@ func TestLingeringSourceHears(t *testing.T) {
 	for name, tt := range map[string]struct {
 		err           error // of the tracker
 		first, second wire.Tracking
+		full          bool // the second
 		hinted        bool
 		code          wire.Code
 	}{
-		"use, use":            {nil, wire.TrackingUse, wire.TrackingUse, true, wire.CodeOK},
-		"use, off":            {nil, wire.TrackingUse, wire.TrackingOff, false, wire.CodeOK},
-		"use, strict":         {nil, wire.TrackingUse, wire.TrackingStrict, true, wire.CodeOK},
-		"off, use":            {nil, wire.TrackingOff, wire.TrackingUse, false, wire.CodeOK},
-		"off, strict":         {nil, wire.TrackingOff, wire.TrackingStrict, false, wire.CodeHint},
-		"fallen back, strict": {gone, wire.TrackingUse, wire.TrackingStrict, false, wire.CodeHint},
+		"use, use":            {nil, wire.TrackingUse, wire.TrackingUse, false, true, wire.CodeOK},
+		"use, full":           {nil, wire.TrackingUse, wire.TrackingUse, true, false, wire.CodeOK},
+		"off, full":           {nil, wire.TrackingOff, wire.TrackingOff, true, false, wire.CodeOK},
+		"use, strict full":    {nil, wire.TrackingUse, wire.TrackingStrict, true, false, wire.CodeOK},
+		"use, off":            {nil, wire.TrackingUse, wire.TrackingOff, false, false, wire.CodeOK},
+		"use, strict":         {nil, wire.TrackingUse, wire.TrackingStrict, false, true, wire.CodeOK},
+		"off, use":            {nil, wire.TrackingOff, wire.TrackingUse, false, false, wire.CodeOK},
+		"off, strict":         {nil, wire.TrackingOff, wire.TrackingStrict, false, false, wire.CodeHint},
+		"fallen back, strict": {gone, wire.TrackingUse, wire.TrackingStrict, false, false, wire.CodeHint},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := bubble(t, func(ctx context.Context) error {
@@ -227,7 +232,11 @@ func TestLingeringSourceHears(t *testing.T) {
 					return errors.New("the first link was not cut")
 				}
 				p.wrap = nil
-				rep, err := p.run(ctx, p.job(tt.second, 0))
+				synctest.Wait() // the source has heard that the link is lost
+				d.src.read = cbt.Map{}
+				second := p.job(tt.second, 0)
+				second.Full = tt.full
+				rep, err := p.run(ctx, second)
 				if cerr := p.close(); cerr != nil {
 					return cerr
 				}
@@ -236,6 +245,9 @@ func TestLingeringSourceHears(t *testing.T) {
 				}
 				if n := p.asked.Load(); n > 1 {
 					return fmt.Errorf("the source did not linger: asked %d times", n)
+				}
+				if err == nil && (d.src.read.Len() == int64(len(d.want))) != tt.full {
+					return fmt.Errorf("%d bytes of the source were read", d.src.read.Len())
 				}
 				if we, ok := errors.AsType[*wire.Error](err); ok && !we.Remote {
 					return fmt.Errorf("the source did not refuse it: %w", err)

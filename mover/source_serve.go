@@ -58,7 +58,7 @@ func (e *Engine) pulled(ctx context.Context, l *lane, h *hold, exp *Export, spec
 		return e.openPulled(ctx, h, exp, spec, hello, p)
 	}
 	s.watchOver(p)
-	if err := s.retrack(hello.Track); err != nil {
+	if err := s.retrack(hello.Track, hello.Full); err != nil {
 		return nil, err
 	}
 	if s.lost {

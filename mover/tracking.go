@@ -71,8 +71,14 @@ func (s *source) distrust(cause error) error {
 }
 
 // retrack takes over what a later link of the run asks for, which may be less:
-// nobody gets a narrowed copy who asks for a full one.
-func (s *source) retrack(track wire.Tracking) error {
+// nobody gets a narrowed copy who asks for a full one, nor one that trusts the
+// maps of holes who asks for none.
+func (s *source) retrack(track wire.Tracking, full bool) error {
+	if full && !s.full {
+		s.full = true
+		s.usePlan(cbt.PlanFull(s.size))
+		s.forget()
+	}
 	before := s.track
 	if s.track = track; track == before {
 		return nil
@@ -81,7 +87,7 @@ func (s *source) retrack(track wire.Tracking) error {
 		s.usePlan(cbt.PlanFull(s.size))
 		s.forget()
 	}
-	if track == wire.TrackingStrict && !s.hinted() {
+	if track == wire.TrackingStrict && !s.hinted() && !s.full {
 		return s.unhinted("change tracking was not used so far")
 	}
 	return nil
