@@ -101,7 +101,7 @@ func Open(ctx context.Context, uri string, opts Options) (Disk, error) {
 		return openVDDK(ctx, u.Text, opts)
 	case schemeVMDK:
 		if opts.Track != "" {
-			return nil, fmt.Errorf("%s: track %q: only raw files are tracked by their blocks", u.Path, opts.Track)
+			return nil, fmt.Errorf("%s: %q: %w: only raw files are tracked by their blocks", u.Path, opts.Track, ErrTrack)
 		}
 		return openVMDK(u, opts)
 	}
@@ -158,7 +158,7 @@ func openInode(u URI, fd int, st *unix.Stat_t, opts Options) (Disk, error) {
 		}
 		return f, nil
 	case opts.Track != "":
-		return nil, fmt.Errorf("%s: track %q: only raw files are tracked by their blocks, it is a %s", u.Path, opts.Track, what)
+		return nil, fmt.Errorf("%s: %q: %w: only raw files are tracked by their blocks, it is a %s", u.Path, opts.Track, ErrTrack, what)
 	case what == "block device" && u.Scheme != schemeFile && !opts.Create:
 		return openDevice(u.Path, fd, opts)
 	case what == "block device" && opts.Create:

@@ -18,6 +18,8 @@ var (
 	// ErrKind means that the path is no disk: a directory, a pipe, a socket, a
 	// character device, or a file where a device was asked for.
 	ErrKind = errors.New("vddk: not a disk")
+	// ErrTrack means that Options.Track is not of the kind that the disk has.
+	ErrTrack = errors.New("no such change tracking")
 )
 
 // LockedError means that another program holds the disk. errors.Is finds
@@ -35,6 +37,16 @@ func (e *LockedError) Error() string {
 
 // Unwrap is syscall.EBUSY.
 func (e *LockedError) Unwrap() error { return syscall.EBUSY }
+
+// setupError is an error that the operator mends on this machine.
+type setupError struct{ err error }
+
+func (e *setupError) Error() string { return e.err.Error() }
+
+func (e *setupError) Unwrap() error { return e.err }
+
+// Usage is true.
+func (e *setupError) Usage() bool { return true }
 
 // ioError is a failed transfer: read 1 MiB at 5368709120 of /p: input/output error.
 type ioError struct {

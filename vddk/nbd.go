@@ -54,7 +54,7 @@ func openNBD(ctx context.Context, text string, opts Options) (Disk, error) {
 	if opts.Track != "" {
 		name, ok := strings.CutPrefix(opts.Track, trackBitmap)
 		if !ok || name == "" {
-			return nil, fmt.Errorf("%s: change tracking %q: NBD has %sNAME", text, opts.Track, trackBitmap)
+			return nil, fmt.Errorf("%s: %q: %w: NBD has %sNAME", text, opts.Track, ErrTrack, trackBitmap)
 		}
 		d.bitmap = name
 	}

@@ -35,7 +35,7 @@ func openTracked(f *File, text string) (Disk, error) {
 	t := &trackedFile{File: f}
 	path, ok := strings.CutPrefix(text, trackFiemap)
 	if !ok || path == "" {
-		return nil, errors.Join(fmt.Errorf("%s: track %q: a raw file is tracked by fiemap:/path/of/its/clone", f.path, text), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %q: %w: a raw file is tracked by fiemap:/path/of/its/clone", f.path, text, ErrTrack), f.Close())
 	}
 	base, err := openLocal(URI{Scheme: schemeFile, Path: path}, Options{})
 	if err != nil {

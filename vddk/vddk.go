@@ -50,13 +50,13 @@ func openVDDK(ctx context.Context, text string, opts Options) (Disk, error) {
 	case opts.Create:
 		return nil, fmt.Errorf("%s: create: %w: disks of a VM are made with the VM", text, ErrKind)
 	case opts.Track != "":
-		return nil, fmt.Errorf("%s: change tracking %q: vddk:// has none; the failback of a VM asks its host for changed blocks", text, opts.Track)
+		return nil, fmt.Errorf("%s: %q: %w: vddk:// has none; the failback of a VM asks its host for changed blocks", text, opts.Track, ErrTrack)
 	case opts.Mode == ReadWrite && u.usesSAN():
 		return nil, fmt.Errorf("%s: transport san must not write under a snapshot, and would damage the VM; use nbdssl or hotadd for a target", text)
 	}
 	config, err := u.config()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", text, err)
+		return nil, &setupError{fmt.Errorf("%s: %w", text, err)}
 	}
 	config.Log = opts.Log
 	d := &VDDK{uri: u, text: text, identity: u.identity(), readOnly: opts.Mode == ReadOnly}

@@ -126,6 +126,9 @@ func (e *OptionError) Error() string {
 // Retryable is true while the server shuts down.
 func (e *OptionError) Retryable() bool { return e.code == repErrShutdown }
 
+// Usage is true otherwise: another export has to be named, or another way.
+func (e *OptionError) Usage() bool { return !e.Retryable() }
+
 // optionNames and optionReasons are for messages.
 var (
 	optionNames = map[uint32]string{

@@ -7,7 +7,7 @@ import (
 )
 
 // ErrUnsupported means that this program was built without the binding.
-var ErrUnsupported = errors.New("built without cgo, or not for linux/amd64: the VDDK library cannot be called; build haulback-vddk with CGO_ENABLED=1 and gcc")
+var ErrUnsupported error = unsupportedError{}
 
 // SectorSize is the unit of the library in bytes, whatever the disk's own is.
 const SectorSize = 512

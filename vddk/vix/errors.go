@@ -22,6 +22,7 @@ const (
 	codeNoAccess          = 13
 	codeLocked            = 15
 	codeHostLost          = 36
+	codeLogin             = 3014
 	codeServerNotFound    = 14008
 	codeServerRefused     = 14009
 	codeSocket            = 14010
@@ -63,7 +64,7 @@ func (e *Error) Error() string {
 func (e *Error) hint() string {
 	switch e.Code() {
 	case codeFail:
-		if e.Func == "Open" {
+		if e.thumbprint() {
 			return "this is almost always the thumbprint: compare it with the SHA-1 one of the server's certificate"
 		}
 	case codeNoAccess:
@@ -90,6 +91,14 @@ func (e *Error) Retryable() bool {
 	}
 	return false
 }
+
+// Denied says that the login was refused, or the server's certificate.
+func (e *Error) Denied() bool {
+	return e.Code() == codeLogin || e.thumbprint()
+}
+
+// thumbprint: what Open says for one that differs, and for little else.
+func (e *Error) thumbprint() bool { return e.Code() == codeFail && e.Func == "Open" }
 
 // Unwrap is the errno that comes nearest.
 func (e *Error) Unwrap() error {
@@ -148,3 +157,16 @@ func (e *LoadError) Error() string {
 
 // Unwrap is fs.ErrNotExist.
 func (e *LoadError) Unwrap() error { return fs.ErrNotExist }
+
+// Usage is true: the library has to be installed, or named.
+func (e *LoadError) Usage() bool { return true }
+
+// unsupportedError is ErrUnsupported's type.
+type unsupportedError struct{}
+
+func (unsupportedError) Error() string {
+	return "built without cgo, or not for linux/amd64: the VDDK library cannot be called; build haulback-vddk with CGO_ENABLED=1 and gcc"
+}
+
+// Usage is true: another worker has to be installed.
+func (unsupportedError) Usage() bool { return true }

@@ -127,7 +127,7 @@ func (c *Config) program() (string, error) {
 	}
 	path, err := exec.LookPath(Program)
 	if err != nil {
-		return "", fmt.Errorf("%s: found neither as %s nor in PATH; it is a program of its own, needed for vddk:// only: %w", Program, beside, err)
+		return "", &missingError{beside, err}
 	}
 	return path, nil
 }

@@ -2,6 +2,7 @@ package exitcode
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"net"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/vddk"
+	"github.com/haulback/haulback/vddk/nbd"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -63,22 +65,74 @@ func Of(err error) Code {
 	if e, ok := errors.AsType[*wire.Error](err); ok {
 		return ofWire(e)
 	}
-	return ofNetwork(err)
+	return ofEndpoint(err)
 }
 
-// ofSentinel knows the conditions that have a name in this process.
+// ofSentinel knows the conditions that have a name in this process. A server
+// that is not there comes before the errno by which that was noticed: no socket
+// is no wrong path.
 func ofSentinel(err error) Code {
 	switch {
 	case errors.Is(err, wire.ErrUnknownPeer):
 		return Auth
 	case errors.Is(err, syscall.EBUSY), errors.Is(err, mover.ErrHeld):
 		return Locked
-	case errors.Is(err, wire.ErrKeyExposed), errors.Is(err, wire.ErrBadKey), errors.Is(err, wire.ErrBadID),
-		errors.Is(err, vddk.ErrKind), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission),
-		errors.Is(err, syscall.EROFS), errors.Is(err, vddk.ErrReadOnly), errors.Is(err, vddk.ErrFormat):
+	case isDenied(err):
+		return Auth
+	case isLost(err):
+		return Unavailable
+	case isUsage(err), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return Usage
 	}
 	return Failed
+}
+
+// isDenied: a login or a certificate was refused, by one side or the other.
+func isDenied(err error) bool {
+	if e, ok := errors.AsType[interface {
+		error
+		Denied() bool
+	}](err); ok && e.Denied() {
+		return true
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" // crypto/tls names an alert so
+}
+
+// isLost is a driver's word that its server is not there. That of a wire.Error
+// on trying again is about a session, and ofWire knows it.
+func isLost(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		Retryable() bool
+	}](err)
+	if w, is := e.(*wire.Error); is {
+		return w.Code == wire.CodeDiskLost || w.Err != nil && isLost(w.Err)
+	}
+	return ok && e.Retryable()
+}
+
+// isUsage: the operator has to name something else, or to put something right
+// on this machine.
+func isUsage(err error) bool {
+	if e, ok := errors.AsType[interface {
+		error
+		Usage() bool
+	}](err); ok && e.Usage() {
+		return true
+	}
+	for _, wrong := range []error{
+		wire.ErrKeyExposed, wire.ErrBadKey, wire.ErrBadID,
+		vddk.ErrKind, vddk.ErrReadOnly, vddk.ErrFormat, vddk.ErrTrack, nbd.ErrReadOnly, nbd.ErrNoFlush,
+	} {
+		if errors.Is(err, wrong) {
+			return true
+		}
+	}
+	return false
 }
 
 // ofWire knows the codes that cross the wire.
@@ -97,21 +151,17 @@ func ofWire(e *wire.Error) Code {
 	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeLimit, wire.CodeOpen, wire.CodeDiskLost:
 		return Unavailable
 	}
-	return ofNetwork(e)
+	return ofEndpoint(e)
 }
 
-// ofNetwork knows what the standard library and drivers say about an endpoint.
-func ofNetwork(err error) Code {
-	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, context.DeadlineExceeded) {
-		return Unavailable
-	}
-	if e, ok := err.(*wire.Error); ok {
-		err = e.Err // its own word on trying again was heard above
-	}
-	if e, ok := errors.AsType[interface {
-		error
-		Retryable() bool
-	}](err); ok && e.Retryable() { // a driver's word: its server is not there
+// ofEndpoint knows what the standard library says about a network. The errno of
+// a disk has the methods of a net.Error, and is none.
+func ofEndpoint(err error) Code {
+	_, op := errors.AsType[*net.OpError](err)
+	_, name := errors.AsType[*net.DNSError](err)
+	late, ok := errors.AsType[net.Error](err)
+	_, errno := late.(syscall.Errno)
+	if op || name || ok && !errno || errors.Is(err, context.DeadlineExceeded) {
 		return Unavailable
 	}
 	return Failed

@@ -2,6 +2,8 @@ package exitcode
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/vddk"
+	"github.com/haulback/haulback/vddk/nbd"
+	"github.com/haulback/haulback/vddk/worker/control"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -69,6 +73,21 @@ func TestOf(t *testing.T) {
 		{"disk lost after begin", began(code(wire.CodeDiskLost)), Incomplete},
 		{"NBD server is down", wire.Errorf(wire.CodeOpen, "open: %w", retry{}), Unavailable},
 		{"driver's server is down", fmt.Errorf("open: %w", retry{}), Unavailable},
+		{"read error of a disk here", wire.Errorf(wire.CodeRead, "read: %w", syscall.EIO), Failed},
+		{"I/O error of a disk here", fmt.Errorf("open: %w", syscall.EIO), Failed},
+		{"timeout of a disk", fmt.Errorf("open: %w", &fs.PathError{Op: "open", Err: syscall.ETIMEDOUT}), Failed},
+		{"no socket of an NBD server", wire.Errorf(wire.CodeOpen, "open: %w", &nbd.LostError{Addr: "/s", Cause: syscall.ENOENT}), Unavailable},
+		{"no socket, disk lost", wire.Errorf(wire.CodeDiskLost, "open: %w", fs.ErrNotExist), Unavailable},
+		{"no such NBD export", fmt.Errorf("open: %w", &nbd.OptionError{Option: "GO"}), Usage},
+		{"read-only NBD export", fmt.Errorf("open: %w", nbd.ErrReadOnly), Usage},
+		{"NBD server without a flush", fmt.Errorf("open: %w", nbd.ErrNoFlush), Usage},
+		{"certificate", fmt.Errorf("TLS: %w", &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), Auth},
+		{"our certificate", &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}, Auth},
+		{"login", fmt.Errorf("open: %w", &control.Error{Deny: true, Errno: syscall.EIO}), Auth},
+		{"library", fmt.Errorf("start: %w", &control.Error{Wrong: true}), Usage},
+		{"I/O error of a worker", fmt.Errorf("start: %w", &control.Error{Errno: syscall.EIO}), Failed},
+		{"locked VM", fmt.Errorf("start: %w", &control.Error{Retry: true, Errno: syscall.EBUSY}), Locked},
+		{"wrong kind of change tracking", wire.Errorf(wire.CodeOpen, "open: %w", vddk.ErrTrack), Usage},
 		{"signal", wire.Errorf(wire.CodeCanceled, "%w", ErrCanceled), Canceled},
 		{"signal after begin", began(wire.Errorf(wire.CodeCanceled, "%w", ErrCanceled)), Canceled},
 		{"cancelled by the peer", code(wire.CodeCanceled), Failed},

@@ -125,12 +125,20 @@ type Error struct {
 	Text  string        `json:"text"`
 	Retry bool          `json:"retryable,omitempty"`
 	Errno syscall.Errno `json:"errno,omitempty"`
+	Deny  bool          `json:"denied,omitempty"`
+	Wrong bool          `json:"usage,omitempty"`
 }
 
 func (e *Error) Error() string { return e.Text }
 
 // Retryable is the class that the worker gave it.
 func (e *Error) Retryable() bool { return e.Retry }
+
+// Denied says that a login or a certificate was refused.
+func (e *Error) Denied() bool { return e.Deny }
+
+// Usage says that the operator has to put something right.
+func (e *Error) Usage() bool { return e.Wrong }
 
 // Unwrap is the errno, or nil.
 func (e *Error) Unwrap() error {
@@ -151,6 +159,18 @@ func NewError(err error) *Error {
 		Retryable() bool
 	}](err); ok {
 		e.Retry = r.Retryable()
+	}
+	if d, ok := errors.AsType[interface {
+		error
+		Denied() bool
+	}](err); ok {
+		e.Deny = d.Denied()
+	}
+	if u, ok := errors.AsType[interface {
+		error
+		Usage() bool
+	}](err); ok {
+		e.Wrong = u.Usage()
 	}
 	_ = errors.As(err, &e.Errno) // it has one or not
 	return e
