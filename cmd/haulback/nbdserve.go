@@ -104,7 +104,7 @@ func (s *nbdServe) serve(cmd *cobra.Command, disk vddk.Disk, ln []net.Listener, 
 	d := disk.Describe()
 	cfg := nbd.ServerConfig{
 		TLS: s.place.tls, Log: s.logger(cmd.ErrOrStderr()),
-		Exports: []nbd.Export{{Name: s.flags.name, Device: disk, ReadOnly: !s.flags.writable, NoTrim: !d.CanPunch, FastZero: d.CanPunch}},
+		Exports: []nbd.Export{s.export(disk, &d)},
 	}
 	if s.flags.once {
 		cfg.Idle = cancel
@@ -130,6 +130,19 @@ func (s *nbdServe) serve(cmd *cobra.Command, disk vddk.Disk, ln []net.Listener, 
 	}
 	return err
 }
+
+// export is the disk as clients see it. The map of a disk of another server is
+// hearsay, good for skipping and not for answering a read; that of a file is the
+// kernel's own.
+func (s *nbdServe) export(disk vddk.Disk, d *vddk.Description) nbd.Export {
+	return nbd.Export{
+		Name: s.flags.name, Device: disk, ReadOnly: !s.flags.writable, NoTrim: !d.CanPunch, FastZero: d.CanPunch,
+		ReadHoles: d.Coldness == coldServer,
+	}
+}
+
+// coldServer is the Coldness of every disk that is reached through a server.
+const coldServer = "server"
 
 // tell says that clients may come: to whoever reads, and to systemd.
 func (s *nbdServe) tell(cmd *cobra.Command, v *nbdServing) error {

@@ -34,6 +34,10 @@ type Export struct {
 	NoTrim bool
 	// FastZero says that Zero with cbt.Deallocate never writes zeros.
 	FastZero bool
+	// ReadHoles says that NextData answers BLOCK_STATUS only and every read goes
+	// to the Device, where otherwise a read of a hole is answered without. It is
+	// for a map that somebody else draws: a disk of another server.
+	ReadHoles bool
 }
 
 // serverZeroer and serverMapper are the abilities that a Device may have.

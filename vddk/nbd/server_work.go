@@ -93,7 +93,7 @@ func (c *serverConn) readLong(p serverPiece) error {
 // that was found last is remembered: a read that follows it is not worth a
 // question. That is safe for data only; a hole may have been written since.
 func (c *serverConn) isHole(e cbt.Extent) bool {
-	if c.export.mapper == nil || (e.Off >= c.dataFrom.Load() && e.End() <= c.dataTo.Load()) {
+	if c.export.ReadHoles || c.export.mapper == nil || (e.Off >= c.dataFrom.Load() && e.End() <= c.dataTo.Load()) {
 		return false
 	}
 	run, hole, err := c.export.next(e.Off, math.MaxInt64)
