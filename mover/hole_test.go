@@ -3,6 +3,9 @@ package mover_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 
@@ -73,5 +76,63 @@ func TestHoles(t *testing.T) {
 	}
 	if a := target.Allocated(); a > source.Allocated() {
 		t.Errorf("the target has %d bytes allocated, the source %d", a, source.Allocated())
+	}
+}
+
+// hearsay is a disk behind a server that calls its first 8 MiB a hole.
+type hearsay struct{ *movertest.Memory }
+
+func (hearsay) Coldness() string { return "server" }
+
+func (h hearsay) NextData(off int64) (cbt.Extent, error) {
+	off = max(off, 8<<20)
+	if off >= h.Size() {
+		return cbt.Extent{}, io.EOF
+	}
+	return cbt.Extent{Off: off, Len: h.Size() - off}, nil
+}
+
+// allData is a disk that knows no holes.
+type allData struct{ *movertest.Memory }
+
+func (d allData) NextData(off int64) (cbt.Extent, error) {
+	if off >= d.Size() {
+		return cbt.Extent{}, io.EOF
+	}
+	return cbt.Extent{Off: off, Len: d.Size() - off}, nil
+}
+
+// A server that calls data a hole does not make them equal to zeros of the
+// source: a copy writes zeros there and reads them back, a comparison reads.
+func TestServersMapIsHearsay(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 11))
+	want := image(rng, 16<<20)
+	clear(want[:8<<20+3*cbt.GrainSize])
+	before := image(rng, len(want))
+	for _, mode := range []wire.Mode{wire.ModeVerify, wire.ModeCopy} {
+		src, dst := disk(want), disk(before)
+		job := mover.Job{Mode: mode}
+		job.Source = mover.Endpoint{Name: "source", Open: func(context.Context, mover.Access) (mover.Disk, error) {
+			m, err := src.Reopen(movertest.ReadOnly)
+			return allData{m}, err
+		}}
+		job.Target = mover.Endpoint{Name: "target", Open: func(_ context.Context, a mover.Access) (mover.Disk, error) {
+			how := movertest.ReadOnly
+			if a == mover.ReadWrite {
+				how = movertest.ReadWrite
+			}
+			m, err := dst.Reopen(how)
+			return hearsay{m}, err
+		}}
+		rep, err := run(t, newEngine(t, mover.Config{}), job)
+		if mode == wire.ModeVerify {
+			if we, ok := errors.AsType[*wire.Error](err); !ok || we.Code != wire.CodeVerify || rep.Equal {
+				t.Errorf("verify: %v (%+v)", err, rep)
+			}
+			continue
+		}
+		if err != nil || !bytes.Equal(dst.Bytes(), want) {
+			t.Errorf("copy: %v, equal bytes %t (%+v)", err, bytes.Equal(dst.Bytes(), want), rep)
+		}
 	}
 }

@@ -76,7 +76,9 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 			err = diskError(wire.CodeWrite, "target", "close", cbt.Extent{}, cerr)
 		}
 	}()
+	stop := l.knock() // opening may take minutes
 	t, err := e.openTarget(ctx, h, exp, spec, &o, p)
+	stop()
 	if err != nil {
 		return o, err
 	}
@@ -183,7 +185,7 @@ func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec pass
 		return nil, diskError(wire.CodeOpen, "target", "open", cbt.Extent{}, err)
 	}
 	t := &target{
-		layout: layout{o.open.Size}, passSpec: spec, cfg: &e.cfg, disk: disk, fails: &e.fails, prog: p, owner: o.open.Owner,
+		layout: layout{o.open.Size}, passSpec: spec, cfg: &e.cfg, disk: disk, fails: &e.fails, prog: p, owner: o.open.Owner, pulled: exp.held,
 	}
 	if err := e.openNew(t, o); err != nil {
 		_ = t.close() // nothing was written
@@ -239,6 +241,9 @@ func (t *target) admit(o *wire.Open) error {
 	st := &t.journal.state
 	if o.Held != 0 && st.Epoch > 0 && st.Owner != o.Owner && t.cfg.bug != bugLowerEpoch {
 		return wire.Errorf(wire.CodeFenced, "epoch %d of this disk is over: run %v has epoch %d now", o.Held, st.Session, st.Epoch)
+	}
+	if t.pulled > 0 && st.Epoch > t.pulled && st.Session != t.passSpec.run {
+		return wire.Errorf(wire.CodeFenced, "epoch %d of this disk is over: run %v has epoch %d now", t.pulled, st.Session, st.Epoch)
 	}
 	if st.State == wire.StatePoisoned && st.Run == t.passSpec.run {
 		return wire.Errorf(wire.CodePoisoned, "the disk is poisoned: %s; check the device, then start a new copy", st.Reason)

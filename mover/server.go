@@ -40,6 +40,7 @@ type Export struct {
 	Peers     []wire.ID // who may use it
 	Operators []wire.ID // who may order this daemon to push it to another
 	Open      OpenDisk
+	held      uint64         // the epoch that the run of a puller had last; 0: none
 	track     *wire.Tracking // of a target in this process: what was asked for; nil: what the source says
 	Hint      HintFunc       // of a source: asks for its changes; nil: the disk itself, if it is a Tracker
 }

@@ -325,7 +325,7 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 		return opened, err
 	}
 	stop := l.knock()
-	err := l.expectWithin(openWait, &opened)
+	err := l.expectAlive(openWait, &opened)
 	stop()
 	if err != nil {
 		return opened, err

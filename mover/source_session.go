@@ -170,7 +170,7 @@ func (ss *sourceSession) targetHoles(ctx context.Context, body []byte, at int64)
 			continue
 		}
 		t := ss.take()
-		t.leaves, t.sampled = leaves{batch: at, n: cbt.BatchGrains, zero: wire.FullMask(cbt.BatchGrains)}, 0
+		t.leaves, t.sampled = leaves{batch: at, n: cbt.BatchGrains, zero: wire.FullMask(cbt.BatchGrains), hole: wire.FullMask(cbt.BatchGrains)}, 0
 		if err := ss.dispatch(ctx, t); err != nil {
 			return at, err
 		}

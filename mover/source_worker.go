@@ -53,6 +53,9 @@ func (w *worker) do(ctx context.Context, it item) error {
 	w.pulse.beat()
 	own.skip, own.sampled = it.target.skip, it.target.sampled
 	own.diff = own.differ(&it.target.leaves)
+	if w.opened.Cold == coldServer {
+		own.diff |= it.target.hole & own.zero &^ own.hole
+	}
 	if err := w.unreadable(own, err); err != nil {
 		return err
 	}

@@ -15,13 +15,14 @@ import (
 type target struct {
 	layout // of the source: what lies beyond is left alone
 	passSpec
-	cfg   *Config
-	disk  Disk
-	fails *flushFails
-	prog  *Progress
-	owner [16]byte
-	epoch uint64
-	cold  string
+	cfg    *Config
+	disk   Disk
+	fails  *flushFails
+	prog   *Progress
+	owner  [16]byte
+	epoch  uint64
+	pulled uint64 // the epoch before, where this process pulls; the source may be another owner by now
+	cold   string
 
 	brokenMu  sync.Mutex
 	brokenErr error // the first failure of the disk or journal
@@ -80,6 +81,14 @@ const (
 	stageRedo                 // read back wrong and asked for again
 	stageSettled
 )
+
+// hearsay reports whether the map of holes is the word of a server and not of
+// this kernel. Then a hole counts as equal only to a hole: where the source has
+// zeros they are sent, written and read back.
+func (t *target) hearsay() bool { return t.cold == coldServer }
+
+// coldServer is what a disk behind a server calls its cold reads.
+const coldServer = "server"
 
 // close releases the disk and its journal.
 func (t *target) close() error {

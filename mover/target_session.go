@@ -69,7 +69,7 @@ func newTargetSession(t *target, l *lane, window uint32, tag [16]byte) *targetSe
 	t.maxClaimed = int(min(window, 1<<16))
 	ts := &targetSession{
 		target: t, l: l, pos: wire.Position{Tag: tag, Pass: t.pass, Epoch: t.epoch}, pulse: newPulse(),
-		holes: newHoles(t.disk, t.full || t.suspect), start: t.settled,
+		holes: newHoles(t.disk, t.full || t.suspect || t.hearsay() && t.mode == wire.ModeVerify), start: t.settled,
 		window:   semaphore.NewWeighted(int64(min(uint32(t.cfg.Batches), window))),
 		finished: make(chan struct{}), jobs: make(chan *job, n), order: make(chan *job, n), free: make(chan *job, n),
 		flushK: newKick(), verifyK: newKick(), ackK: newKick(), heard: newKick(),
@@ -168,6 +168,9 @@ func (ts *targetSession) readStage(ctx context.Context, b *block) error {
 		read = ts.disk.ReadAt
 	}
 	rd := &reader{layout: ts.layout, read: read, holes: ts.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ts.pulse}
+	if ts.hearsay() {
+		rd.holes = &holes{} // the source cannot ask back for parts of a batch
+	}
 	for {
 		select {
 		case j, ok := <-ts.jobs:

@@ -67,7 +67,7 @@ func (s *source) distrust(cause error) error {
 	p.Reason = fmt.Sprintf("distrusted: %s (%s)", oneLine(cause), hint)
 	s.usePlan(p)
 	s.forget()
-	return s.unhinted("change tracking is distrusted")
+	return s.unhinted("change tracking is dropped")
 }
 
 // retrack takes over what a later link of the run asks for, which may be less:

@@ -258,7 +258,9 @@
 // streams have no order among themselves. A verdict for a batch that was not
 // told or has one, and Same for a batch with unread grains, are errors. The
 // source may call a run of Holes the same without a look only where its own
-// disk has holes.
+// disk has holes. Where Opened.Cold is "server" the map is hearsay: the source
+// sends zeros for those of its grains that are zeros and no holes, so that they
+// are written and read back; a target compared by ModeVerify has no Holes then.
 //
 // Settled. A batch with Same or Diff is settled. One with Data is settled when
 // its grains were written, flushed, journaled and read back equal to what was

@@ -150,7 +150,7 @@ func (j *jsonOutput) Summary(r Result) {
 	if r.Verify || r.State == wire.StateClean { // not asked for, or the last word did not come
 		s.State = ""
 	}
-	if r.unfinished() {
+	if r.unfinished() && r.Counters.Sent+r.Counters.Had > 0 {
 		s.State = wire.StateInconsistent.String()
 	}
 	for _, p := range r.Phases {

@@ -61,6 +61,9 @@ func verdict(r *Result) string {
 	case r.Equal && r.State == wire.StateVerified:
 		return "Verified: the target is equal to the source, proved by reading both."
 	}
+	if r.unfinished() && r.Counters.Sent == 0 && r.Counters.Had == 0 {
+		return "Not verified. This run has written nothing to the target; haulback probe tells its state."
+	}
 	if r.unfinished() {
 		return fmt.Sprintf("Not verified. The target is Inconsistent: do not power on anything that uses it; go on with the same command and --run %s", r.Start.Run)
 	}
