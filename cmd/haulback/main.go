@@ -38,10 +38,18 @@ func main() {
 // told meanwhile.
 const sameSignal = time.Second
 
+// slowEnd is when somebody who has pressed Ctrl-C begins to wonder.
+const slowEnd = 3 * time.Second
+
 // cancelOnSignal stops cleanly at the first signal and at once at the second.
 func cancelOnSignal(signals <-chan os.Signal, cancel context.CancelCauseFunc) {
 	<-signals
 	cancel(wire.Errorf(wire.CodeCanceled, "%w", exitcode.ErrCanceled))
+	time.AfterFunc(slowEnd, func() {
+		if !slices.Contains(os.Args[1:], "--json") {
+			fmt.Fprintln(os.Stderr, "haulback: stopping: a call to a disk has to return first, of a server that hangs within 90s; a second signal ends at once")
+		}
+	})
 	for first := time.Now(); time.Since(first) < sameSignal; { // a process group and its parent send it twice
 		<-signals
 	}
