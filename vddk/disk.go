@@ -76,10 +76,12 @@ type Description struct {
 	CanMap     bool   // holes are told from data
 	Coldness   string // how ReadCold gets past the cache
 	ReadOnly   bool
-	Warning    string   // what an operator should know, or empty
-	Detail     string   // what else the driver knows about the format or the way, or empty
-	Transport  string   // how the bytes are reached, where there is a choice, or empty
-	Bitmaps    []string // change tracking on offer, as Options.Track takes it
+	Warning    string // what an operator should know, or empty
+	// SourceWarning is what matters only when the disk is a source, or empty.
+	SourceWarning string
+	Detail        string   // what else the driver knows about the format or the way, or empty
+	Transport     string   // how the bytes are reached, where there is a choice, or empty
+	Bitmaps       []string // change tracking on offer, as Options.Track takes it
 }
 
 // Open opens the disk that uri names with the driver of its scheme.

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/vddk/nbd"
@@ -48,15 +49,15 @@ func openVDDK(ctx context.Context, text string, opts Options) (Disk, error) {
 	}
 	switch {
 	case opts.Create:
-		return nil, fmt.Errorf("%s: create: %w: disks of a VM are made with the VM", text, ErrKind)
+		return nil, fmt.Errorf("%s: create: %w: disks of a VM are made with the VM", u.name(), ErrKind)
 	case opts.Track != "":
-		return nil, fmt.Errorf("%s: %q: %w: vddk:// has none; the failback of a VM asks its host for changed blocks", text, opts.Track, ErrTrack)
+		return nil, fmt.Errorf("%s: %q: %w: vddk:// has none; the failback of a VM asks its host for changed blocks", u.name(), opts.Track, ErrTrack)
 	case opts.Mode == ReadWrite && u.usesSAN():
-		return nil, fmt.Errorf("%s: transport san must not write under a snapshot, and would damage the VM; use nbdssl or hotadd for a target", text)
+		return nil, fmt.Errorf("%s: transport san must not write under a snapshot, and would damage the VM; use nbdssl or hotadd for a target", u.name())
 	}
 	config, err := u.config()
 	if err != nil {
-		return nil, &setupError{fmt.Errorf("%s: %w", text, err)}
+		return nil, &setupError{fmt.Errorf("%s: %w", u.name(), err)}
 	}
 	config.Log = opts.Log
 	d := &VDDK{uri: u, text: text, identity: u.identity(), readOnly: opts.Mode == ReadOnly}
@@ -139,7 +140,7 @@ func (d *VDDK) Check() error {
 		_, err = d.client.ReadAt(last[:], d.Size()-1)
 	}
 	if err != nil {
-		return fmt.Errorf("check %s: %w", d.identity, d.because(err))
+		return d.because(err)
 	}
 	return nil
 }
@@ -162,7 +163,7 @@ func (d *VDDK) Describe() Description {
 	}
 	return Description{
 		Kind: schemeVDDK, Path: d.text, Size: d.Size(), SectorSize: d.client.Offer().MinBlock, Identity: d.identity,
-		CanMap: true, Coldness: coldServer, ReadOnly: d.readOnly, Warning: d.warning(),
+		CanMap: true, Coldness: coldServer, ReadOnly: d.readOnly, Warning: d.warning(), SourceWarning: d.sourceWarning(),
 		Transport: fmt.Sprintf("%s, by libvixDiskLib %s", mode, d.disk.Library),
 	}
 }
@@ -172,10 +173,14 @@ func (d *VDDK) warning() string {
 	if d.disk.Mode == "nbd" {
 		all = append(all, "nbd is not encrypted: anyone on the way may read and change it; use nbdssl")
 	}
-	if d.uri.snapshot == "" && d.readOnly {
-		all = append(all, "no snapshot: the disk can be read while its VM is off only")
-	}
 	return strings.Join(all, "; ")
+}
+
+func (d *VDDK) sourceWarning() string {
+	if d.uri.snapshot == "" && d.readOnly {
+		return "no snapshot: the disk can be read while its VM is off only"
+	}
+	return ""
 }
 
 // vddkError is an error of the connection to the worker, with what is known
@@ -185,7 +190,16 @@ type vddkError struct {
 	cause error // what the worker says
 }
 
-func (e *vddkError) Error() string { return fmt.Sprintf("%v: %v", e.err, e.cause) }
+// Error begins with the cause: a text that crosses the wire is cut at its end.
+// What was asked, and the socket of the worker, mean little to people; the errno
+// is there because the cause may be another request's.
+func (e *vddkError) Error() string {
+	s := e.cause.Error()
+	if errno, ok := errors.AsType[syscall.Errno](e.err); ok && !errors.Is(e.cause, errno) {
+		s += fmt.Sprintf(" (%v)", errno)
+	}
+	return s
+}
 
 func (e *vddkError) Unwrap() []error { return []error{e.err, e.cause} }
 
@@ -215,6 +229,9 @@ func (d *VDDK) because(err error) error {
 	}
 	return err
 }
+
+// name is VM and disk, for errors: the whole URI would push the reason out.
+func (u *vddkURI) name() string { return u.vm + "/" + u.disk }
 
 // identity has no characters but printable ones, for the file names and lines
 // that it is put into.

@@ -146,6 +146,9 @@ func TestVDDKWorker(t *testing.T) {
 	if d := v.lib.Disabled(); len(d) != 1 || !strings.HasPrefix(d[0], "moref=vm-42 haulback-") {
 		t.Errorf("guard: %q", d)
 	}
+	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pids[0])); err != nil || string(comm) != "haulback-vddk\n" {
+		t.Errorf("the process is called %q (%v)", comm, err)
+	}
 	for _, file := range []string{"cmdline", "environ", "status"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pids[0], file))
 		if err != nil && !errors.Is(err, fs.ErrPermission) {
@@ -260,6 +263,46 @@ func TestVDDKKilled(t *testing.T) {
 	if left := v.lib.Disabled(); len(left) != 0 {
 		t.Errorf("guards at the end: %q", left)
 	}
+	said := 0
+	for line := range strings.Lines(v.logged()) {
+		if strings.Contains(line, "level=WARN") && strings.Contains(line, "a warning with 2 lines") {
+			said++
+		}
+	}
+	if said != 1 {
+		t.Errorf("the library's warning was passed on %d times by two workers, want once\n%s", said, v.logged())
+	}
+}
+
+// TestVDDKCause: what the library said comes first, and neither the URI nor the
+// worker's socket is in the way: a text that crosses the wire has 256 bytes.
+func TestVDDKCause(t *testing.T) {
+	workerPath(t)
+	v := newVM(t, 80)
+	v.disk(t, 1, make([]byte, 1<<20))
+	v.lib.Fault("ReadAsync * 14011")
+	d := v.open(t, 1, vddk.ReadOnly)
+	_, err := d.ReadAt(make([]byte, 4096), 8192)
+	wantRetryable(t, err, "read 4096 bytes at 8192: VixDiskLib_ReadAsync [ds 1] vm/vm_1.vmdk: error 14011")
+	if strings.Index(err.Error(), "read 4096") != 0 || strings.Contains(err.Error(), "nbd") {
+		t.Errorf("got %v", err)
+	}
+	desc := d.Describe()
+	if !strings.Contains(desc.SourceWarning, "no snapshot") || strings.Contains(desc.Warning, "no snapshot") {
+		t.Errorf("warnings: %q, of a source %q", desc.Warning, desc.SourceWarning)
+	}
+	for _, c := range []struct {
+		opts vddk.Options
+		more string
+	}{
+		{vddk.Options{Track: "bitmap:x"}, ""},
+		{vddk.Options{Mode: vddk.ReadWrite}, "&transports=san"},
+	} {
+		_, err := vddk.Open(t.Context(), v.uri(2, c.more), c.opts)
+		if err == nil || !strings.HasPrefix(err.Error(), "vm-42/[ds 1] vm/vm_2.vmdk: ") {
+			t.Errorf("%+v: got %v", c, err)
+		}
+	}
 }
 
 func wantRetryable(t *testing.T, err error, text string) {
@@ -281,13 +324,13 @@ func TestVDDKErrors(t *testing.T) {
 		retry                       bool
 		want                        string
 	}{
-		{"password", "password=other", "", "", false, "open [ds 1] vm/vm_1.vmdk of VM vm-42 of vc.example: VixDiskLib_ConnectEx vm-42 of vc.example: error 3014"},
+		{"password", "password=other", "", "", false, "=VixDiskLib_ConnectEx vm-42 of vc.example: error 3014"},
 		{"thumbprint", "thumbprint=other", "", "", false, "almost always the thumbprint"},
 		{"snapshot", "snapshot=snapshot-7", "&snapshot=snapshot-8", "", true, "VixDiskLib_Open [ds 1] vm/vm_1.vmdk: error 13"},
-		{"disk", "", "&snapshot=snapshot-8", "Open 1 4", false, "error 4"},
-		{"library", "", "&libdir=/nonexistent", "", false, "no usable libvixDiskLib in /nonexistent: neither lib64/libvixDiskLib.so.N"},
+		{"disk", "", "&snapshot=snapshot-8", "Open 1 4", false, "=VM vm-42 of vc.example: VixDiskLib_Open [ds 1] vm/vm_1.vmdk: error 4"},
+		{"library", "", "&libdir=/nonexistent", "", false, "=VM vm-42 of vc.example: no usable libvixDiskLib in /nonexistent: neither lib64/libvixDiskLib.so.N"},
 		{"init", "", "", "InitEx 1 7", false, "VixDiskLib_InitEx"},
-		{"crash", "", "", "Open 1 crash", true, "ended with status 2: "},
+		{"crash", "", "", "Open 1 crash", true, "=the VDDK worker of VM vm-42 of vc.example ended with status 2: "},
 		{"crash at start", "", "", "InitEx 1 crash", true, "SIGSEGV: segmentation violation"},
 		{"guard", "", "", "PrepareForAccess * 3", false, "VixDiskLib_PrepareForAccess vm-42: error 3"},
 		{"san", "transport=san", "", "", false, "the library chose transport san"},
@@ -314,7 +357,11 @@ func TestVDDKErrors(t *testing.T) {
 				error
 				Retryable() bool
 			}](err)
-			if !strings.Contains(err.Error(), c.want) || (ok && r.Retryable()) != c.retry || strings.Contains(err.Error(), "secret-of") {
+			want, begins := strings.CutPrefix(c.want, "=")
+			if strings.Index(err.Error(), want) != 0 && begins {
+				t.Errorf("%v does not begin with %q", err, want)
+			}
+			if !strings.Contains(err.Error(), want) || (ok && r.Retryable()) != c.retry || strings.Contains(err.Error(), "secret-of") {
 				t.Errorf("got %v (retryable %v), want %v and %q", err, ok && r.Retryable(), c.retry, c.want)
 			}
 		})

@@ -130,6 +130,9 @@ func (u *vddkURI) setHost(parsed *url.URL) error {
 // setParams reads the query. A space may stand as it is, or as %20 or +; a
 // literal + is written %2B.
 func (u *vddkURI) setParams(query string) error {
+	if query == "" {
+		return errors.New("its parameters are missing; the least is ?disk=[datastore] vm/vm.vmdk&user=NAME&password-file=PATH&thumbprint=SHA1")
+	}
 	seen := map[string]bool{}
 	for part := range strings.SplitSeq(query, "&") {
 		key, value, _ := strings.Cut(part, "=")

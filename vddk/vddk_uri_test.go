@@ -54,7 +54,7 @@ func TestParseVDDKURIRefuses(t *testing.T) {
 		"vddk://vc:/vm-1?":                                                "port",
 		"vddk://vc:99999/vm-1?":                                           "port",
 		"vddk://vc/vm-1?" + needed + "#x":                                 "fragment",
-		"vddk://vc/vm-1":                                                  "unknown parameter \"\"; vddk takes cookie-file, disk, guard,",
+		"vddk://vc/vm-1":                                                  "its parameters are missing; the least is ?disk=",
 		"vddk://vc/vm-1?" + needed + "&password=x":                        `unknown parameter "password"`,
 		"vddk://vc/vm-1?" + needed + "&user=x":                            "user is there twice",
 		"vddk://vc/vm-1?" + needed + "&snapshot=":                         "snapshot: empty",

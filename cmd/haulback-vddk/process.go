@@ -6,11 +6,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-const libraryPath = "LD_LIBRARY_PATH"
+const (
+	libraryPath = "LD_LIBRARY_PATH"
+	processName = "haulback-vddk" // the kernel takes 15 bytes
+)
 
 // enter makes the process what the library needs, and hides its memory. The
 // libraries that the VDDK brings along are found by LD_LIBRARY_PATH only, which
@@ -28,7 +32,20 @@ func enter(libDir string) error {
 	if first != want || unix.Gettid() != unix.Getpid() {
 		return startAgain(strings.TrimSuffix(want+":"+path, ":"))
 	}
-	return errors.Join(os.Unsetenv(libraryPath), hide())
+	return errors.Join(os.Unsetenv(libraryPath), setName(), hide())
+}
+
+// setName is for pgrep and top: a program that was started by the name
+// /proc/self/exe is called "exe" there. It has to run on the main thread.
+func setName() error {
+	name, err := unix.BytePtrFromString(processName)
+	if err == nil {
+		err = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("name of the process: %w", err)
+	}
+	return nil
 }
 
 func startAgain(path string) error {

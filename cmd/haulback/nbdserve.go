@@ -175,8 +175,11 @@ func (s *nbdServe) logger(w io.Writer) *slog.Logger {
 // uses it should.
 func (s *nbdServe) warnings(disk vddk.Disk) ([]string, error) {
 	var list []string
-	if w := disk.Describe().Warning; w != "" {
-		list = append(list, w)
+	d := disk.Describe()
+	for _, w := range []string{d.Warning, d.SourceWarning} {
+		if w != "" {
+			list = append(list, w)
+		}
 	}
 	site, err := s.g.site()
 	if err != nil {

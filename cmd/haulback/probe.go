@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -89,6 +91,12 @@ func probe(ctx context.Context, g *global, f *flags, text string) (*probed, erro
 	return probedThere(text, &p), nil
 }
 
+// allWarnings are those of a source too: what a probed disk is for is not known.
+func allWarnings(d *vddk.Description) string {
+	both := slices.DeleteFunc([]string{d.Warning, d.SourceWarning}, func(w string) bool { return w == "" })
+	return strings.Join(both, "; ")
+}
+
 func probeHere(ctx context.Context, t *transfer) (*probed, error) {
 	d, err := t.src.describe(ctx)
 	if err != nil {
@@ -96,7 +104,7 @@ func probeHere(ctx context.Context, t *transfer) (*probed, error) {
 	}
 	out := &probed{
 		Disk: t.src.text, Kind: d.Kind, Size: d.Size, SectorSize: d.SectorSize, Identity: d.Identity, Cold: d.Coldness,
-		Holes: &d.CanMap, Detail: d.Detail, Warning: d.Warning, Transport: d.Transport, Tracking: d.Bitmaps,
+		Holes: &d.CanMap, Detail: d.Detail, Warning: allWarnings(&d), Transport: d.Transport, Tracking: d.Bitmaps,
 	}
 	st, err := mover.ReadJournal(t.journals, d.Identity)
 	if errors.Is(err, mover.ErrHeld) {

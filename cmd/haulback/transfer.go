@@ -218,8 +218,14 @@ func (t *transfer) sizesDiffer(a, b int64, compared string) error {
 func (t *transfer) sizeOf(ctx context.Context, e *endpoint, id wire.ID) (int64, error) {
 	if !e.remote() {
 		d, err := e.describe(ctx)
-		if d.Warning != "" {
-			t.warnings = append(t.warnings, e.text+": "+d.Warning)
+		warnings := []string{d.Warning}
+		if e == t.src || t.mode == wire.ModeVerify {
+			warnings = append(warnings, d.SourceWarning)
+		}
+		for _, w := range warnings {
+			if w != "" {
+				t.warnings = append(t.warnings, e.text+": "+w)
+			}
 		}
 		return d.Size, err
 	}

@@ -30,6 +30,9 @@ func TestCopyToVDDK(t *testing.T) {
 		"&thumbprint=" + vixtest.Thumbprint + "&libdir=" + lib.Dir + "&state=" + t.TempDir()
 	r := s.OK("copy", source, uri)
 	cmdtest.MustEqual(t, source, target)
+	if strings.Contains(r.Out+r.Stderr, "no snapshot") {
+		t.Errorf("a warning about reading, of a target:\n%s", r.Stderr)
+	}
 	starts, kills := 0, 0
 	for _, c := range lib.Calls() {
 		switch {

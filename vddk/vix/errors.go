@@ -63,6 +63,14 @@ func (e *Error) Error() string {
 // hint is what operators found behind a code that says little.
 func (e *Error) hint() string {
 	switch e.Code() {
+	case codeLogin:
+		return "the login was refused: look at user and password or cookie, and at the privileges of the user"
+	case codeCannotConnect:
+		return "the host cannot be reached from here: look at its name, its ports 443 and 902, and the firewall"
+	case codeNoSuchFile:
+		if e.Func == "Open" {
+			return "no such disk: look at its path, as this snapshot and this server name it, and at the number of the VM"
+		}
 	case codeFail:
 		if e.thumbprint() {
 			return "this is almost always the thumbprint: compare it with the SHA-1 one of the server's certificate"
@@ -130,6 +138,9 @@ type ioError struct {
 }
 
 func (e *ioError) Error() string {
+	if of, ok := e.err.(*Error); ok && of.Object == e.path { // it names the disk
+		return fmt.Sprintf("%s %d bytes at %d: %v", e.op, e.length, e.off, e.err)
+	}
 	return fmt.Sprintf("%s %d bytes at %d of %s: %v", e.op, e.length, e.off, e.path, e.err)
 }
 

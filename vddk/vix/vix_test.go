@@ -130,12 +130,13 @@ func TestFaults(t *testing.T) {
 		want                            []string
 	}{
 		{"no fault", "open", "", "", []string{"retryable=false <nil>"}},
-		{"password", "open", "password=other", "", []string{"retryable=false VixDiskLib_ConnectEx vm-42 of host: error 3014 (0x20000030bc6)"}},
+		{"password", "open", "password=other", "", []string{"retryable=false VixDiskLib_ConnectEx vm-42 of host: error 3014 (0x20000030bc6)", "the login was refused"}},
 		{"thumbprint", "open", "thumbprint=other", "", []string{"retryable=false VixDiskLib_Open [ds 1] vm/vm.vmdk: error 1 (0x1), test text of code 1; this is almost always the thumbprint"}},
 		{"cookie", "cookie", "cookie=a-session", "", []string{"retryable=false <nil>"}},
 		{"wrong cookie", "cookie", "cookie=other", "", []string{"VixDiskLib_ConnectEx vm-42 of host: error 3014"}},
 		{"snapshot", "open", "snapshot=snapshot-7", "", []string{"retryable=true VixDiskLib_Open", "error 13 ", "no snapshot", "NFC port 902"}},
-		{"connect refused", "open", "", "ConnectEx 1 18000", []string{"retryable=true VixDiskLib_ConnectEx vm-42 of host: error 18000"}},
+		{"connect refused", "open", "", "ConnectEx 1 18000", []string{"retryable=true VixDiskLib_ConnectEx vm-42 of host: error 18000", "ports 443 and 902"}},
+		{"no such disk", "open", "", "Open 1 4", []string{"retryable=false VixDiskLib_Open", "no such disk: look at its path"}},
 		{"locked", "open", "", "Open 1 15", []string{"retryable=true VixDiskLib_Open", "holds the disk"}},
 		{"partial chain", "open", "", "Open 1 16003", []string{"retryable=false", "name the file as the snapshot does"}},
 		{"info", "open", "", "GetInfo 1 36", []string{"retryable=true VixDiskLib_GetInfo"}},
@@ -144,13 +145,13 @@ func TestFaults(t *testing.T) {
 		{"no text", "open", "", "GetErrorText * null\nOpen 1 0x7000f0001", []string{"error 1 (0x7000f0001), no text"}},
 		{"unknown code", "open", "", "Open 1 64999", []string{"retryable=false VixDiskLib_Open [ds 1] vm/vm.vmdk: error 64999"}},
 		{"read", "read", "", "ReadAsync 2 14011", []string{
-			"retryable=false <nil>\nretryable=true read 1048576 bytes at 0 of [ds 1] vm/vm.vmdk: VixDiskLib_ReadAsync [ds 1] vm/vm.vmdk: error 14011", "\nretryable=false <nil>\n",
+			"retryable=false <nil>\nretryable=true read 1048576 bytes at 0: VixDiskLib_ReadAsync [ds 1] vm/vm.vmdk: error 14011", "\nretryable=false <nil>\n",
 		}},
 		{"read later", "read", "", "ReadAsync.done 1 7", []string{"retryable=false read 1048576 bytes at 0", "error 7 "}},
 		{"contradiction", "read", "", "ReadAsync 1 null", []string{"it returned 0 where it has to say", "the library contradicted itself before"}},
 		{"flush", "flush", "", "Flush 1 36", []string{
 			// Two flushes and a write: the first failure is that of all that follow.
-			strings.Repeat("retryable=true flush 1048576 bytes at 0 of [ds 1] vm/vm.vmdk: VixDiskLib_Flush [ds 1] vm/vm.vmdk: error 36 (0x24), test text of code 36\n", 3),
+			strings.Repeat("retryable=true flush 1048576 bytes at 0: VixDiskLib_Flush [ds 1] vm/vm.vmdk: error 36 (0x24), test text of code 36\n", 3),
 		}},
 		{"wait", "flush", "", "Wait 1 7", []string{"retryable=false flush 1048576 bytes"}},
 		{"access", "access", "", "", []string{"retryable=false <nil>\nretryable=false <nil>\nretryable=false VixDiskLib_EndAccess vm-42: error 4"}},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/haulback/haulback/vddk/worker/control"
@@ -94,6 +95,15 @@ func (c *Config) validate() error {
 
 // name is how the worker is called in logs and errors.
 func (c *Config) name() string { return fmt.Sprintf("VM %s of %s", c.VM, c.Server) }
+
+// of says which VM an error is about, if it does not say so itself: what comes
+// last is cut off first.
+func (c *Config) of(err error) error {
+	if _, died := errors.AsType[*DiedError](err); died || strings.Contains(err.Error(), c.VM+" of "+c.Server) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", c.name(), err)
+}
 
 // key tells workers apart. It has the credentials in it, hashed: two jobs with
 // different rights share no worker.

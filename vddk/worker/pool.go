@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -23,11 +22,13 @@ const (
 type Pool struct {
 	mu      sync.Mutex
 	entries map[[sha256.Size]byte]*entry
+	said    map[[sha256.Size]byte]*said // stays: a disk is opened anew after a loss
 }
 
 // entry is the worker of one VM and identity, across its deaths.
 type entry struct {
 	turn chan struct{} // holds one token: who has it starts or ends the worker
+	said *said
 
 	// Guarded by the pool's mu.
 	users int
@@ -78,11 +79,14 @@ func (p *Pool) enter(key [sha256.Size]byte) *entry {
 	defer p.mu.Unlock()
 	e := p.entries[key]
 	if e == nil {
-		e = &entry{turn: make(chan struct{}, 1)}
-		e.turn <- struct{}{}
 		if p.entries == nil {
-			p.entries = map[[sha256.Size]byte]*entry{}
+			p.entries, p.said = map[[sha256.Size]byte]*entry{}, map[[sha256.Size]byte]*said{}
 		}
+		if p.said[key] == nil {
+			p.said[key] = &said{}
+		}
+		e = &entry{turn: make(chan struct{}, 1), said: p.said[key]}
+		e.turn <- struct{}{}
 		p.entries[key] = e
 	}
 	e.users++
@@ -124,7 +128,7 @@ func (e *entry) open(ctx context.Context, c *Config, t Target) (*process, *contr
 		err = errors.New("the VDDK worker did not answer what was asked")
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("open %s of %s: %w", t.Path, c.name(), err)
+		return nil, nil, c.of(err)
 	}
 	e.opened()
 	return proc, m.Opened, nil
@@ -152,7 +156,7 @@ func (e *entry) running(ctx context.Context, c *Config) (*process, error) {
 	if err := wait(ctx, time.Until(e.until)); err != nil {
 		return nil, err
 	}
-	proc, err := start(ctx, c)
+	proc, err := start(ctx, c, e.said)
 	if err != nil {
 		if _, died := errors.AsType[*DiedError](err); died {
 			e.died()

@@ -33,6 +33,7 @@ type process struct {
 	reason *DiedError    // set before gone is closed
 	tasks  sync.WaitGroup
 	tail   tail
+	said   *said
 
 	mu       sync.Mutex // guards what follows
 	last     uint64
@@ -44,7 +45,7 @@ type process struct {
 }
 
 // start starts a worker and waits until its library is loaded.
-func start(ctx context.Context, c *Config) (*process, error) {
+func start(ctx context.Context, c *Config, said *said) (*process, error) {
 	program, err := c.program()
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func start(ctx context.Context, c *Config) (*process, error) {
 	}
 	p := &process{
 		name: c.name(), limits: c.Limits, log: c.Log.With("vm", c.VM), dir: dir,
-		tail: newTail(c), gone: make(chan struct{}), waiting: map[uint64]chan *control.Message{}, failures: map[string]error{},
+		tail: newTail(c), said: said, gone: make(chan struct{}), waiting: map[uint64]chan *control.Message{}, failures: map[string]error{},
 	}
 	if err := p.launch(program, c); err != nil {
 		os.RemoveAll(dir)
@@ -72,7 +73,7 @@ func start(ctx context.Context, c *Config) (*process, error) {
 			p.kill("did not start in time and was killed")
 		}
 		p.end()
-		return nil, fmt.Errorf("start the VDDK worker of %s: %w", p.name, err)
+		return nil, c.of(err)
 	}
 	p.started = m.Started
 	p.log.Info("VDDK worker started", "pid", p.cmd.Process.Pid, "library", m.Started.Library, "modes", m.Started.Modes)
@@ -253,10 +254,10 @@ func (p *process) handle(m *control.Message) {
 }
 
 // line passes on what the library logs. Information is for the one who looks
-// for a fault: the library says a lot.
+// for a fault: the library says a lot. So is a warning that came before.
 func (p *process) line(l *control.Log) {
 	level := slog.LevelDebug
-	if l.Level > 0 {
+	if l.Level > 0 && p.said.first(l.Text) {
 		level = slog.LevelWarn
 	}
 	p.log.Log(context.Background(), level, "VDDK library", "line", l.Text) // no trace is carried
