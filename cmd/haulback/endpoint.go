@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/mover"
@@ -147,9 +149,8 @@ func (e *endpoint) missing() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// sameDisk looks through links and device nodes. A loop device and its file, a
-// VMDK and its extents, and two ways to one server are told apart when the
-// target is opened.
+// sameDisk looks through links, device nodes and loop devices. A VMDK and its
+// extents, and two ways to one server are told apart when the target is opened.
 func sameDisk(a, b *endpoint) bool {
 	switch {
 	case a.remote() || b.remote():
@@ -159,7 +160,26 @@ func sameDisk(a, b *endpoint) bool {
 	case !a.disk.Local() || !b.disk.Local():
 		return false
 	}
-	return sameInode(a.disk.Path, b.disk.Path)
+	return sameInode(a.disk.Path, b.disk.Path) || backs(a.disk.Path, b.disk.Path) || backs(b.disk.Path, a.disk.Path)
+}
+
+// backs reports whether disk is the file behind the loop device, or behind the
+// one that loop is a partition of. Whoever copies between the two reads what it
+// writes, and calls it equal.
+func backs(disk, loop string) bool {
+	st, err := os.Stat(loop)
+	if err != nil || st.Mode()&fs.ModeType != fs.ModeDevice {
+		return false
+	}
+	rdev := st.Sys().(*syscall.Stat_t).Rdev
+	dir := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(rdev), unix.Minor(rdev))
+	for _, of := range []string{"/loop", "/../loop"} {
+		file, err := os.ReadFile(dir + of + "/backing_file")
+		if path := strings.TrimSuffix(string(file), "\n"); err == nil && (sameInode(disk, path) || backs(disk, path)) {
+			return true
+		}
+	}
+	return false
 }
 
 func sameInode(a, b string) bool {
