@@ -128,11 +128,11 @@ func (d *Device) Check() error {
 		return d.fail("check", int(d.size), 0, err)
 	}
 	if int64(size) != d.size {
-		return fmt.Errorf("check %s: %w: size was %d, is %d bytes", d.path, ErrChanged, d.size, size)
+		return fmt.Errorf("%s: %w: size was %d, is %d bytes", d.path, ErrChanged, d.size, size)
 	}
 	if d.loop != nil {
 		if err := d.loop.check(d.fd, d.size); err != nil {
-			return fmt.Errorf("check %s: %w", d.path, err)
+			return fmt.Errorf("%s: %w", d.path, err)
 		}
 	}
 	return nil

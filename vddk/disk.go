@@ -131,7 +131,7 @@ func (o Options) validate(u URI) error {
 func openLocal(u URI, opts Options) (Disk, error) {
 	fd, err := unix.Open(u.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) && opts.Create && u.Scheme != schemeBlock {
-		if err := createFile(u.Path, opts.CreateSize); err != nil {
+		if _, err := createFile(u.Path, opts.CreateSize); err != nil {
 			return nil, err
 		}
 		fd, err = unix.Open(u.Path, unix.O_PATH|unix.O_CLOEXEC, 0)

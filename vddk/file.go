@@ -27,28 +27,33 @@ type File struct {
 
 // createFile makes path durably, with its size, before it is opened and locked
 // like any other file.
-func createFile(path string, size int64) error {
+func createFile(path string, size int64) (made bool, err error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.EEXIST) {
-		return nil // somebody was faster; openFile judges the size
+		return false, nil // somebody was faster; openFile judges the size
 	}
 	if errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("%s: create: %w; make the directory %s first", path, err, filepath.Dir(path))
+		return false, fmt.Errorf("%s: create: %w; make the directory %s first", path, err, filepath.Dir(path))
 	}
 	if err != nil {
-		return fmt.Errorf("%s: create: %w", path, err)
+		return false, fmt.Errorf("%s: create: %w", path, err)
 	}
 	defer unix.Close(fd)
-	if err := errors.Join(unix.Ftruncate(fd, size), unix.Fsync(fd)); err != nil {
-		return fmt.Errorf("%s: create with %d bytes: %w", path, size, err)
+	if err := errors.Join(unix.Ftruncate(fd, size), unix.Fsync(fd), syncDir(filepath.Dir(path))); err != nil {
+		_ = unix.Unlink(path) // if it stays, the next creation takes it for one that was cut
+		return false, fmt.Errorf("%s: create with %d bytes: %w", path, size, err)
 	}
-	dir, err := unix.Open(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return true, nil
+}
+
+func syncDir(path string) error {
+	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("%s: create: %w", path, err)
+		return fmt.Errorf("directory: %w", err)
 	}
 	defer unix.Close(dir)
 	if err := unix.Fsync(dir); err != nil {
-		return fmt.Errorf("%s: create: sync directory: %w", path, err)
+		return fmt.Errorf("sync directory: %w", err)
 	}
 	return nil
 }
@@ -213,11 +218,11 @@ func (f *File) Check() error {
 	}
 	switch {
 	case st.Size != f.size:
-		return fmt.Errorf("check %s: %w: size was %d, is %d bytes", f.path, ErrChanged, f.size, st.Size)
+		return fmt.Errorf("%s: %w: size was %d, is %d bytes", f.path, ErrChanged, f.size, st.Size)
 	case st.Dev != f.dev || st.Ino != f.ino:
-		return fmt.Errorf("check %s: %w: inode was %d, is %d", f.path, ErrChanged, f.ino, st.Ino)
+		return fmt.Errorf("%s: %w: inode was %d, is %d", f.path, ErrChanged, f.ino, st.Ino)
 	case st.Nlink == 0:
-		return fmt.Errorf("check %s: %w: the file was removed", f.path, ErrChanged)
+		return fmt.Errorf("%s: %w: the file was removed", f.path, ErrChanged)
 	}
 	return nil
 }

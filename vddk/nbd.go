@@ -149,14 +149,14 @@ func (d *NBD) Close() error {
 // connection was made: a disk that grew is not noticed, one that shrank is.
 func (d *NBD) Check() error {
 	if err := d.Alive(); err != nil {
-		return fmt.Errorf("check %s: %w", d.path, err)
+		return err
 	}
 	if d.Size() == 0 {
 		return nil
 	}
 	var last [1]byte
 	if _, err := d.ReadAt(last[:], d.Size()-1); err != nil {
-		return fmt.Errorf("check %s: its last byte: %w", d.path, err)
+		return fmt.Errorf("the last byte: %w", err)
 	}
 	return nil
 }

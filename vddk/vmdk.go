@@ -40,6 +40,7 @@ type VMDK struct {
 	parts    []vmdkPart
 	desc     *File // the descriptor
 	base     string
+	made     []string // names of the files that this open created
 
 	mu  sync.RWMutex // guards dir against Close: a call under way holds it
 	dir int          // the directory of all files; -1 once closed
@@ -63,10 +64,22 @@ type vmdkPart struct {
 func openVMDK(u URI, opts Options) (Disk, error) {
 	v := &VMDK{path: u.Path, dir: -1, readOnly: opts.Mode == ReadOnly}
 	if err := v.open(u, opts); err != nil {
+		v.unmake()
 		v.Close()
 		return nil, withRemedy(err)
 	}
 	return v, nil
+}
+
+// unmake removes the files that a creation made that was refused afterwards. The
+// lock on the descriptor is still held: nobody else has begun to use them.
+func (v *VMDK) unmake() {
+	if v.desc == nil {
+		return // another holds it
+	}
+	for _, name := range v.made {
+		_ = unix.Unlinkat(v.dir, name, 0) // the refusal says more
+	}
 }
 
 func (v *VMDK) open(u URI, opts Options) error {
@@ -102,8 +115,12 @@ func wholeSectors(n int64) int64 {
 func (v *VMDK) openDescriptor(opts Options) error {
 	real, err := filepath.EvalSymlinks(v.path)
 	if errors.Is(err, unix.ENOENT) && opts.Create {
-		if err := createFile(v.path, 0); err != nil {
+		var made bool
+		if made, err = createFile(v.path, 0); err != nil {
 			return err
+		}
+		if made {
+			v.made = append(v.made, filepath.Base(v.path))
 		}
 		real, err = filepath.EvalSymlinks(v.path)
 	}

@@ -365,6 +365,17 @@ func TestVMDKCreateCut(t *testing.T) {
 		}
 		d.Close()
 	}
+	sub := t.TempDir() // nothing of a refused creation stays, and nothing of others goes
+	put(t, sub, "z-flat.vmdk", noise(1<<20))
+	_, err := vddk.Open(t.Context(), "vmdk://"+filepath.Join(sub, "z.vmdk"), opts)
+	if left, _ := filepath.Glob(sub + "/*"); err == nil || strings.Count(err.Error(), "exists") != 1 || len(left) != 1 {
+		t.Errorf("refused creation: %v; left: %q", err, left)
+	}
+	put(t, sub, "w.vmdk.lck", nil) // a host has the disk: found when both files are made
+	_, err = vddk.Open(t.Context(), "vmdk://"+filepath.Join(sub, "w.vmdk"), opts)
+	if left, _ := filepath.Glob(sub + "/w*"); err == nil || len(left) != 1 {
+		t.Errorf("creation of a disk that a host has: %v; left: %q", err, left)
+	}
 	put(t, dir, "y.vmdk", nil)
 	if _, err := vddk.Open(t.Context(), "vmdk://"+filepath.Join(dir, "y.vmdk"), vddk.Options{}); !errors.Is(err, vddk.ErrFormat) || !strings.Contains(err.Error(), "empty") {
 		t.Errorf("empty descriptor: %v", err)

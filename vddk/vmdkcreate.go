@@ -77,8 +77,12 @@ func (v *VMDK) create(size int64, createType string) ([]byte, error) {
 // disk that lost its descriptor.
 func (v *VMDK) createFlat(name string, size int64) error {
 	path := filepath.Join(filepath.Dir(v.path), name)
-	if err := createFile(path, size); err != nil {
+	made, err := createFile(path, size)
+	if err != nil {
 		return err
+	}
+	if made {
+		v.made = append(v.made, name)
 	}
 	f, err := v.openBeside(name, path, ReadWrite, nil)
 	if err != nil {
@@ -86,7 +90,7 @@ func (v *VMDK) createFlat(name string, size int64) error {
 	}
 	defer f.Close()
 	if _, err := f.NextData(0); err != io.EOF {
-		return fmt.Errorf("%s: create: %w: the file exists and has data; remove it, or write a descriptor for it", path, unix.EEXIST)
+		return fmt.Errorf("%s: create: %w and has data; remove it, or write a descriptor for it", path, unix.EEXIST)
 	}
 	if _, err := f.wantedSize(f.Size(), Options{Create: true, CreateSize: size}); err != nil {
 		return err

@@ -219,7 +219,7 @@ func (v *VMDK) Check() error {
 		return err
 	}
 	if other != nil {
-		return fmt.Errorf("check %s: %w: %w", v.path, ErrChanged, other)
+		return fmt.Errorf("%s: %w: %w", v.path, ErrChanged, other)
 	}
 	return nil
 }
