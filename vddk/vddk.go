@@ -112,8 +112,8 @@ func (d *VDDK) WriteAt(p []byte, off int64) (int, error) {
 // anew.
 func (d *VDDK) Flush() error { return d.because(d.client.Flush()) }
 
-// Zero makes e read as zeros. With cbt.Deallocate what is a hole stays one, but
-// nothing becomes one: the library cannot give space back.
+// Zero makes e read as zeros. With cbt.Deallocate what is a hole, and reads as
+// zeros, stays one, but nothing becomes one: the library cannot give space back.
 func (d *VDDK) Zero(e cbt.Extent, how cbt.Allocation) error {
 	return d.because(d.client.Zero(e, how))
 }

@@ -42,6 +42,9 @@ func (s *session) open(ctx context.Context, r *control.Open) (*control.Opened, e
 	}
 	err = s.server.AddExport(nbd.Export{
 		Name: name, Device: x, ReadOnly: r.ReadOnly, MinBlock: vix.SectorSize, PreferredBlock: 64 << 10, NoTrim: true,
+		// The library's map may be wrong, and is as old as the first question: a
+		// proof that rests on it proves nothing.
+		ReadHoles: true,
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.Close())

@@ -6,6 +6,7 @@ package vix
 import "C"
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"syscall"
@@ -61,22 +62,23 @@ func each(list *C.hb_blocks, e cbt.Extent, mark func(cbt.Extent)) error {
 }
 
 // Zero makes e, whole sectors, read as zeros. With Deallocate what is a hole
-// already stays one: zeros written to a thin disk would allocate it.
+// already stays one: zeros written to a thin disk would allocate it. The map
+// alone does not make a hole, it may be wrong: what it leaves out is read, and
+// written where it has data.
 func (d *Disk) Zero(e cbt.Extent, how cbt.Allocation) error {
 	if err := d.mayZero(e); err != nil {
 		return err
 	}
 	for e.Len > 0 {
-		part := e
+		part, hole := e, false
 		if how == cbt.Deallocate {
-			data, err := d.dataIn(e)
-			if err != nil || data.Len == 0 {
+			var err error
+			if part, hole, err = d.runIn(e); err != nil {
 				return err
 			}
-			part = data
 		}
 		part.Len = min(part.Len, int64(len(zeros)))
-		if _, err := d.WriteAt(zeros[:part.Len], part.Off); err != nil {
+		if err := d.zero(part, hole); err != nil {
 			return err
 		}
 		e = cbt.Extent{Off: part.End(), Len: e.End() - part.End()}
@@ -84,17 +86,45 @@ func (d *Disk) Zero(e cbt.Extent, how cbt.Allocation) error {
 	return nil
 }
 
-// dataIn is the first data in e, empty when there is none.
-func (d *Disk) dataIn(e cbt.Extent) (cbt.Extent, error) {
+// runIn is what e begins with: data, or a hole, as far as the map tells.
+func (d *Disk) runIn(e cbt.Extent) (run cbt.Extent, hole bool, err error) {
 	data, err := d.NextData(e.Off)
-	if err == io.EOF || err == nil && data.Off >= e.End() {
-		return cbt.Extent{}, nil
+	switch {
+	case err == io.EOF || err == nil && data.Off >= e.End():
+		return e, true, nil
+	case err != nil:
+		return e, false, err
+	case data.Off > e.Off:
+		return cbt.Extent{Off: e.Off, Len: data.Off - e.Off}, true, nil
 	}
-	if err != nil {
-		return cbt.Extent{}, err
+	return cbt.Extent{Off: e.Off, Len: min(data.End(), e.End()) - e.Off}, false, nil
+}
+
+// zero writes zeros to e, at most len(zeros) bytes; in a hole only to those of
+// its chunks that do not read as zeros.
+func (d *Disk) zero(e cbt.Extent, hole bool) error {
+	if !hole {
+		_, err := d.WriteAt(zeros[:e.Len], e.Off)
+		return err
 	}
-	data.Len = min(data.End(), e.End()) - data.Off
-	return data, nil
+	d.zeroing.Lock()
+	defer d.zeroing.Unlock()
+	if d.look == nil {
+		d.look = make([]byte, len(zeros))
+	}
+	if _, err := d.ReadAt(d.look[:e.Len], e.Off); err != nil {
+		return err
+	}
+	for at := int64(0); at < e.Len; {
+		n := min(e.Len-at, chunkSize-(e.Off+at)%chunkSize)
+		if !bytes.Equal(d.look[at:at+n], zeros[:n]) {
+			if _, err := d.WriteAt(zeros[:n], e.Off+at); err != nil {
+				return err
+			}
+		}
+		at += n
+	}
+	return nil
 }
 
 // mayZero refuses what WriteAt would, also where there is nothing to write.

@@ -23,7 +23,7 @@ import (
 
 // The library can be loaded once in a process, so every test runs a client: this
 // program again, with the name of a scenario in the environment.
-const clientEnv, clientDir = "VIX_TEST_CLIENT", "VIX_TEST_LIBDIR"
+const clientEnv, clientDir, fileEnv = "VIX_TEST_CLIENT", "VIX_TEST_LIBDIR", "VIX_TEST_FILE"
 
 func init() { runtime.LockOSThread() } // the main goroutine stays on the main thread
 
@@ -116,6 +116,8 @@ var scenarios = map[string]func(*vix.Library) error{
 	"read only": readOnlyScenario,
 	"cookie":    cookieScenario,
 	"cancel":    cancelScenario,
+
+	"wrong hole": wrongHoleScenario,
 }
 
 func with(lib *vix.Library, t vix.Target, use func(*vix.Disk) error) error {

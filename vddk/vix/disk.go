@@ -59,6 +59,9 @@ type Disk struct {
 	flushing sync.Mutex
 	lost     atomic.Pointer[ioError] // the first failed flush: nothing after it can be believed
 	blocks   allocation
+
+	zeroing sync.Mutex
+	look    []byte // what Zero reads holes into
 }
 
 // Open connects to the server and opens a disk of the VM.

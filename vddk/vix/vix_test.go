@@ -6,9 +6,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/vddk/vix"
@@ -282,6 +285,40 @@ func zeroDisk(d *vix.Disk) error {
 		return errors.New("zeros beyond the end were taken")
 	}
 	return nil
+}
+
+// TestZeroOfWrongHole: what the map calls a hole, and is none, reads as zeros
+// after Zero; and what is one stays one.
+func TestZeroOfWrongHole(t *testing.T) {
+	lib, file := build(t, 80, 9<<20)
+	t.Setenv(fileEnv, file)
+	out := mustRun(t, lib, "wrong hole")
+	got, err := os.ReadFile(file)
+	if err != nil || !bytes.Equal(got[:8<<20], make([]byte, 8<<20)) {
+		t.Errorf("not zeros (%v)\n%s", err, out)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil || st.Blocks*512 > 1<<20 {
+		t.Errorf("%d bytes are allocated (%v)", st.Blocks*512, err)
+	}
+}
+
+// wrongHoleScenario writes behind the library's back, once the map is known.
+func wrongHoleScenario(lib *vix.Library) error {
+	return with(lib, target(), func(d *vix.Disk) error {
+		if _, err := d.NextData(0); err != io.EOF {
+			return fmt.Errorf("an empty disk: %w", err)
+		}
+		f, err := os.OpenFile(os.Getenv(fileEnv), os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		for _, at := range []int64{0, 1<<20 - 512, 3<<20 + 512, 8<<20 - 1} {
+			_, err1 := f.WriteAt([]byte("x"), at)
+			err = errors.Join(err, err1)
+		}
+		return errors.Join(err, f.Close(), d.Zero(cbt.Extent{Len: 8 << 20}, cbt.Deallocate))
+	})
 }
 
 func link(t *testing.T, from, to string) {
