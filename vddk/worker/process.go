@@ -29,6 +29,7 @@ type process struct {
 	out     *control.Writer
 	started *control.Started
 
+	stop   chan struct{} // closed when the child is told to end
 	gone   chan struct{} // closed when the child is dead and its output read
 	reason *DiedError    // set before gone is closed
 	tasks  sync.WaitGroup
@@ -56,7 +57,8 @@ func start(ctx context.Context, c *Config, said *said) (*process, error) {
 	}
 	p := &process{
 		name: c.name(), limits: c.Limits, log: c.Log.With("vm", c.VM), dir: dir,
-		tail: newTail(c), said: said, gone: make(chan struct{}), waiting: map[uint64]chan *control.Message{}, failures: map[string]error{},
+		tail: newTail(c), said: said, stop: make(chan struct{}), gone: make(chan struct{}), waiting: map[uint64]chan *control.Message{},
+		failures: map[string]error{},
 	}
 	if err := p.launch(program, c); err != nil {
 		os.RemoveAll(dir)
@@ -187,7 +189,7 @@ func (p *process) send(r control.Request, answer chan *control.Message) (id uint
 	p.waiting[r.ID] = answer
 	p.tasks.Go(func() {
 		if err := p.out.Write(r); err != nil {
-			p.kill("") // mostly it is dead, and its state says how
+			p.killUnlessEnding("") // mostly it is dead, and its state says how
 		}
 	})
 	return r.ID, true
@@ -269,7 +271,8 @@ func (p *process) failure(export string) error {
 	return p.failures[export]
 }
 
-// ping kills a worker that is alive and does not answer.
+// ping kills a worker that is alive and does not answer. One that was told to end
+// reads no more: it has Limits.End.
 func (p *process) ping() {
 	tick := time.NewTicker(p.limits.Ping / 3)
 	defer tick.Stop()
@@ -277,13 +280,15 @@ func (p *process) ping() {
 		select {
 		case <-p.gone:
 			return
+		case <-p.stop:
+			return
 		case <-tick.C:
 		}
 		late := time.NewTimer(p.limits.Ping)
-		_, err := p.ask(control.Request{Ping: &struct{}{}}, nil, late.C)
+		_, err := p.ask(control.Request{Ping: &struct{}{}}, p.stop, late.C)
 		late.Stop()
 		if errors.Is(err, errGivenUp) {
-			p.kill(fmt.Sprintf("did not answer for %v and was killed", p.limits.Ping))
+			p.killUnlessEnding(fmt.Sprintf("did not answer for %v and was killed", p.limits.Ping))
 		}
 	}
 }
@@ -296,6 +301,13 @@ func (p *process) kill(why string) {
 	}
 	p.mu.Unlock()
 	_ = p.cmd.Process.Kill() // it may be dead already
+}
+
+// killUnlessEnding leaves a worker that was told to end to its own ways.
+func (p *process) killUnlessEnding(why string) {
+	if !p.ending() {
+		p.kill(why)
+	}
 }
 
 // wait reaps the child, gives its last output a moment, and tells everybody.
@@ -353,8 +365,9 @@ func (p *process) ending() bool {
 // end tells the worker to end, and waits for it and for all that watched it.
 func (p *process) end() {
 	p.mu.Lock()
-	if !p.dead {
+	if !p.dead && !p.stopping {
 		p.stopping = true
+		close(p.stop)
 	}
 	p.mu.Unlock()
 	p.in.Close()

@@ -215,6 +215,22 @@ func TestSilent(t *testing.T) {
 	s.open(t)
 }
 
+// TestSlowEnd: a worker that was told to end is not asked whether it lives, and
+// what it hangs in is told by itself.
+func TestSlowEnd(t *testing.T) {
+	s := newSite(t)
+	s.c.Limits = worker.Limits{Ping: 150 * time.Millisecond, Call: time.Second}
+	d, err := s.pool.Open(t.Context(), s.c, target())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.lib.Fault("EndAccess 1 hang") // a slow vCenter
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	wantDied(t, d.Lost(), "killed itself: VixDiskLib_EndAccess vm-42 has not returned for 1s")
+}
+
 // TestCrashes: a worker that always crashes fails every open, later and later;
 // another disk's does not wait for it.
 func TestCrashes(t *testing.T) {
