@@ -29,7 +29,11 @@ func (d *Disk) query(e cbt.Extent, mark func(cbt.Extent)) error {
 		d.settle()
 		return C.hb_query_blocks(d.lib.api, d.handle, C.uint64_t(e.Off/SectorSize), C.uint64_t(e.Len/SectorSize), chunkSize/SectorSize, &list)
 	})
-	if err == nil {
+	switch {
+	case err != nil:
+	case list == nil: // no list is not an empty one: it would make a hole of all
+		err = fmt.Errorf("VixDiskLib_%s %s: it returned 0 and no list", name, d.path)
+	default:
 		err = each(list, e, mark)
 	}
 	if list != nil {

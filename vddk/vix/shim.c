@@ -272,7 +272,7 @@ uint64_t hb_query_blocks(hb_library *l, void *disk, uint64_t start, uint64_t cou
   return l->query(disk, start, count, chunk, blocks);
 }
 
-uint32_t hb_block_count(const hb_blocks *b) { return b ? b->count : 0; }
+uint32_t hb_block_count(const hb_blocks *b) { return b->count; }
 hb_block hb_block_at(const hb_blocks *b, uint32_t i) { return b->blocks[i]; }
 
 void hb_free_blocks(hb_library *l, hb_blocks *b) {

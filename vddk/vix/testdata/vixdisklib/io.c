@@ -85,6 +85,11 @@ API Code VixDiskLib_QueryAllocatedBlocks(Disk *d, uint64_t start, uint64_t count
   enter(d, "QueryAllocatedBlocks");
   called("QueryAllocatedBlocks", "%lu+%lu/%lu", start, count, chunk);
   Code rc = fault("QueryAllocatedBlocks");
+  if (rc == NULL_ANSWER) { // success, and no list
+    *out = NULL;
+    leave(d);
+    return 0;
+  }
   if (!rc && (chunk < 128 || chunk & (chunk - 1) || start % chunk || count % chunk || count / chunk > 512 * 1024 ||
               count > d->sectors || start > d->sectors - count))
     rc = failed(BAD_ARGUMENT);
