@@ -195,6 +195,9 @@ type vddkError struct {
 // is there because the cause may be another request's.
 func (e *vddkError) Error() string {
 	s := e.cause.Error()
+	if _, lost := errors.AsType[*nbd.LostError](e.err); lost {
+		return s // of the connection to the worker, which is ours
+	}
 	if errno, ok := errors.AsType[syscall.Errno](e.err); ok && !errors.Is(e.cause, errno) {
 		s += fmt.Sprintf(" (%v)", errno)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -256,7 +257,7 @@ func unreachable(e *endpoint, err error, transport string) error {
 
 // pass is one pass, told while it runs.
 func (t *transfer) pass(ctx context.Context, name string, n uint32, full bool) (mover.Report, error) {
-	p := &mover.Progress{Event: func(text string) { t.out.Remark(report.Event, text) }}
+	p := &mover.Progress{Event: func(text string) { t.out.Remark(report.Event, t.voice(text)) }}
 	counters := func() wire.Counters { return t.whole(p.Counters()) }
 	stop := report.Follow(t.out, counters, t.g.every())
 	began := time.Now()
@@ -271,6 +272,15 @@ func (t *transfer) pass(ctx context.Context, name string, n uint32, full bool) (
 	}
 	t.phases = append(t.phases, report.Phase{Name: name, Dur: time.Since(began)})
 	return rep, err
+}
+
+// voice drops the peer from what one half of a pass says of the other, when both
+// are in this process.
+func (t *transfer) voice(text string) string {
+	if t.speaker() != "" {
+		return text
+	}
+	return strings.TrimPrefix(text, "peer: ")
 }
 
 // judge does not take the absence of an error for a success.

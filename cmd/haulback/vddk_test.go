@@ -33,6 +33,9 @@ func TestCopyToVDDK(t *testing.T) {
 	if strings.Contains(r.Out+r.Stderr, "no snapshot") {
 		t.Errorf("a warning about reading, of a target:\n%s", r.Stderr)
 	}
+	if all := r.Out + r.Stderr; strings.Contains(all, "peer") || !strings.Contains(all, "target disk: ") {
+		t.Errorf("a peer in one process:\n%s", all)
+	}
 	starts, kills := 0, 0
 	for _, c := range lib.Calls() {
 		switch {
