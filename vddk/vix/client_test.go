@@ -117,7 +117,8 @@ var scenarios = map[string]func(*vix.Library) error{
 	"cookie":    cookieScenario,
 	"cancel":    cancelScenario,
 
-	"wrong hole": wrongHoleScenario,
+	"wrong hole":  wrongHoleScenario,
+	"many writes": manyWritesScenario,
 }
 
 func with(lib *vix.Library, t vix.Target, use func(*vix.Disk) error) error {

@@ -54,7 +54,8 @@ type Disk struct {
 	idle     *sync.Cond // inFlight became 0
 	inFlight int        // pieces that the library has taken and not answered
 
-	broken atomic.Bool // the library contradicted itself; nothing is asked of it any more
+	broken atomic.Bool   // the library contradicted itself; nothing is asked of it any more
+	dead   chan struct{} // closed then
 
 	flushing sync.Mutex
 	lost     atomic.Pointer[ioError] // the first failed flush: nothing after it can be believed
@@ -75,7 +76,7 @@ func (l *Library) Open(ctx context.Context, p Params, t Target) (*Disk, error) {
 	size, count := t.pieces()
 	d := &Disk{
 		lib: l, path: t.Path, readOnly: t.ReadOnly, async: C.hb_has_async(l.api) != 0, piece: size,
-		free: make(chan *slot, count), queue: make(chan *slot, count), ended: make(chan struct{}),
+		free: make(chan *slot, count), queue: make(chan *slot, count), ended: make(chan struct{}), dead: make(chan struct{}),
 	}
 	d.idle = sync.NewCond(&d.flight)
 	if err := l.takeSlots(d, size, count); err != nil {
@@ -219,16 +220,23 @@ func (d *Disk) Flush() error {
 	if err := d.may(opFlush, 0, 0); err != nil {
 		return err
 	}
-	s := <-d.free
-	d.submit(s, opFlush, 0, 0)
-	rc := <-s.done
-	d.free <- s
-	if rc == 0 {
+	err := d.flushed()
+	if err == nil {
 		return nil
 	}
-	lost := d.failed(opFlush, d.size, 0, d.lib.fail(d.function(opFlush), d.path, rc))
+	lost := d.failed(opFlush, d.size, 0, err)
 	d.lost.Store(lost)
 	return lost
+}
+
+func (d *Disk) flushed() error {
+	s := d.take(true)
+	if s == nil {
+		return d.contradiction(opFlush)
+	}
+	defer d.give(s)
+	d.submit(s, opFlush, 0, 0)
+	return d.lib.fail(d.function(opFlush), d.path, d.result(s))
 }
 
 // may is every reason to refuse a request before it reaches the library.

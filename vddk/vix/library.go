@@ -42,6 +42,8 @@ type Library struct {
 	ended   chan struct{}
 	current atomic.Pointer[running] // what the main thread is in
 
+	table atomic.Pointer[[]*slot] // by index; it only grows, under mu
+
 	mu    sync.Mutex // guards what follows
 	disks map[*Disk]struct{}
 	spare []*slot // of disks that were closed; their memory is never unmapped
@@ -246,7 +248,7 @@ func (l *Library) fail(name, object string, rc uint64) error {
 	case 0:
 		return nil
 	case rcContradiction:
-		return &Error{Func: name, Object: object, Raw: rc, Text: "it returned 0 where it has to say whether the request is under way"}
+		return &Error{Func: name, Object: object, Raw: rc, Text: "it returned 0 where it has to say whether the request is under way, or called back for one that it refused"}
 	}
 	return &Error{Func: name, Object: object, Raw: rc, Text: text(func(p *C.char, n C.int) {
 		C.hb_error_text(l.api, C.uint64_t(rc), p, n)

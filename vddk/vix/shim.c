@@ -107,8 +107,9 @@ static const struct {
     {"FreeBlockList", offsetof(hb_library, free_blocks), 0},
 };
 
-// The key of the Go side's logger. It is static because the library's log
-// callbacks carry no data; InitEx is called once in a process anyway.
+// The key of the Go side's library, for its logger and its slots. It is static
+// because the library's log callbacks carry no data; InitEx is called once in a
+// process anyway.
 static atomic_uintptr_t logger;
 
 static char *message(const char *fmt, const char *arg) {
@@ -255,10 +256,10 @@ uint64_t hb_capacity(hb_library *l, void *disk, uint64_t *sectors) {
   return 0;
 }
 
-static void on_done(void *data, uint64_t result) { haulbackVixDone((uintptr_t)data, result); }
+static void on_done(void *data, uint64_t result) { haulbackVixDone(atomic_load(&logger), (uintptr_t)data, result); }
 
-uint64_t hb_transfer(hb_library *l, void *disk, int write, uint64_t start, uint64_t count, void *buf, uintptr_t slot) {
-  void *data = (void *)slot;
+uint64_t hb_transfer(hb_library *l, void *disk, int write, uint64_t start, uint64_t count, void *buf, uint64_t token) {
+  void *data = (void *)(uintptr_t)token;
   if (l->read_async && l->write_async)
     return write ? l->write_async(disk, start, count, buf, on_done, data) : l->read_async(disk, start, count, buf, on_done, data);
   return write ? l->write(disk, start, count, buf) : l->read(disk, start, count, buf);

@@ -43,9 +43,9 @@ uint64_t hb_open(hb_library *l, void *connection, const char *path, uint32_t fla
 uint64_t hb_close(hb_library *l, void *disk);
 uint64_t hb_capacity(hb_library *l, void *disk, uint64_t *sectors);
 
-// hb_transfer returns 25000 when the callback will name slot, or an error. Where
+// hb_transfer returns 25000 when the callback will bring token, or an error. Where
 // hb_has_async is 0 it returns the result.
-uint64_t hb_transfer(hb_library *l, void *disk, int write, uint64_t start, uint64_t count, void *buf, uintptr_t slot);
+uint64_t hb_transfer(hb_library *l, void *disk, int write, uint64_t start, uint64_t count, void *buf, uint64_t token);
 uint64_t hb_wait(hb_library *l, void *disk);
 uint64_t hb_flush(hb_library *l, void *disk);
 

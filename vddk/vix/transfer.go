@@ -36,7 +36,12 @@ func (d *Disk) transfer(op operation, p []byte, off int64) (int, error) {
 	)
 	for asked < len(p) && failure == nil || many > 0 {
 		if asked < len(p) && failure == nil && many < window {
-			if s := d.take(many == 0); s != nil {
+			s := d.take(many == 0)
+			if s == nil && many == 0 {
+				failure = d.failed(op, int64(len(p)-asked), off+int64(asked), d.contradiction(op))
+				continue
+			}
+			if s != nil {
 				n := min(len(p)-asked, d.piece)
 				if op == opWrite {
 					copy(s.mem, p[asked:asked+n])
@@ -49,7 +54,7 @@ func (d *Disk) transfer(op operation, p []byte, off int64) (int, error) {
 		}
 		s := flying[first]
 		first, many = (first+1)%window, many-1
-		rc := <-s.done
+		rc := d.result(s)
 		switch {
 		case failure != nil:
 		case rc != 0:
@@ -60,14 +65,30 @@ func (d *Disk) transfer(op operation, p []byte, off int64) (int, error) {
 			}
 			done += s.len
 		}
-		d.free <- s
+		d.give(s)
 	}
 	return done, failure
 }
 
+// result waits for the answer. Success of a broken disk is none.
+func (d *Disk) result(s *slot) uint64 {
+	rc := <-s.done
+	if rc == 0 && d.broken.Load() {
+		rc = rcContradiction
+	}
+	return rc
+}
+
+// take returns nil when there is no slot and wait is false, or when the disk is
+// broken.
 func (d *Disk) take(wait bool) *slot {
 	if wait {
-		return <-d.free
+		select {
+		case s := <-d.free:
+			return s
+		case <-d.dead:
+			return nil
+		}
 	}
 	select {
 	case s := <-d.free:
@@ -77,12 +98,32 @@ func (d *Disk) take(wait bool) *slot {
 	}
 }
 
+// give makes the slot free again. Those of a broken disk never are: the library
+// may still write to their memory.
+func (d *Disk) give(s *slot) {
+	if !d.broken.Load() {
+		d.free <- s
+	}
+}
+
+// breaks makes all later requests fail: what the library says about this disk
+// cannot be believed any more.
+func (d *Disk) breaks() {
+	if d.broken.CompareAndSwap(false, true) {
+		close(d.dead)
+	}
+}
+
+func (d *Disk) contradiction(op operation) error {
+	return d.lib.fail(d.function(op), d.path, rcContradiction)
+}
+
 // submit never blocks: the queue has room for every slot.
 func (d *Disk) submit(s *slot, op operation, off int64, length int) {
 	s.off, s.len = off, length
 	s.op.Store(uint32(op))
 	s.began.Store(time.Now().UnixNano())
-	s.taken.Store(true)
+	s.arm()
 	d.queue <- s
 }
 
@@ -128,22 +169,20 @@ func haulbackVixThread(key C.uintptr_t) {
 	h.Delete()
 	defer close(d.ended)
 	for s := range d.queue {
-		switch {
+		switch token := s.token.Load(); {
 		case d.broken.Load():
-			s.answer(rcContradiction)
+			s.answer(token, rcContradiction)
 		case operation(s.op.Load()) == opFlush:
-			s.answer(d.flush())
+			s.answer(token, d.flush())
 		default:
-			if rc, over := d.hand(s); over {
-				s.answer(rc)
-			}
+			d.hand(s, token)
 		}
 	}
 	d.rest()
 }
 
-// hand passes a piece to the library. It is over when no callback will come.
-func (d *Disk) hand(s *slot) (rc uint64, over bool) {
+// hand passes a piece to the library, and answers when no callback will come.
+func (d *Disk) hand(s *slot, token uint64) {
 	d.calling.Lock()
 	defer d.calling.Unlock()
 	var write C.int
@@ -151,19 +190,25 @@ func (d *Disk) hand(s *slot) (rc uint64, over bool) {
 		write = 1
 	}
 	d.departed() // before the call: its callback may be faster than its return
-	rc = uint64(C.hb_transfer(d.lib.api, d.handle, write, C.uint64_t(s.off/SectorSize), C.uint64_t(s.len/SectorSize),
-		unsafe.Pointer(unsafe.SliceData(s.mem)), C.uintptr_t(s.key)))
+	rc := uint64(C.hb_transfer(d.lib.api, d.handle, write, C.uint64_t(s.off/SectorSize), C.uint64_t(s.len/SectorSize),
+		unsafe.Pointer(unsafe.SliceData(s.mem)), C.uint64_t(token)))
 	if rc == codeAsync && d.async {
-		return 0, false
+		return
 	}
-	d.landed()
+	if d.async {
+		s.refused.Store(token)
+	}
 	if rc == 0 && d.async {
 		// Neither "later" nor an error. To take it for done could be a lie, and
 		// the callback may still come and write to memory of another request.
-		d.broken.Store(true)
+		d.breaks()
 		rc = rcContradiction
 	}
-	return rc, true
+	if !s.answer(token, rc) {
+		d.breaks() // the callback of a request that was refused was here first
+		return
+	}
+	d.landed()
 }
 
 // flush is Wait, then Flush.
@@ -174,6 +219,9 @@ func (d *Disk) flush() uint64 {
 		return rc
 	}
 	d.settle() // the library's promise is not taken on trust
+	if d.broken.Load() {
+		return rcContradiction
+	}
 	return uint64(C.hb_flush(d.lib.api, d.handle))
 }
 

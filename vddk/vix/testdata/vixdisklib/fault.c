@@ -7,6 +7,9 @@
 //   faults    FUNCTION N ACTION; N counts calls since the script was written, or
 //             is "*"; ACTION is a code, crash, kill, hang, null, or once:ACTION,
 //             which removes the script first. It may be replaced at any time.
+//             Of ReadAsync and WriteAsync: both, an error and the callback. Of
+//             their .done: twice; late, once more before each later completion
+//             as well; foreign, first with what nobody gave it.
 //   calls     written when it exists: pid, thread, function, arguments
 //   disabledMethod  who disabled the relocation of which VM
 #define _GNU_SOURCE
@@ -124,6 +127,10 @@ static Code act(const char *function, const char *action) {
   if (!strcmp(action, "crash")) *nowhere = 1;
   if (!strcmp(action, "kill")) kill(getpid(), SIGKILL);
   if (!strcmp(action, "null")) return NULL_ANSWER;
+  if (!strcmp(action, "twice")) return TWICE;
+  if (!strcmp(action, "late")) return LATE;
+  if (!strcmp(action, "foreign")) return FOREIGN;
+  if (!strcmp(action, "both")) return BOTH;
   while (!strcmp(action, "hang")) pause();
   return strtoull(action, NULL, 0);
 }

@@ -34,6 +34,10 @@ static Code transfer_later(const char *function, Disk *d, int write, uint64_t st
   Code rc = fault(function);
   if (!rc) rc = check_request(d, write, start, count, buf);
   if (rc == NULL_ANSWER) rc = 0; // what a library must not say here
+  else if (rc == BOTH) {         // nor this
+    submit(d, write, start, count, buf, done, data);
+    rc = failed(FAIL);
+  }
   else if (!rc) {
     submit(d, write, start, count, buf, done, data);
     rc = ASYNC;

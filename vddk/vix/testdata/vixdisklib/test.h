@@ -12,6 +12,10 @@ const char *path_in(char *buf, size_t size, const char *name);
 void called(const char *function, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 Code fault(const char *function); // 0, or what the script says; may not return
 #define NULL_ANSWER (~0ull)       // what fault returns for the action null
+#define TWICE (~1ull)             // and twice, late, foreign, both
+#define LATE (~2ull)
+#define FOREIGN (~3ull)
+#define BOTH (~4ull)
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 void main_thread_is(void);                 // records the thread of InitEx
 void same_thread(const char *function);    // dies on any other
