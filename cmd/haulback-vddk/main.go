@@ -40,7 +40,9 @@ func run() error {
 	if err := enter(*libDir); err != nil {
 		return err
 	}
-	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE) // standard input ends it
+	// Standard input ends it: a supervisor that is told to stop has a checkpoint to
+	// write first, also when systemd tells all of its processes.
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	out, err := takeOutput()
 	if err != nil {
 		return err

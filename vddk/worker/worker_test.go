@@ -231,6 +231,30 @@ func TestSlowEnd(t *testing.T) {
 	wantDied(t, d.Lost(), "killed itself: VixDiskLib_EndAccess vm-42 has not returned for 1s")
 }
 
+// TestSignals: what tells a service to stop is for the supervisor to hear, which
+// still has to flush through the worker.
+func TestSignals(t *testing.T) {
+	s := newSite(t)
+	d, c := s.open(t)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		if err := syscall.Kill(s.pids()[0], sig); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 { // one that is killed by it answers some at most
+			_, err := c.WriteAt(make([]byte, 4096), 0)
+			if err := errors.Join(err, c.Flush(), d.Lost()); err != nil {
+				t.Fatalf("%v: %v; %v", sig, err, d.Cause())
+			}
+		}
+	}
+	if err := errors.Join(c.Close(), d.Close()); err != nil {
+		t.Error(err)
+	}
+	if left := s.lib.Disabled(); len(left) != 0 {
+		t.Errorf("guards left: %q", left)
+	}
+}
+
 // TestCrashes: a worker that always crashes fails every open, later and later;
 // another disk's does not wait for it.
 func TestCrashes(t *testing.T) {
