@@ -8,7 +8,8 @@ const nbdServeHelp = `Export a disk over NBD, for nbdinfo, nbdcopy, qemu and eve
 speaks it, until a signal ends it: then the requests in work return, the disk is
 flushed and closed, and the exit code is 0. A disk that cannot be flushed or
 closed is exit code 1: what was written since the last good flush of a client
-may be lost.
+may be lost. When what is behind the disk is gone for five seconds (an NBD
+server, a VDDK worker), the exit code is 13.
 
 The export is read-only unless --writable is given.
 

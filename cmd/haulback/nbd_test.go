@@ -11,10 +11,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/cmdtest"
 	"github.com/haulback/haulback/vddk"
+	"github.com/haulback/haulback/vddk/nbd"
+	"github.com/haulback/haulback/vddk/nbd/nbdtest"
 )
 
 // served is a running haulback nbd serve.
@@ -285,6 +289,53 @@ func TestNBDServeHalfWritten(t *testing.T) {
 	v = serveNBD(t, s, b, "--writable")
 	says("verify it again")
 	v.end(t, syscall.SIGTERM)
+}
+
+// TestNBDServeLost: a server whose own disk is gone for good does not stay to say
+// so to every client.
+func TestNBDServeLost(t *testing.T) {
+	t.Parallel()
+	s := cmdtest.NewSite(t, &programs, "a")
+	behind := nbdtest.Unix(t, "nbdkit", "-f", "memory", "1M")
+	v := serveNBD(t, s, behind.URI)
+	mustTool(t, "nbdinfo", v.uri)
+	behind.Kill()
+	if r := v.Wait(); r.Code != 13 || !strings.Contains(r.Stderr, "the disk is lost") {
+		t.Errorf("exit code %d, want 13: %s", r.Code, r.Stderr)
+	}
+	if _, err := os.Lstat(v.socket); err == nil {
+		t.Errorf("the socket %s is still there", v.socket)
+	}
+}
+
+// moody is a disk whose checks fail as planned: r may be tried again, x not.
+type moody struct {
+	vddk.Disk
+	plan string
+}
+
+func (d *moody) Check() error {
+	c := d.plan[0]
+	d.plan = d.plan[1:]
+	switch c {
+	case 'r':
+		return &nbd.LostError{Addr: "a", Cause: syscall.ECONNRESET}
+	case 'x':
+		return vddk.ErrChanged
+	}
+	return nil
+}
+
+// TestWatchDisk: five losses in a row, and no other error, end the serving.
+func TestWatchDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &moody{plan: "rrrr.rrrrxrr.rrrrr"}
+		began, said := time.Now(), 0
+		watchDisk(t.Context(), watchEvery, d, func(error) { said++ })
+		if took := time.Since(began); said != 1 || d.plan != "" || took != 18*watchEvery {
+			t.Errorf("said %d times after %v, %q left", said, took, d.plan)
+		}
+	})
 }
 
 // lostDisk cannot be flushed.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -97,9 +98,14 @@ func (s *nbdServe) close(disk vddk.Disk) error {
 // errNotDurable has no exit code of its own, whatever the disk said: 1.
 var errNotDurable = errors.New("not durable")
 
-// serve lets clients in until the context ends, or the last one has left.
+// serve lets clients in until the context ends, the last one has left, or the
+// disk is lost.
 func (s *nbdServe) serve(cmd *cobra.Command, disk vddk.Disk, ln []net.Listener, warnings []string) error {
-	ctx, cancel := context.WithCancel(cmd.Context())
+	ctx, end := context.WithCancelCause(cmd.Context())
+	cancel := func() { end(nil) }
+	var watch sync.WaitGroup
+	watch.Go(func() { watchDisk(ctx, watchEvery, disk, end) })
+	defer watch.Wait()
 	defer cancel()
 	d := disk.Describe()
 	cfg := nbd.ServerConfig{
@@ -127,6 +133,9 @@ func (s *nbdServe) serve(cmd *cobra.Command, disk vddk.Disk, ln []net.Listener, 
 	for range ln {
 		err = errors.Join(err, <-served)
 		cancel()
+	}
+	if lost, ok := errors.AsType[*errDiskLost](context.Cause(ctx)); ok {
+		err = errors.Join(lost, err)
 	}
 	return err
 }
