@@ -11,13 +11,13 @@ import (
 // Conditions a caller branches on.
 var (
 	// ErrReadOnly means a write to a disk opened with ReadOnly.
-	ErrReadOnly = errors.New("vddk: disk is open for reading only")
+	ErrReadOnly = errors.New("disk is open for reading only")
 	// ErrChanged means that the disk no longer has the size or the identity
 	// it had when it was opened.
-	ErrChanged = errors.New("vddk: disk changed since it was opened")
+	ErrChanged = errors.New("disk changed since it was opened")
 	// ErrKind means that the path is no disk: a directory, a pipe, a socket, a
 	// character device, or a file where a device was asked for.
-	ErrKind = errors.New("vddk: not a disk")
+	ErrKind = errors.New("not a disk")
 	// ErrTrack means that Options.Track is not of the kind that the disk has.
 	ErrTrack = errors.New("no such change tracking")
 )

@@ -23,7 +23,7 @@ const noParent = 0xffffffff
 
 // ErrFormat means that a file is no VMDK, or one that cannot be read as flat
 // extents. The message says of which type it is and what helps.
-var ErrFormat = errors.New("vddk: not a VMDK that can be opened")
+var ErrFormat = errors.New("not a VMDK that can be opened")
 
 // vmdkText is a descriptor: the text file that says where the bytes of a VMDK
 // are. Virtual Disk Format 1.1, section "The Descriptor File".

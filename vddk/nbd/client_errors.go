@@ -18,10 +18,10 @@ import (
 // Conditions a caller branches on.
 var (
 	// ErrReadOnly means a write to an export that is read-only or was opened so.
-	ErrReadOnly = errors.New("nbd: export is open for reading only")
+	ErrReadOnly = errors.New("export is open for reading only")
 	// ErrNoFlush means that a server offers neither FLUSH nor FUA: it can never
 	// say that written data is durable, so the export cannot be a target.
-	ErrNoFlush = errors.New("nbd: server cannot say when data is durable: it has neither FLUSH nor FUA")
+	ErrNoFlush = errors.New("server cannot say when data is durable: it has neither FLUSH nor FUA")
 )
 
 // Error is a failed request. Err is the server's answer (a [syscall.Errno]),
