@@ -121,3 +121,32 @@ func TestCodesVDDK(t *testing.T) {
 		})
 	}
 }
+
+// TestMessagesWithoutPackages: what the operator reads names no package of ours.
+func TestMessagesWithoutPackages(t *testing.T) {
+	t.Parallel()
+	s := cmdtest.NewSite(t, &programs, "desk")
+	a := s.Disk("a", mib, 1)
+	readOnly := nbdtest.Unix(t, "nbdkit", "-f", "-r", "memory", "1M")
+	for _, args := range [][]string{{"probe", s.Dir}, {"probe", "vmdk://" + a}, {"nbd", "serve", "--writable", readOnly.URI}} {
+		r := s.Run(args...)
+		if r.Code != 10 || strings.Contains(strings.TrimPrefix(r.Stderr, "haulback: open nbd: "), "nbd: ") || strings.Contains(r.Stderr, "vddk: ") {
+			t.Errorf("%q: exit code %d: %s", args, r.Code, r.Stderr)
+		}
+	}
+}
+
+// TestCopyCreatesRaw: the name of a new file does not make it a VMDK.
+func TestCopyCreatesRaw(t *testing.T) {
+	t.Parallel()
+	s := cmdtest.NewSite(t, &programs, "desk")
+	a := s.Disk("a", mib, 1)
+	for name, want := range map[string]string{"x.vmdk": "vmdk://" + s.Dir + "/x.vmdk", "x.QCOW2": "qemu-nbd", "x.img": ""} {
+		target := filepath.Join(s.Dir, name)
+		r := s.OK("copy", a, target, "--create")
+		cmdtest.MustEqual(t, a, target)
+		if warned := strings.Contains(r.Out+r.Stderr, "a raw file is made"); warned != (want != "") || !strings.Contains(r.Out+r.Stderr, want) {
+			t.Errorf("%s: want a warning with %q: %s", name, want, r.Stderr)
+		}
+	}
+}

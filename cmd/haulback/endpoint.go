@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -147,6 +148,25 @@ func (e *endpoint) missing() bool {
 	}
 	_, err := os.Stat(e.disk.Path)
 	return errors.Is(err, fs.ErrNotExist)
+}
+
+// rawWarning says that a new file will not be what its name promises.
+func (e *endpoint) rawWarning() string {
+	instead := "for another format serve an image of it by qemu-nbd and name that"
+	switch strings.ToLower(filepath.Ext(e.disk.Path)) {
+	case ".vmdk":
+		instead = "for a VMDK name it vmdk:///ABSOLUTE/PATH"
+		if filepath.IsAbs(e.disk.Path) {
+			instead = "for a VMDK name it vmdk://" + e.disk.Path
+		}
+	case ".qcow2", ".qcow", ".vhd", ".vhdx", ".vdi":
+	default:
+		return ""
+	}
+	if e.disk.Scheme == "vmdk" {
+		return ""
+	}
+	return e.text + ": a raw file is made, whatever its name ends in; " + instead
 }
 
 // sameDisk looks through links, device nodes and loop devices. A VMDK and its

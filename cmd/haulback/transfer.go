@@ -191,6 +191,9 @@ func (t *transfer) preflight(ctx context.Context) error {
 		if from <= 0 {
 			return usage("target %s: cannot be made, because the size of the source %s is not known or zero", t.dst.text, t.src.text)
 		}
+		if w := t.dst.rawWarning(); w != "" {
+			t.warnings = append(t.warnings, w)
+		}
 		return nil
 	}
 	if t.src.remote() && t.dst.remote() {
