@@ -106,7 +106,9 @@ func (c *Client) Context(name string) error {
 
 // Status asks for the flags of an active context from e.Off on. The extents
 // start there, follow each other without a gap and stay within e; they may end
-// before it does, but there is at least one. Contexts other than those of
+// before it does, but there is at least one. They are whole blocks of the
+// server's minimum: where it told less, data wins over ZERO, and in any other
+// context the larger flags. Contexts other than those of
 // Config and base:allocation are a [*ContextError].
 func (c *Client) Status(ctx context.Context, name string, e cbt.Extent) ([]StatusExtent, error) {
 	return c.status(ctx, name, e, nil)
@@ -139,7 +141,64 @@ func (c *Client) status(ctx context.Context, name string, e cbt.Extent, into []S
 	if err := c.wait(call, "status"); err != nil {
 		return nil, err
 	}
-	return clipStatus(answer.extents, e), nil
+	whole := wholeStatus(answer.extents, name, c.export.MinBlock, c.export.Size)
+	if len(whole) == 0 || whole[len(whole)-1].End() <= e.Off {
+		return nil, &Error{Op: "status", Extent: e, Err: violation("the status of %v does not reach %d", asked, e.Off)}
+	}
+	return clipStatus(whole, e), nil
+}
+
+// wholeStatus rounds extents to whole blocks, in place. The protocol wants them
+// so, but a filter that only enlarges the least block (nbdkit's
+// blocksize-policy) passes on what is below it. A block that several extents
+// share goes to the one whose flags promise least. What a reply tells of its
+// last block in part is left for the next question, unless there is nothing
+// else: then the block counts as data, or as dirty.
+func wholeStatus(found []StatusExtent, name string, least, size int64) []StatusExtent {
+	if least == 1 || len(found) == 0 {
+		return found
+	}
+	told, last := found[len(found)-1].End(), found[len(found)-1].Flags
+	out := found[:0]
+	for _, e := range found {
+		start, end := e.Off&^(least-1), min((e.End()+least-1)&^(least-1), size)
+		for n := len(out); n > 0 && out[n-1].End() > start; n = len(out) {
+			if !promisesLess(name, e.Flags, out[n-1].Flags) {
+				start = out[n-1].End()
+				break
+			}
+			if out[n-1].Len = start - out[n-1].Off; out[n-1].Len <= 0 {
+				out = out[:n-1]
+			}
+		}
+		if start < end {
+			out = append(out, StatusExtent{cbt.Extent{Off: start, Len: end - start}, e.Flags})
+		}
+	}
+	if told == size || told&(least-1) == 0 {
+		return out
+	}
+	tail := &out[len(out)-1]
+	switch known := told &^ (least - 1); {
+	case known > out[0].Off:
+		if tail.Len = known - tail.Off; tail.Len == 0 {
+			out = out[:len(out)-1]
+		}
+	case name == contextAllocation:
+		tail.Flags = 0
+	default:
+		tail.Flags |= last | dirtyBitmapDirty
+	}
+	return out
+}
+
+// promisesLess reports whether a block with flags a is worth less trust than one
+// with b: it may have data, or it is marked.
+func promisesLess(name string, a, b uint32) bool {
+	if name == contextAllocation {
+		return a&allocationZero < b&allocationZero
+	}
+	return a > b
 }
 
 // clipStatus cuts what was asked for only because of the block size.
@@ -185,7 +244,7 @@ func (c *Client) DirtyBitmap(ctx context.Context, name string) ([]cbt.Extent, er
 				dirty = coarser(dirty, grain, c.export.Size)
 			}
 		}
-		off = reply[len(reply)-1].End()
+		off = reply[len(reply)-1].End() // beyond off: status sees to it
 	}
 	return dirty, nil
 }
