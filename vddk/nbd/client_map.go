@@ -20,8 +20,8 @@ const (
 )
 
 // clientMap remembers one answer about allocation, so that a walk of the disk
-// does not ask for every grain. It is dropped when the walk goes back (a new
-// pass must ask anew), when it is old, and piece by piece where we write.
+// does not ask for every grain. It is dropped when the walk does not go on (a new
+// pass must ask anew, from the same place too), when it is old, and piece by piece where we write.
 type clientMap struct {
 	asking sync.Mutex // one question at a time
 	reply  []StatusExtent
@@ -73,10 +73,19 @@ func (m *clientMap) insertLocked(e cbt.Extent) {
 }
 
 // find answers from what is known. Without an answer next is where to ask:
-// behind what is known to be hole, or at off when nothing is known.
-func (m *clientMap) find(off int64) (e cbt.Extent, next int64, ok bool) {
+// behind what is known to be hole, or at off when nothing is known. When that
+// is before end the question is open from here on: a write that returns after
+// this look, and before learn takes in the answer, must not be lost to either.
+func (m *clientMap) find(off, end int64) (e cbt.Extent, next int64, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if e, next, ok = m.findLocked(off); !ok && next < end {
+		m.open, m.recent = true, m.recent[:0]
+	}
+	return e, next, ok
+}
+
+func (m *clientMap) findLocked(off int64) (e cbt.Extent, next int64, ok bool) {
 	if off < m.known.Off || off >= m.known.End() {
 		return cbt.Extent{}, off, false
 	}
@@ -98,7 +107,7 @@ func (m *clientMap) find(off int64) (e cbt.Extent, next int64, ok bool) {
 func (m *clientMap) walk(off int64, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if off < m.walked || now.Sub(m.at) > mapAge {
+	if off <= m.walked || now.Sub(m.at) > mapAge {
 		m.known, m.data = cbt.Extent{}, m.data[:0]
 	}
 	m.walked = off
@@ -122,7 +131,7 @@ func (c *Client) NextData(off int64) (cbt.Extent, error) {
 	defer c.cache.asking.Unlock()
 	c.cache.walk(off, time.Now())
 	for {
-		e, next, ok := c.cache.find(off)
+		e, next, ok := c.cache.find(off, c.export.Size)
 		switch {
 		case ok:
 			return e, nil
@@ -135,12 +144,10 @@ func (c *Client) NextData(off int64) (cbt.Extent, error) {
 	}
 }
 
-// learn asks about what follows next; between off and next all is hole.
+// learn asks about what follows next, and ends the question that find opened;
+// between off and next all is hole.
 func (c *Client) learn(off, next int64) error {
 	m := &c.cache
-	m.mu.Lock()
-	m.open, m.recent = true, m.recent[:0]
-	m.mu.Unlock()
 	asked := time.Now()
 	reply, err := c.status(context.Background(), contextAllocation, cbt.Extent{Off: next, Len: c.export.Size - next}, m.reply)
 	m.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -102,24 +103,123 @@ func TestMapAfterOwnWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantNext(0, cbt.Extent{Off: 1<<20 - 5, Len: 4096 + 6}, nil)
+	wantNext(1, cbt.Extent{Off: 1<<20 - 5, Len: 4096 + 6}, nil)
 	wantNext(1<<20+10000, cbt.Extent{Off: 2 << 20, Len: 7}, nil)
 	wantNext(3<<20, cbt.Extent{Off: 5 << 20, Len: 10}, nil)
 	if n := asked.Load(); n != 1 {
 		t.Errorf("asked %d times, want 1", n)
 	}
+}
 
+// TestMapWriteWhileAsking: what is written after the cache was looked at, and
+// before the answer is taken in, is in neither, and counts.
+func TestMapWriteWhileAsking(t *testing.T) {
+	var asked atomic.Int64
+	c, err := Open(t.Context(), Config{Writable: true, URI: mapServer(t, func(int64) uint32 { return allocationHole | allocationZero }, &asked)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	m := &c.cache
-	m.mu.Lock()
-	m.open, m.recent = true, m.recent[:0]
-	m.mu.Unlock()
-	m.wrote(cbt.Extent{Off: 100, Len: 50})
-	m.mu.Lock()
-	m.fillLocked(0, []StatusExtent{{Extent: cbt.Extent{Len: hostileSize}, Flags: allocationZero}})
-	m.open = false
-	m.mu.Unlock()
-	if e, _, ok := m.find(0); !ok || e != (cbt.Extent{Off: 100, Len: 50}) {
-		t.Errorf("written while the question was under way: got %v, %v", e, ok)
+	m.at = time.Now()
+	m.fillLocked(0, []StatusExtent{{cbt.Extent{Len: 1 << 20}, allocationZero}})
+	_, next, ok := m.find(0, c.Size())
+	if ok || next != 1<<20 {
+		t.Fatalf("find in a known hole: %d, %v", next, ok)
+	}
+	want := cbt.Extent{Off: 64 << 10, Len: 4096}
+	if _, err := c.WriteAt(make([]byte, want.Len), want.Off); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.learn(0, next); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := c.NextData(1); err != nil || e != want {
+		t.Errorf("got %v, %v, want %v", e, err, want)
+	}
+}
+
+// TestMapSecondWalk: a walk that begins where the last one did asks anew.
+func TestMapSecondWalk(t *testing.T) {
+	var asked atomic.Int64
+	var flags atomic.Uint32
+	flags.Store(allocationHole | allocationZero)
+	c, err := Open(t.Context(), Config{URI: mapServer(t, func(int64) uint32 { return flags.Load() }, &asked)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.NextData(0); err != io.EOF {
+		t.Fatal(err)
+	}
+	flags.Store(0) // another client writes
+	if e, err := c.NextData(0); err != nil || e.Off != 0 {
+		t.Errorf("got %v, %v, want data", e, err)
+	}
+}
+
+// TestMapStress has walkers and writers share a client: once a write returned,
+// its block is data for everybody.
+func TestMapStress(t *testing.T) {
+	const grains, writers = hostileSize / cbt.GrainSize, 4
+	u := listen(t, func(s hostile) {
+		var written [grains]bool
+		s.answer(nil)
+		for {
+			cmd, cookie, e := s.request()
+			switch {
+			case cookie == 0:
+				return
+			case cmd == cmdBlockStatus: // short answers: a walk has to ask often
+				payload := [][]byte{be32(7)}
+				for g := e.Off / cbt.GrainSize; g < min(e.Off/cbt.GrainSize+4, grains); g++ {
+					flags := uint32(allocationHole | allocationZero)
+					if written[g] {
+						flags = 0
+					}
+					payload = append(payload, be32(cbt.GrainSize), be32(flags))
+				}
+				s.chunk(cookie, chunkFlagDone, chunkBlockStatus, payload...)
+			default:
+				written[e.Off/cbt.GrainSize] = true
+				s.chunk(cookie, chunkFlagDone, chunkNone)
+			}
+		}
+	})
+	for range 20 {
+		c, err := Open(t.Context(), Config{URI: u, Writable: true, Connections: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var writing, walking sync.WaitGroup
+		var end atomic.Bool
+		walking.Go(func() {
+			for off := int64(0); !end.Load(); off = (off + cbt.GrainSize) % hostileSize {
+				if _, err := c.NextData(off); err != nil && err != io.EOF {
+					t.Errorf("walk: %v", err)
+					return
+				}
+			}
+		})
+		for w := range int64(writers) {
+			writing.Go(func() {
+				for g := grains - 1 - w; g >= 0; g -= writers {
+					off := g * cbt.GrainSize
+					if _, err := c.WriteAt(make([]byte, 512), off); err != nil {
+						t.Errorf("write: %v", err)
+						return
+					}
+					if e, err := c.NextData(off); err != nil || e.Off >= off+512 {
+						t.Errorf("after a write of 512 bytes at %d NextData says %v, %v", off, e, err)
+						return
+					}
+				}
+			})
+		}
+		writing.Wait()
+		end.Store(true)
+		walking.Wait()
+		c.Close()
 	}
 }
 
@@ -133,16 +233,16 @@ func TestMapForgets(t *testing.T) {
 	}
 	fill()
 	m.walk(1<<20, now)
-	if _, _, ok := m.find(1 << 20); !ok {
+	if _, _, ok := m.findLocked(1 << 20); !ok {
 		t.Error("forgotten on the way")
 	}
 	m.walk(0, now)
-	if _, _, ok := m.find(0); ok {
+	if _, _, ok := m.findLocked(0); ok {
 		t.Error("kept when the walk went back")
 	}
 	fill()
-	m.walk(0, now.Add(mapAge+1))
-	if _, _, ok := m.find(0); ok {
+	m.walk(4096, now.Add(mapAge+1))
+	if _, _, ok := m.findLocked(4096); ok {
 		t.Error("kept though old")
 	}
 }
