@@ -24,12 +24,13 @@ type nbdPlace struct {
 	address string // of a TCP port, or empty
 	passed  bool   // by systemd: both empty
 	tls     *tls.Config
+	anyone  bool   // to everybody who reaches a TCP port: --any-client
 	madeDir string // for the socket, to be removed
 }
 
 // newNBDPlace checks the flags: who can get in has to be what was meant.
 func newNBDPlace(f *nbdFlags) (*nbdPlace, error) {
-	p := &nbdPlace{socket: f.socket, address: f.listen}
+	p := &nbdPlace{socket: f.socket, address: f.listen, anyone: f.anyClient}
 	p.passed = f.socket == "" && f.listen == "" && os.Getenv("LISTEN_FDS") != ""
 	if len(f.socket) > maxSocketPath {
 		return nil, usage("--socket: %d bytes; the path of a socket has %d at most, name a shorter one", len(f.socket), maxSocketPath)
@@ -75,8 +76,8 @@ func (p *nbdPlace) checkListen(f *nbdFlags) error {
 		return usage("--listen %s: TCP without TLS lets every user of this machine in; use --socket, or --tls-cert and --tls-key, or say --insecure-loopback", f.listen)
 	case f.tlsCert == "" && !loopback:
 		return usage("--listen %s: a port of the network needs TLS; add --tls-cert, --tls-key and --tls-ca (without TLS only a loopback address, with --insecure-loopback)", f.listen)
-	case f.tlsCert != "" && f.tlsCA == "" && !f.anyClient && !loopback:
-		return usage("--listen %s: everybody who reaches the port would get the disk; add --tls-ca with the authorities of the clients' certificates, or say --any-client", f.listen)
+	case f.tlsCert != "" && f.tlsCA == "" && !f.anyClient:
+		return usage("--listen %s: everybody who reaches the port, every user of this machine too, would get the disk; add --tls-ca with the authorities of the clients' certificates, or say --any-client", f.listen)
 	}
 	return nil
 }
@@ -136,7 +137,7 @@ func (p *nbdPlace) open(ctx context.Context) ([]net.Listener, error) {
 }
 
 // takePassed uses systemd's sockets. Their maker answers for who can open a
-// unix socket; a TCP port without TLS is refused here as well.
+// unix socket; any other is treated as if it was listened on here.
 func (p *nbdPlace) takePassed() ([]net.Listener, error) {
 	all, err := activation.Listeners()
 	if err != nil {
@@ -147,8 +148,8 @@ func (p *nbdPlace) takePassed() ([]net.Listener, error) {
 		if l == nil {
 			continue
 		}
-		if _, unix := l.(*net.UnixListener); !unix && p.tls == nil {
-			return nil, usage("the socket %v that was passed is TCP, and there is no TLS; add --tls-cert, --tls-key and --tls-ca", l.Addr())
+		if err := p.checkPassed(l); err != nil {
+			return nil, err
 		}
 		ln = append(ln, l)
 	}
@@ -156,6 +157,20 @@ func (p *nbdPlace) takePassed() ([]net.Listener, error) {
 		return nil, usage("LISTEN_FDS=%s is set, and no socket was passed; unset it or name --socket", os.Getenv("LISTEN_FDS"))
 	}
 	return ln, nil
+}
+
+// checkPassed is who may reach a socket that was passed.
+func (p *nbdPlace) checkPassed(l net.Listener) error {
+	_, unix := l.(*net.UnixListener)
+	switch {
+	case unix:
+		return nil
+	case p.tls == nil:
+		return usage("the socket %v that was passed is TCP, and there is no TLS; add --tls-cert, --tls-key and --tls-ca", l.Addr())
+	case p.tls.ClientAuth != tls.RequireAndVerifyClientCert && !p.anyone:
+		return usage("the socket %v that was passed is TCP, and everybody who reaches it would get the disk; add --tls-ca with the authorities of the clients' certificates, or say --any-client", l.Addr())
+	}
+	return nil
 }
 
 // makeDir makes a place for a socket that was not named.
