@@ -25,8 +25,8 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		return nil, usage("--socket: %w", err)
 	}
 	defer dir.Close() // and its lock
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("--socket %s: lock its directory: %w", path, err)
+	if err := lockDir(ctx, dir); err != nil {
+		return nil, err
 	}
 	if err := clearSocket(path); err != nil {
 		return nil, err
@@ -41,6 +41,37 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		return nil, usage("--socket: %w", err)
 	}
 	return ln, nil
+}
+
+const (
+	// lockPatience is how long a server may hold the directory while it starts.
+	// Ours do for a second at most, which is how long they ask an old socket.
+	lockPatience = 10 * time.Second
+	lockPause    = 20 * time.Millisecond
+)
+
+// lockDir locks the directory. Another program may hold it for ever, so nobody
+// waits in the kernel.
+func lockDir(ctx context.Context, dir *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("--socket: lock the directory %s: %w", dir.Name(), err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("--socket: %w: %w", &vddk.LockedError{
+				Path: dir.Name(), By: "another program holds a lock of the directory of the socket",
+				Remedy: "stop it (`fuser -v " + dir.Name() + "` names it), or name a --socket in another directory",
+			}, ctx.Err())
+		case <-time.After(lockPause):
+		}
+	}
 }
 
 // clearSocket removes the socket of a dead server.
