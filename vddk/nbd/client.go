@@ -288,17 +288,21 @@ func (c *Client) Close() error {
 	c.closing.Do(func() {
 		c.closed.Store(true)
 		close(c.stop)
+		var leaving sync.WaitGroup
 		for _, conn := range c.conns {
-			conn.bye()
+			leaving.Go(conn.bye)
 		}
+		leaving.Wait()
 	})
 	c.running.Wait()
 	return nil
 }
 
-// bye sends DISC if the connection is free for it, and closes it.
+// bye sends DISC if the connection is free for it, and closes it: the one below
+// TLS in any case after byeTimeout, for a close of TLS has 5 s of its own.
 func (c *clientConn) bye() {
-	_ = c.raw.SetWriteDeadline(time.Now().Add(byeTimeout)) // fails on a closed connection only
+	cut := time.AfterFunc(byeTimeout, func() { c.raw.Close() })
+	defer cut.Stop()
 	if !c.broken.Load() && c.wmu.TryLock() {
 		c.wmu.Unlock()
 		_ = c.write(cmdDisconnect, 0, 0, cbt.Extent{}, nil) // there is no answer to wait for
