@@ -16,6 +16,7 @@ type clientCall struct {
 
 	mu     sync.Mutex
 	extent cbt.Extent // of the failure with the lowest offset
+	start  int64      // of the request that failed so: all before it is done
 	err    error
 	text   string
 
@@ -37,9 +38,9 @@ func (c *Client) newCall() *clientCall {
 func (call *clientCall) begin() { call.pending.Add(1) }
 
 // end takes in one request.
-func (call *clientCall) end(e cbt.Extent, err error, text string) {
+func (call *clientCall) end(start int64, e cbt.Extent, err error, text string) {
 	if err != nil {
-		call.fail(e, err, text)
+		call.failFrom(start, e, err, text)
 	}
 	if call.pending.Add(-1) == 0 {
 		call.done <- struct{}{}
@@ -47,10 +48,14 @@ func (call *clientCall) end(e cbt.Extent, err error, text string) {
 }
 
 func (call *clientCall) fail(e cbt.Extent, err error, text string) {
+	call.failFrom(e.Off, e, err, text)
+}
+
+func (call *clientCall) failFrom(start int64, e cbt.Extent, err error, text string) {
 	call.mu.Lock()
 	defer call.mu.Unlock()
 	if call.err == nil || e.Off < call.extent.Off {
-		call.extent, call.err, call.text = e, err, text
+		call.start, call.extent, call.err, call.text = start, e, err, text
 	}
 	call.failed.Store(true)
 }
@@ -63,7 +68,7 @@ func (c *Client) wait(call *clientCall, op string) *Error {
 	}
 	var failure *Error
 	if call.failed.Load() {
-		failure = &Error{Op: op, Extent: call.extent, Err: c.verdict(call.err), Text: call.text}
+		failure = &Error{Op: op, Extent: call.extent, Err: c.verdict(call.err), Text: call.text, start: call.start}
 	}
 	c.calls.Put(call)
 	return failure

@@ -166,7 +166,7 @@ func (c *clientConn) write(cmd, flags uint16, cookie uint64, e cbt.Extent, paylo
 
 // finish ends a request whose cookie the caller took away.
 func (c *clientConn) finish(r *clientRequest, err error) {
-	call, e, text := r.call, r.extent, ""
+	call, start, e, text := r.call, r.extent.Off, r.extent, ""
 	if err == nil && r.reply.err != 0 {
 		err, text = clientErrno(r.reply.err), r.reply.text
 		if r.reply.at.Len > 0 {
@@ -175,7 +175,7 @@ func (c *clientConn) finish(r *clientRequest, err error) {
 	}
 	r.call, r.buf = nil, nil
 	c.free <- r
-	call.end(e, err, text)
+	call.end(start, e, err, text)
 }
 
 // run reads replies until the connection ends, tells tell why, and fails what is

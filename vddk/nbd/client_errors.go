@@ -31,6 +31,12 @@ type Error struct {
 	Extent cbt.Extent // what was asked; one byte where the server said which
 	Err    error
 	Text   string // the server's own words, or empty
+	start  int64  // of the request that failed: nothing is known of its bytes
+}
+
+// done is how many of length bytes from off on were done before the failure.
+func (e *Error) done(off int64, length int) int {
+	return int(max(0, min(e.start-off, int64(length))))
 }
 
 // Error is one line: read [0, +4096): input/output error (server: bad sector).

@@ -39,7 +39,7 @@ func (c *Client) ReadAt(p []byte, off int64) (int, error) {
 	}
 	n := int(min(int64(len(p)), c.export.Size-off))
 	if err := c.read(p[:n], off); err != nil {
-		return int(max(0, min(err.Extent.Off-off, int64(n)))), err
+		return err.done(off, n), err
 	}
 	if n < len(p) {
 		return n, io.EOF
@@ -197,7 +197,7 @@ func (c *Client) writeChecked(p []byte, off int64, flags uint16) (int, error) {
 	err := c.write(p, off, flags)
 	c.cache.wrote(cbt.Extent{Off: off, Len: int64(len(p))})
 	if err != nil {
-		return int(max(0, min(err.Extent.Off-off, int64(len(p))))), err
+		return err.done(off, len(p)), err
 	}
 	return len(p), nil
 }
