@@ -206,8 +206,7 @@ func (e *vddkError) Error() string {
 
 func (e *vddkError) Unwrap() []error { return []error{e.err, e.cause} }
 
-// Retryable is the class of the connection's error: the cause is about the last
-// request that failed, which may be another one.
+// Retryable is the class of the connection's error.
 func (e *vddkError) Retryable() bool {
 	r, ok := errors.AsType[interface {
 		error
@@ -216,21 +215,35 @@ func (e *vddkError) Retryable() bool {
 	return ok && r.Retryable()
 }
 
-// because adds what the worker knows. Errors of the caller's own (bounds, a
-// closed disk) and io.EOF pass as they are.
+// because adds what the worker knows about this request. Errors of the caller's
+// own (bounds, a closed disk, one opened for reading) and io.EOF pass as they
+// are: no answer of the worker is behind them.
 func (d *VDDK) because(err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	_, lost := errors.AsType[*nbd.LostError](err)
-	_, failed := errors.AsType[*nbd.Error](err)
-	if !lost && !failed {
+	var cause error
+	failed, isFailure := errors.AsType[*nbd.Error](err)
+	if _, lost := errors.AsType[*nbd.LostError](err); lost {
+		cause = d.disk.Cause()
+	} else if isFailure {
+		cause = d.failed(failed)
+	}
+	if cause == nil {
 		return err
 	}
-	if cause := d.disk.Cause(); cause != nil {
-		return &vddkError{err: err, cause: cause}
+	return &vddkError{err: err, cause: cause}
+}
+
+// failed asks for the cause of the worker's answers, which are errnos.
+func (d *VDDK) failed(e *nbd.Error) error {
+	switch _, answered := e.Err.(syscall.Errno); {
+	case !answered:
+		return nil
+	case e.Op == "flush":
+		return d.disk.FlushFailed()
 	}
-	return err
+	return d.disk.Failed(e.Extent)
 }
 
 // name is VM and disk, for errors: the whole URI would push the reason out.

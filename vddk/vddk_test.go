@@ -418,6 +418,32 @@ func TestVDDKFailedRequest(t *testing.T) {
 	}
 }
 
+// TestVDDKCauseIsItsOwn: what the library said about one request is not said
+// about another one, whatever went between.
+func TestVDDKCauseIsItsOwn(t *testing.T) {
+	workerPath(t)
+	v := newVM(t, 80)
+	v.disk(t, 1, make([]byte, 1<<20))
+	d := v.open(t, 1, vddk.ReadWrite).(mover.WritableDisk)
+	p := make([]byte, 4096)
+	v.lib.Fault("WriteAsync 1 8", "ReadAsync 1 7")
+	if _, err := d.WriteAt(p, 0); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "error 8 ") {
+		t.Errorf("write: %v", err)
+	}
+	if _, err := d.WriteAt(p, 1<<20); err == nil || errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "VixDiskLib") {
+		t.Errorf("a write beyond the end: %v", err)
+	}
+	if _, err := d.ReadAt(p, 0); !errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "error 7 ") {
+		t.Errorf("a read of the same place: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.ReadAt(p, 0); !errors.Is(err, fs.ErrClosed) || strings.Contains(err.Error(), "VixDiskLib") {
+		t.Errorf("after close: %v", err)
+	}
+}
+
 // TestVDDKAgainstTools lets programs of others read what the worker serves.
 func TestVDDKAgainstTools(t *testing.T) {
 	workerPath(t)

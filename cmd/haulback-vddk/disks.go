@@ -74,31 +74,37 @@ func (x *export) end() error {
 	return errors.Join(x.Disk.Flush(), x.Disk.Close())
 }
 
-// failed reports err to the supervisor.
-func (x *export) failed(err error) error {
+// failed reports err, of a request for e, to the supervisor.
+func (x *export) failed(e cbt.Extent, err error) error {
 	if err != nil && err != io.EOF {
-		x.tell(control.Message{Failed: &control.Failed{Export: x.name, Error: control.NewError(err)}})
+		x.tell(control.Message{Failed: &control.Failed{Export: x.name, Off: e.Off, Len: e.Len, Error: control.NewError(err)}})
 	}
 	return err
 }
 
 func (x *export) ReadAt(p []byte, off int64) (int, error) {
 	n, err := x.Disk.ReadAt(p, off)
-	return n, x.failed(err)
+	return n, x.failed(cbt.Extent{Off: off, Len: int64(len(p))}, err)
 }
 
 func (x *export) WriteAt(p []byte, off int64) (int, error) {
 	n, err := x.Disk.WriteAt(p, off)
-	return n, x.failed(err)
+	return n, x.failed(cbt.Extent{Off: off, Len: int64(len(p))}, err)
 }
 
-func (x *export) Flush() error { return x.failed(x.Disk.Flush()) }
+func (x *export) Flush() error {
+	err := x.Disk.Flush()
+	if err != nil {
+		x.tell(control.Message{Failed: &control.Failed{Export: x.name, Flush: true, Error: control.NewError(err)}})
+	}
+	return err
+}
 
 func (x *export) Zero(e cbt.Extent, how cbt.Allocation) error {
-	return x.failed(x.Disk.Zero(e, how))
+	return x.failed(e, x.Disk.Zero(e, how))
 }
 
 func (x *export) NextData(off int64) (cbt.Extent, error) {
 	e, err := x.Disk.NextData(off)
-	return e, x.failed(err)
+	return e, x.failed(cbt.Extent{Off: off, Len: 1}, err)
 }

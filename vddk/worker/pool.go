@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/vddk/worker/control"
 )
 
@@ -209,15 +210,31 @@ func (d *Disk) Lost() error {
 	}
 }
 
-// Cause is what the library said when a request of this disk last failed, or why
-// the worker is gone, or nil. It asks the worker, for at most the ping limit.
+// Cause is why the worker is gone, or nil. It asks the worker, for at most the
+// ping limit.
 func (d *Disk) Cause() error {
 	late := time.NewTimer(d.process.limits.Ping)
 	defer late.Stop()
-	if _, err := d.process.ask(control.Request{Ping: &struct{}{}}, nil, late.C); err != nil {
+	_, err := d.process.ask(control.Request{Ping: &struct{}{}}, nil, late.C)
+	return err
+}
+
+// Failed is what the library said about a request for bytes of e that failed just
+// now, or Cause. It is said once: a later failure has a cause of its own.
+func (d *Disk) Failed(e cbt.Extent) error {
+	return d.failed(func(f *control.Failed) bool { return !f.Flush && f.Off < e.End() && e.Off < f.Off+f.Len })
+}
+
+// FlushFailed is Failed of a flush.
+func (d *Disk) FlushFailed() error {
+	return d.failed(func(f *control.Failed) bool { return f.Flush })
+}
+
+func (d *Disk) failed(of func(*control.Failed) bool) error {
+	if err := d.Cause(); err != nil { // its answer comes after what was said before
 		return err
 	}
-	return d.process.failure(d.Export)
+	return d.process.failure(func(f *control.Failed) bool { return f.Export == d.Export && of(f) })
 }
 
 // Close flushes and closes the disk. The clients of its export are sent away. It
@@ -230,6 +247,7 @@ func (d *Disk) Close() error {
 		if _, died := errors.AsType[*DiedError](err); !died {
 			d.err = err
 		}
+		d.process.forget(d.Export)
 		d.pool.leave(d.key, d.entry)
 	})
 	return d.err

@@ -8,12 +8,17 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/haulback/haulback/vddk/worker/control"
 )
+
+// maxFailures bounds what is kept of failed requests: each is asked for at once,
+// unless it was another client's.
+const maxFailures = 64
 
 // maxSocketPath is the room for a path in a unix address.
 const maxSocketPath = 107
@@ -39,8 +44,8 @@ type process struct {
 	mu       sync.Mutex // guards what follows
 	last     uint64
 	waiting  map[uint64]chan *control.Message
-	failures map[string]error // by export
-	why      string           // known before the death: last words, our own kill
+	failures []*control.Failed // the last ones that nobody asked for, the oldest first
+	why      string            // known before the death: last words, our own kill
 	stopping bool
 	dead     bool // nothing is answered any more
 }
@@ -58,7 +63,6 @@ func start(ctx context.Context, c *Config, said *said) (*process, error) {
 	p := &process{
 		name: c.name(), limits: c.Limits, log: c.Log.With("vm", c.VM), dir: dir,
 		tail: newTail(c), said: said, stop: make(chan struct{}), gone: make(chan struct{}), waiting: map[uint64]chan *control.Message{},
-		failures: map[string]error{},
 	}
 	if err := p.launch(program, c); err != nil {
 		os.RemoveAll(dir)
@@ -243,7 +247,10 @@ func (p *process) handle(m *control.Message) {
 	case m.Fatal != "":
 		p.why = "killed itself: " + m.Fatal
 	case m.Failed != nil:
-		p.failures[m.Failed.Export] = m.Failed.Error
+		if len(p.failures) == maxFailures {
+			p.failures = slices.Delete(p.failures, 0, 1)
+		}
+		p.failures = append(p.failures, m.Failed)
 	case m.ID != 0:
 		answer, known := p.waiting[m.ID]
 		delete(p.waiting, m.ID)
@@ -265,10 +272,24 @@ func (p *process) line(l *control.Log) {
 	p.log.Log(context.Background(), level, "VDDK library", "line", l.Text) // no trace is carried
 }
 
-func (p *process) failure(export string) error {
+// failure takes out what was said about requests that of tells, and returns the
+// newest of it, or nil.
+func (p *process) failure(of func(*control.Failed) bool) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.failures[export]
+	p.failures = slices.DeleteFunc(p.failures, func(f *control.Failed) bool {
+		if !of(f) {
+			return false
+		}
+		err = f.Error
+		return true
+	})
+	return err
+}
+
+// forget drops what was said about an export that is closed.
+func (p *process) forget(export string) {
+	_ = p.failure(func(f *control.Failed) bool { return f.Export == export }) // nobody asks any more
 }
 
 // ping kills a worker that is alive and does not answer. One that was told to end

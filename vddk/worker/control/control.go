@@ -107,9 +107,13 @@ type Opened struct {
 	Mode   string `json:"mode"`   // "nbdssl"
 }
 
-// Failed says what the library said about a request of an NBD client.
+// Failed says what the library said about a request of an NBD client: of Len
+// bytes at Off, or a flush.
 type Failed struct {
 	Export string `json:"export"`
+	Flush  bool   `json:"flush,omitempty"`
+	Off    int64  `json:"off,omitempty"`
+	Len    int64  `json:"len,omitempty"`
 	Error  *Error `json:"error"`
 }
 

@@ -28,7 +28,8 @@ var messages = []Message{
 	{ID: 2, Opened: &Opened{Export: "disk-1", Size: 512, Mode: "nbdssl"}},
 	{ID: 3, Error: &Error{Text: "no", Retry: true, Errno: syscall.EBUSY}},
 	{Log: &Log{Level: 1, Text: "line"}},
-	{Failed: &Failed{Export: "disk-1", Error: &Error{Text: "no"}}},
+	{Failed: &Failed{Export: "disk-1", Off: 512, Len: 1024, Error: &Error{Text: "no"}}},
+	{Failed: &Failed{Export: "disk-1", Flush: true, Error: &Error{Text: "no"}}},
 	{Fatal: "it hangs"},
 }
 

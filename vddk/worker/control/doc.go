@@ -9,7 +9,7 @@
 //	=> {"id":3,"ping":{}}
 //	<= {"id":3}
 //	<= {"log":{"level":1,"text":"a line of the library"}}
-//	<= {"failed":{"export":"disk-1","error":{"text":"...","retryable":true}}}
+//	<= {"failed":{"export":"disk-1","off":4096,"len":512,"error":{"text":"...","retryable":true}}}
 //	=> {"id":4,"close":{"export":"disk-1"}}
 //	<= {"id":4,"error":{"text":"...","retryable":true,"errno":5}}
 //
