@@ -180,3 +180,28 @@ func FuzzFiemap(f *testing.F) {
 		}
 	})
 }
+
+// TestDifferCoarsens: beyond a million areas more counts as changed, never less.
+func TestDifferCoarsens(t *testing.T) {
+	const step, count = 8192, maxAreas + 1000
+	c := comparison{hint: &cbt.Hint{Size: count * step, Trust: cbt.Exact}}
+	for i := range int64(count) {
+		c.differ(i*step, i*step+4096, false)
+		if len(c.hint.Areas) > maxAreas {
+			t.Fatalf("%d areas", len(c.hint.Areas))
+		}
+	}
+	c.judge()
+	at := 0
+	for i := range int64(count) {
+		for at < len(c.hint.Areas) && c.hint.Areas[at].End() <= i*step {
+			at++
+		}
+		if at == len(c.hint.Areas) || !c.hint.Areas[at].Contains(cbt.Extent{Off: i * step, Len: 4096}) {
+			t.Fatalf("the change at %d is lost", i*step)
+		}
+	}
+	if c.hint.Trust != cbt.OverReports || c.hint.Remark == "" {
+		t.Errorf("trust %v, remark %q", c.hint.Trust, c.hint.Remark)
+	}
+}

@@ -184,7 +184,16 @@ type comparison struct {
 	disk          fiemapBuffer
 	first, second fiemapBuffer // of the base, before and after the disk was asked
 	unknown       int64        // bytes whose place was not told
+	grain         int64        // bytes that areas are rounded out to; 0: not at all
 }
+
+const (
+	// maxAreas bounds the areas in memory (16 MiB): a file may have one every
+	// 8 KiB. Beyond it they are rounded out to blocks of coarseGrain, which 1 TiB
+	// has as many of; a larger disk to larger ones.
+	maxAreas    = 1 << 20
+	coarseGrain = 1 << 20
+)
 
 // asker returns a page of the map of a file, from off on, as fiemapBuffer.read.
 type asker func(b *fiemapBuffer, off, size int64) ([]run, int64, error)
@@ -229,12 +238,33 @@ func (c *comparison) differ(off, end int64, unknown bool) {
 	if unknown {
 		c.unknown += end - off
 	}
+	c.add(off, end)
+	for len(c.hint.Areas) > maxAreas {
+		c.coarsen()
+	}
+}
+
+func (c *comparison) add(off, end int64) {
+	if c.grain > 1 {
+		off, end = off&^(c.grain-1), min((end+c.grain-1)&^(c.grain-1), c.hint.Size)
+	}
 	areas := c.hint.Areas
-	if n := len(areas); n > 0 && areas[n-1].End() == off {
-		areas[n-1].Len += end - off
+	if n := len(areas); n > 0 && areas[n-1].End() >= off {
+		areas[n-1].Len = max(areas[n-1].End(), end) - areas[n-1].Off
 		return
 	}
 	c.hint.Areas = append(areas, cbt.Extent{Off: off, Len: end - off})
+}
+
+// coarsen rounds all areas out to larger blocks, in place: more counts as
+// changed, never less.
+func (c *comparison) coarsen() {
+	c.grain = max(coarseGrain, c.grain*2)
+	fine := c.hint.Areas
+	c.hint.Areas = fine[:0]
+	for _, e := range fine {
+		c.add(e.Off, e.End())
+	}
 }
 
 // beyond adds what lies behind the end of the clone, from the block with that
@@ -249,6 +279,10 @@ func (c *comparison) beyond(end int64) {
 
 // judge says how exact the answer is.
 func (c *comparison) judge() {
+	if c.grain > 0 {
+		c.hint.Trust = cbt.OverReports
+		c.hint.Remark = fmt.Sprintf("more than %d areas changed; they are told in blocks of %d bytes", maxAreas, c.grain)
+	}
 	if c.unknown > 0 {
 		c.hint.Trust = cbt.OverReports
 		c.hint.Remark = fmt.Sprintf("the place of %d bytes says nothing (compressed, inline or packed blocks); they count as changed", c.unknown)
