@@ -28,7 +28,12 @@ type File struct {
 // createFile makes path durably, with its size, before it is opened and locked
 // like any other file.
 func createFile(path string, size int64) (made bool, err error) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	return createFileAt(unix.AT_FDCWD, path, path, size)
+}
+
+// createFileAt makes the file name of the directory at; path is for messages.
+func createFileAt(at int, name, path string, size int64) (made bool, err error) {
+	fd, err := unix.Openat(at, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.EEXIST) {
 		return false, nil // somebody was faster; openFile judges the size
 	}
@@ -39,15 +44,15 @@ func createFile(path string, size int64) (made bool, err error) {
 		return false, fmt.Errorf("%s: create: %w", path, err)
 	}
 	defer unix.Close(fd)
-	if err := errors.Join(unix.Ftruncate(fd, size), unix.Fsync(fd), syncDir(filepath.Dir(path))); err != nil {
-		_ = unix.Unlink(path) // if it stays, the next creation takes it for one that was cut
+	if err := errors.Join(unix.Ftruncate(fd, size), unix.Fsync(fd), syncDirAt(at, filepath.Dir(name))); err != nil {
+		_ = unix.Unlinkat(at, name, 0) // if it stays, the next creation takes it for one that was cut
 		return false, fmt.Errorf("%s: create with %d bytes: %w", path, size, err)
 	}
 	return true, nil
 }
 
-func syncDir(path string) error {
-	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func syncDirAt(at int, path string) error {
+	dir, err := unix.Openat(at, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("directory: %w", err)
 	}

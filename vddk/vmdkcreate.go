@@ -77,7 +77,7 @@ func (v *VMDK) create(size int64, createType string) ([]byte, error) {
 // disk that lost its descriptor.
 func (v *VMDK) createFlat(name string, size int64) error {
 	path := filepath.Join(filepath.Dir(v.path), name)
-	made, err := createFile(path, size)
+	made, err := createFileAt(v.dir, name, path, size) // v.path may be a link to elsewhere
 	if err != nil {
 		return err
 	}

@@ -175,8 +175,11 @@ func (v *VMDK) child() (*LockedError, error) {
 		if !strings.HasSuffix(strings.ToLower(name), ".vmdk") || name == v.base {
 			continue
 		}
+		if !v.mayDescribe(name) {
+			continue
+		}
 		text, err := v.readSmall(name, vmdkMaxText)
-		if err != nil || notText(text) != nil || !strings.EqualFold(parentOf(string(text)), v.base) {
+		if err != nil || notText(text) != nil || !beginsDescriptor(text) || !strings.EqualFold(parentOf(string(text)), v.base) {
 			continue
 		}
 		return &LockedError{
@@ -184,6 +187,28 @@ func (v *VMDK) child() (*LockedError, error) {
 		}, nil
 	}
 	return nil, nil
+}
+
+// mayDescribe reports whether the file can be a descriptor of another disk: it
+// is none of our own files, and no longer than a descriptor is. What stands in
+// a flat file was chosen by a guest.
+func (v *VMDK) mayDescribe(name string) bool {
+	var st unix.Stat_t
+	if err := unix.Fstatat(v.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Size > vmdkMaxText {
+		return false
+	}
+	for _, f := range v.files() {
+		if f.dev == st.Dev && f.ino == st.Ino {
+			return false
+		}
+	}
+	return true
+}
+
+// beginsDescriptor is what parseVMDK wants first, too.
+func beginsDescriptor(text []byte) bool {
+	line, _, _ := strings.Cut(strings.TrimLeft(string(text), " \t\r\n"), "\n")
+	return strings.EqualFold(strings.TrimRight(line, " \t\r"), "# Disk DescriptorFile")
 }
 
 // parentOf is the name of the file that a descriptor names as its parent.
