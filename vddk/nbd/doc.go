@@ -25,6 +25,12 @@
 //   - Bytes, never blocks: a server's minimum block size is met by reading, and
 //     for writes by read, change and write under a lock. Requests are cut at the
 //     server's maximum and never reach beyond the export.
+//   - Extents of concurrent writes are disjoint. Then parts of one block are kept
+//     from undoing each other; a write of a whole block does not wait for the
+//     read, change and write of a part of it, which would overlap.
+//   - What NextData learns it believes for 1 s, or until the walk ends or begins
+//     anew; own writes are data at once. ReadAt always asks the server; ours
+//     answers reads of holes from its device's map unless Export.ReadHoles is set.
 //   - Several connections only where the server says that they see one state
 //     (CAN_MULTI_CONN). Then one FLUSH covers what returned on any of them. When
 //     one connection is lost, all are.
