@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/vddk/nbd"
@@ -19,6 +20,9 @@ import (
 // the library allows one process only a single InitEx, and the host a bounded
 // number of connections. Like nbdHolds it is state of the process by nature.
 var vddkWorkers worker.Pool
+
+// answerMargin is what an answer may take beyond the limits of the worker.
+const answerMargin = 30 * time.Second
 
 // VDDK is a disk of a VM on vSphere, reached through VMware's library in a
 // worker process.
@@ -83,6 +87,7 @@ func (d *VDDK) open(ctx context.Context, config worker.Config) error {
 		// One carries more than the library gives, and the worker's memory is
 		// counted by requests, not by connections.
 		Connections: 1,
+		Timeout:     d.disk.Limit + answerMargin, // the worker's own watchdog comes first, and says why
 	})
 	if err != nil {
 		return errors.Join(d.because(err), d.disk.Close())

@@ -174,6 +174,10 @@ func (l *Library) completed(token, rc uint64) {
 	}
 }
 
+// begin starts the clock. What waits for its turn, behind a slow map of the disk,
+// is not late: the map has a limit of its own.
+func (s *slot) begin() { s.began.Store(time.Now().UnixNano()) }
+
 // late says whether the piece has been under way for longer than limit.
 func (s *slot) late(limit time.Duration) bool {
 	at := s.began.Load()

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"runtime/cgo"
 	"syscall"
-	"time"
 	"unsafe"
 )
 
@@ -122,7 +121,6 @@ func (d *Disk) contradiction(op operation) error {
 func (d *Disk) submit(s *slot, op operation, off int64, length int) {
 	s.off, s.len = off, length
 	s.op.Store(uint32(op))
-	s.began.Store(time.Now().UnixNano())
 	s.arm()
 	d.queue <- s
 }
@@ -173,7 +171,7 @@ func haulbackVixThread(key C.uintptr_t) {
 		case d.broken.Load():
 			s.answer(token, rcContradiction)
 		case operation(s.op.Load()) == opFlush:
-			s.answer(token, d.flush())
+			s.answer(token, d.flush(s))
 		default:
 			d.hand(s, token)
 		}
@@ -189,6 +187,7 @@ func (d *Disk) hand(s *slot, token uint64) {
 	if operation(s.op.Load()) == opWrite {
 		write = 1
 	}
+	s.begin()
 	d.departed() // before the call: its callback may be faster than its return
 	rc := uint64(C.hb_transfer(d.lib.api, d.handle, write, C.uint64_t(s.off/SectorSize), C.uint64_t(s.len/SectorSize),
 		unsafe.Pointer(unsafe.SliceData(s.mem)), C.uint64_t(token)))
@@ -212,9 +211,10 @@ func (d *Disk) hand(s *slot, token uint64) {
 }
 
 // flush is Wait, then Flush.
-func (d *Disk) flush() uint64 {
+func (d *Disk) flush(s *slot) uint64 {
 	d.calling.Lock()
 	defer d.calling.Unlock()
+	s.begin()
 	if rc := uint64(C.hb_wait(d.lib.api, d.handle)); rc != 0 {
 		return rc
 	}

@@ -46,6 +46,9 @@ type Disk struct {
 	Size           int64  // bytes
 	Mode           string // "nbdssl", or empty when the library does not say
 	Library        string // release of the library: "8"
+	// Limit is how long a request may take before the worker kills itself: one
+	// waits for a map of its disk first.
+	Limit time.Duration
 
 	pool    *Pool
 	key     [sha256.Size]byte
@@ -71,7 +74,8 @@ func (p *Pool) Open(ctx context.Context, c Config, t Target) (*Disk, error) {
 	}
 	return &Disk{
 		Socket: proc.started.Socket, Export: opened.Export, Size: opened.Size, Mode: opened.Mode, Library: proc.started.Library,
-		pool: p, key: key, entry: e, process: proc,
+		Limit: c.Limits.Call + c.Limits.IO,
+		pool:  p, key: key, entry: e, process: proc,
 	}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -229,6 +230,25 @@ func TestSlowEnd(t *testing.T) {
 		t.Error(err)
 	}
 	wantDied(t, d.Lost(), "killed itself: VixDiskLib_EndAccess vm-42 has not returned for 1s")
+}
+
+// TestSlowMap: a write that waits for the map of its disk does not count as hung;
+// the map has the longer limit, and is what is blamed.
+func TestSlowMap(t *testing.T) {
+	s := newSite(t)
+	s.c.Limits = worker.Limits{IO: 200 * time.Millisecond, Call: 2 * time.Second}
+	d, c := s.open(t)
+	s.lib.Fault("QueryAllocatedBlocks 1 once:hang")
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = c.NextData(0) }) // it is lost with the worker
+	for !slices.ContainsFunc(s.lib.Calls(), func(c vixtest.Call) bool { return c.Function == "QueryAllocatedBlocks" }) {
+		runtime.Gosched()
+	}
+	if _, err := c.WriteAt(make([]byte, 4096), 0); err == nil {
+		t.Error("a write went past a map that hangs")
+	}
+	wg.Wait()
+	wantDied(t, d.Cause(), "killed itself: VixDiskLib_QueryAllocatedBlocks [ds] vm/vm.vmdk has not returned for 2s")
 }
 
 // TestSignals: what tells a service to stop is for the supervisor to hear, which
