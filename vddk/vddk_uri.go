@@ -16,7 +16,7 @@ import (
 // What a vddk URI need not say.
 const (
 	defaultLibDir     = "/usr/lib/vmware-vix-disklib" // where VMware's own packages and nbdkit expect it
-	defaultTransports = "nbdssl:nbd"
+	defaultTransports = "nbdssl"                      // never in clear unless somebody has asked for it
 	defaultStateDir   = "/var/lib/haulback/vddk"
 )
 

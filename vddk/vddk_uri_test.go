@@ -15,7 +15,7 @@ const (
 func TestParseVDDKURI(t *testing.T) {
 	base := vddkURI{
 		host: "vc.example", vm: "vm-42", disk: "[ds 1] vm/vm.vmdk", user: "root", passwordFile: "/p",
-		thumbprint: "00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33", transports: []string{"nbdssl", "nbd"},
+		thumbprint: "00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33", transports: []string{"nbdssl"},
 		libDir: "/usr/lib/vmware-vix-disklib", stateDir: "/var/lib/haulback/vddk", guard: true,
 	}
 	for _, c := range []struct {
@@ -83,7 +83,7 @@ func TestParseVDDKURIRefuses(t *testing.T) {
 func TestVDDKTarget(t *testing.T) {
 	for vm, want := range map[string]int{"vm-42": 2 << 20, "42": 23 << 20} {
 		u, err := parseVDDKURI("vddk://h/" + vm + "?" + needed)
-		if got := u.target(true); err != nil || got.MaxRequest != want || got.Transports != "nbdssl:nbd" {
+		if got := u.target(true); err != nil || got.MaxRequest != want || got.Transports != "nbdssl" {
 			t.Errorf("%s: got %+v, %v", vm, got, err)
 		}
 	}

@@ -199,7 +199,7 @@ func TestHang(t *testing.T) {
 // TestSilent: a worker that is stopped, not hung in the library, is killed too.
 func TestSilent(t *testing.T) {
 	s := newSite(t)
-	s.c.Limits.Ping = 300 * time.Millisecond
+	s.c.Limits.Ping = 2 * time.Second // also of the second worker, on a loaded machine
 	d, c := s.open(t)
 	if err := syscall.Kill(s.pids()[0], syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestSilent(t *testing.T) {
 	if err == nil {
 		t.Error("a stopped worker answered")
 	}
-	wantDied(t, d.Cause(), "did not answer for 300ms and was killed")
+	wantDied(t, d.Cause(), "did not answer for 2s and was killed")
 	wantDied(t, d.Lost(), "did not answer")
 	if err := d.Close(); err != nil {
 		t.Error(err)
