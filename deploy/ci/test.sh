@@ -24,11 +24,11 @@ step() {
 # The heavy simulations run under the race detector with few seeds (-short); the
 # search for planted bugs runs thousands of them and is left to the second run.
 race() {
-  { CGO_ENABLED=1 "$GO" test -race -short -shuffle=on -timeout 6m -skip '^(TestBugsAreFound|TestEveryCrashPoint)$' -json ./... || true; } |
+  { CGO_ENABLED=1 "$GO" test -race -short -shuffle=on -timeout 15m -skip '^(TestBugsAreFound|TestEveryCrashPoint)$' -json ./... || true; } |
     "$out/testlist" -record "$out/race.tests"
 }
 full() {
-  { "$GO" test -shuffle=on -timeout 8m -json ./... || true; } | "$out/testlist" -record "$out/full.tests"
+  { "$GO" test -shuffle=on -timeout 15m -json ./... || true; } | "$out/testlist" -record "$out/full.tests"
 }
 build() {
   local arch
