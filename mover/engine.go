@@ -170,13 +170,9 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 	}
 	hello := wire.Hello{Op: wire.OpPush, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Export: to.Export, Agent: e.cfg.Agent}
 	rep := Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity(), Track: job.Track}
-	lost := false
 	err = e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
-		if lost {
-			if err := s.reopen(ctx, job.Source.Open, job.Source.Hint); err != nil {
-				return false, err
-			}
-			lost = false
+		if err := s.ready(ctx, job.Source.Open, job.Source.Hint); err != nil {
+			return false, err
 		}
 		l, err := dial(ctx, to, &hello)
 		if err != nil {
@@ -191,13 +187,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 			err = s.conclude(&rep, &v)
 		}
 		l.end(err)
-		lost = codeOf(err) == wire.CodeDiskLost && !remote(err)
-		if codeOf(err) == wire.CodeDistrust && s.hinted() {
-			if e := s.distrust(err); e != nil {
-				err = e
-			}
-		}
-		return opened.Epoch > 0, err
+		return opened.Epoch > 0, s.learn(err)
 	})
 	p.endLink()
 	rep.Hinted, rep.Reason = s.hinted(), s.plan.Reason

@@ -63,6 +63,30 @@ type answer struct {
 	redo    bool      // that is in work
 }
 
+// ready opens the disk anew if the last link has lost it.
+func (s *source) ready(ctx context.Context, open OpenDisk, ask HintFunc) error {
+	if !s.lost {
+		return nil
+	}
+	if err := s.reopen(ctx, open, ask); err != nil {
+		return err
+	}
+	s.lost = false
+	return nil
+}
+
+// learn takes from the error that ended a link what the next one has to do
+// otherwise, and returns it, or why there is to be no next one.
+func (s *source) learn(err error) error {
+	s.lost = codeOf(err) == wire.CodeDiskLost && !remote(err)
+	if codeOf(err) == wire.CodeDistrust && s.hinted() {
+		if e := s.distrust(err); e != nil {
+			return e
+		}
+	}
+	return err
+}
+
 // reopen takes the disk up again after its driver has lost what is behind it.
 // Verdicts go: an identity may be no more than a name, and what answers to it
 // now may be another image, or an older state of it.

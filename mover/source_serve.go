@@ -32,14 +32,9 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 		return err
 	}
 	_, v, err := s.session(ctx, l)
-	s.lost = codeOf(err) == wire.CodeDiskLost && !remote(err)
-	if codeOf(err) == wire.CodeDistrust && s.hinted() {
-		if e := s.distrust(err); e != nil {
-			return e
-		}
-		return err
-	}
-	if cause := context.Cause(ctx); cause != nil && err != nil && codeOf(err) != wire.CodeDiskLost {
+	dropped := s.hinted() && codeOf(err) == wire.CodeDistrust
+	err = s.learn(err)
+	if cause := context.Cause(ctx); cause != nil && err != nil && !dropped && codeOf(err) != wire.CodeDiskLost {
 		err = cause
 	}
 	if err != nil {
@@ -61,13 +56,7 @@ func (e *Engine) pulled(ctx context.Context, l *lane, h *hold, exp *Export, spec
 	if err := s.retrack(hello.Track, hello.Full); err != nil {
 		return nil, err
 	}
-	if s.lost {
-		if err := s.reopen(ctx, exp.Open, exp.Hint); err != nil {
-			return nil, err
-		}
-		s.lost = false
-	}
-	return s, nil
+	return s, s.ready(ctx, exp.Open, exp.Hint)
 }
 
 func (e *Engine) openPulled(ctx context.Context, h *hold, exp *Export, spec passSpec, hello *wire.Hello, p *Progress) (*source, error) {
