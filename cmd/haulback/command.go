@@ -9,6 +9,7 @@ import (
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/build"
 	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/cmd/internal/transfer"
 )
 
 // global are the flags that every command has.
@@ -23,7 +24,7 @@ func (g *global) site() (*site.Site, error) { return site.At(g.stateDir, "") }
 func command(g *global) *cobra.Command {
 	root := &cobra.Command{
 		Use: "haulback", Short: "Bring disks home: move only what differs, and prove it",
-		Long:          "Bring disks home: move only what differs, and prove it.\n\n" + endpointHelp,
+		Long:          "Bring disks home: move only what differs, and prove it.\n\n" + transfer.Help,
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -45,4 +46,8 @@ func versionCommand(g *global) *cobra.Command {
 			return err
 		},
 	}
+}
+
+func usage(format string, args ...any) error {
+	return &exitcode.UsageError{Err: fmt.Errorf(format, args...)}
 }

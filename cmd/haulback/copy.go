@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/size"
+	"github.com/haulback/haulback/cmd/internal/transfer"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -15,7 +18,7 @@ back what was written, and prove that both are equal. The target is marked
 before its first byte is overwritten; when the copy is cut, the same command
 goes on.
 
-` + endpointHelp + `
+` + transfer.Help + `
 
 With --cbt only what change tracking calls changed is compared, and a sample of
 the rest: one grain of 64 KiB in 256, at least 64. If one of the sample differs,
@@ -42,11 +45,7 @@ func copyCommand(g *global) *cobra.Command {
 		Use: "copy SOURCE TARGET", Short: "Make the target equal to the source, and prove it", Long: copyHelp, Args: cobra.ExactArgs(2),
 		Example: "  haulback copy /srv/new.img /srv/old.img\n  haulback copy /dev/vg/replica haulback://home:7420/vm1-disk0 --rate 50MiB\n  haulback copy 'nbd+unix:///vda?socket=/run/vm1.sock' haulback://home:7420/vm1-disk0 --cbt bitmap:since-failover",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := newTransfer(g, &f, wire.ModeCopy, args[0], args[1])
-			if err != nil {
-				return err
-			}
-			return t.run(cmd.Context())
+			return move(cmd.Context(), g, &f, wire.ModeCopy, args[0], args[1])
 		},
 	}
 	linkFlags(cmd, &f)
@@ -64,13 +63,9 @@ func verifyCommand(g *global) *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use: "verify A B", Short: "Compare two disks and change nothing", Args: cobra.ExactArgs(2),
-		Long: "Read two disks to the end and say where they differ. Nothing is written.\nExit code 0: equal; 4: different.\n\n" + endpointHelp,
+		Long: "Read two disks to the end and say where they differ. Nothing is written.\nExit code 0: equal; 4: different.\n\n" + transfer.Help,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := newTransfer(g, &f, wire.ModeVerify, args[0], args[1])
-			if err != nil {
-				return err
-			}
-			return t.run(cmd.Context())
+			return move(cmd.Context(), g, &f, wire.ModeVerify, args[0], args[1])
 		},
 	}
 	linkFlags(cmd, &f)
@@ -83,81 +78,53 @@ func linkFlags(cmd *cobra.Command, f *flags) {
 	cmd.Flags().DurationVar(&f.retry, "retry", 5*time.Minute, "how long to go on without progress after the peer was lost; 0s: not at all")
 }
 
-// settings are flags that were understood.
-type settings struct {
-	rate int64
-	run  wire.RunID
-	full bool
-	want wire.Tracking
-	cbt  string // for the driver of a source of this machine
-}
-
-// leastRate is a grain per second: with less no frame leaves before a peer
-// takes the silence for a lost link.
-const leastRate = 64 << 10
-
-func (f *flags) parse() (s settings, err error) {
+// spec is what the flags ask for.
+func (f *flags) spec(mode wire.Mode, src, dst string) (transfer.Spec, error) {
+	s := transfer.Spec{
+		Mode: mode, Source: src, Target: dst, Tracking: f.cbt, Strict: f.strict, Sample: f.sample, Create: f.create,
+		Transport: f.transport, Retry: f.retry,
+	}
+	var err error
 	if f.rate != "" {
-		if s.rate, err = size.Parse(f.rate); err == nil && s.rate == 0 {
+		if s.Rate, err = size.Parse(f.rate); err == nil && s.Rate == 0 {
 			err = usage("leave it out for no limit")
-		}
-		if err == nil && s.rate < leastRate {
-			err = usage("%s is below 64KiB, one grain: the copy could not begin", f.rate)
 		}
 		if err != nil {
 			return s, usage("--rate: %w", err)
 		}
 	}
-	if err := site.CheckTransport(f.transport); err != nil {
-		return s, usage("--transport: %w", err)
-	}
-	if f.retry < 0 {
-		return s, usage("--retry %v: a negative time", f.retry)
-	}
 	switch f.verify {
 	case "", "pass":
 	case "full":
-		s.full = true
+		s.Full = true
 	default:
 		return s, usage("--verify %q: pass or full", f.verify)
 	}
-	if err := f.tracking(&s); err != nil {
+	if s.Run, err = runID(f.run); err != nil {
 		return s, err
 	}
-	s.run, err = runID(f.run)
-	return s, err
+	s.GoOn = "run the same command with --run " + uuid.UUID(s.Run).String()
+	return s, nil
 }
 
-// tracking reads --cbt and what goes with it.
-func (f *flags) tracking(s *settings) error {
-	none := f.cbt == "" || f.cbt == site.TrackFull
-	switch {
-	case none && f.strict:
-		return usage("--strict: it goes with --cbt, which says what to be strict about")
-	case none && f.sample != 0:
-		return usage("--sample: it goes with --cbt; without change tracking everything is compared")
-	case f.sample < 0:
-		return usage("--sample %d: one grain in so many, at least 1", f.sample)
-	case none:
-		return nil
+// move copies or compares two disks.
+func move(ctx context.Context, g *global, f *flags, mode wire.Mode, src, dst string) error {
+	spec, err := f.spec(mode, src, dst)
+	if err != nil {
+		return err
 	}
-	if f.cbt != site.TrackExport {
-		if err := site.CheckTrack(f.cbt); err != nil {
-			return usage("--cbt: %w; full, export", err)
-		}
-		s.cbt = f.cbt
+	t, err := transfer.New(spec)
+	if err != nil {
+		return err
 	}
-	s.want = wire.TrackingUse
-	if f.strict {
-		s.want = wire.TrackingStrict
+	w, err := g.open(spec.Sample)
+	if err != nil {
+		return err
 	}
-	return nil
-}
-
-// asked is --cbt for the report.
-func (f *flags) asked() string {
-	if f.cbt == "" {
-		return site.TrackFull
+	defer w.close()
+	if err := t.Pin(w.reach); err != nil {
+		return err
 	}
-	return f.cbt
+	_, err = t.Run(ctx, w.engine, g.output(), g.every())
+	return err
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+
+	"github.com/haulback/haulback/cmd/internal/transfer"
 )
 
 const nbdServeHelp = `Export a disk over NBD, for nbdinfo, nbdcopy, qemu and everything else that
@@ -41,7 +43,7 @@ func nbdServeCommand(g *global) *cobra.Command {
 	var f nbdFlags
 	cmd := &cobra.Command{
 		Use: "serve DISK", Short: "Export a disk over NBD until a signal ends it", Args: cobra.ExactArgs(1),
-		Long:    nbdServeHelp + "\n\n" + endpointHelp,
+		Long:    nbdServeHelp + "\n\n" + transfer.Help,
 		Example: "  haulback nbd serve /srv/a.img\n  haulback nbd serve block:///dev/vg/a --writable --socket /run/a.sock --once",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := newNBDServe(g, &f, args[0])

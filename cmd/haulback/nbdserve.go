@@ -13,7 +13,9 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/report"
+	"github.com/haulback/haulback/cmd/internal/transfer"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/vddk/nbd"
@@ -24,7 +26,7 @@ import (
 type nbdServe struct {
 	g     *global
 	flags *nbdFlags
-	disk  *endpoint
+	disk  *transfer.Endpoint
 	place *nbdPlace
 }
 
@@ -44,11 +46,11 @@ type nbdServing struct {
 func newNBDServe(g *global, f *nbdFlags, text string) (*nbdServe, error) {
 	s := &nbdServe{g: g, flags: f}
 	var err error
-	if s.disk, err = parseEndpoint(text); err != nil {
+	if s.disk, err = transfer.ParseEndpoint(text); err != nil {
 		return nil, err
 	}
 	switch {
-	case s.disk.remote():
+	case s.disk.Remote():
 		return nil, usage("%s: that is an export of another daemon; run haulback nbd serve on its host", text)
 	case f.readOnly && f.writable:
 		return nil, usage("--read-only and --writable: say one of them")
@@ -65,7 +67,7 @@ func (s *nbdServe) run(cmd *cobra.Command) (err error) {
 	if s.flags.writable {
 		mode = vddk.ReadWrite
 	}
-	disk, err := vddk.Open(cmd.Context(), s.disk.text, vddk.Options{Mode: mode})
+	disk, err := vddk.Open(cmd.Context(), s.disk.Text, vddk.Options{Mode: mode})
 	if err != nil {
 		return fmt.Errorf("open %w", err)
 	}
@@ -90,7 +92,7 @@ func (s *nbdServe) close(disk vddk.Disk) error {
 		return nil
 	}
 	if err := errors.Join(disk.Flush(), disk.Check(), disk.Close()); err != nil {
-		return &told{"the disk could not be flushed and closed; what clients wrote since their last good flush may be lost: " + err.Error(), errNotDurable}
+		return &exitcode.Told{Text: "the disk could not be flushed and closed; what clients wrote since their last good flush may be lost: " + err.Error(), Err: errNotDurable}
 	}
 	return nil
 }
@@ -124,7 +126,7 @@ func (s *nbdServe) serve(cmd *cobra.Command, disk vddk.Disk, ln []net.Listener, 
 		go func() { served <- server.Serve(ctx, l) }()
 	}
 	err = s.tell(cmd, &nbdServing{
-		Schema: 1, Type: "serving", Disk: s.disk.text, Size: d.Size, ReadOnly: !s.flags.writable,
+		Schema: 1, Type: "serving", Disk: s.disk.Text, Size: d.Size, ReadOnly: !s.flags.writable,
 		Export: s.flags.name, URI: s.place.uri(ln[0].Addr(), s.flags.name), Warnings: warnings,
 	})
 	if err != nil {
@@ -202,7 +204,7 @@ func (s *nbdServe) warnings(disk vddk.Disk) ([]string, error) {
 	st, err := mover.ReadJournal(journals, disk.Identity())
 	switch {
 	case errors.Is(err, mover.ErrHeld):
-		return append(list, s.disk.text+": a run works on it now; what clients read changes under them"), nil
+		return append(list, s.disk.Text+": a run works on it now; what clients read changes under them"), nil
 	case err != nil:
 		return nil, err
 	}
@@ -215,11 +217,11 @@ func (s *nbdServe) warnings(disk vddk.Disk) ([]string, error) {
 func (s *nbdServe) stateWarning(st *mover.JournalState) string {
 	switch {
 	case st.State == wire.StateInconsistent:
-		return fmt.Sprintf("%s is a half-written target: a run began to overwrite it and did not end; its contents are neither the old nor the new (haulback probe %s)", s.disk.text, s.disk.text)
+		return fmt.Sprintf("%s is a half-written target: a run began to overwrite it and did not end; its contents are neither the old nor the new (haulback probe %s)", s.disk.Text, s.disk.Text)
 	case st.State == wire.StatePoisoned:
-		return fmt.Sprintf("%s is poisoned: what a run wrote to it could not be made durable or read back; do not trust its contents (haulback probe %s)", s.disk.text, s.disk.text)
+		return fmt.Sprintf("%s is poisoned: what a run wrote to it could not be made durable or read back; do not trust its contents (haulback probe %s)", s.disk.Text, s.disk.Text)
 	case st.State != wire.StateClean && s.flags.writable:
-		return fmt.Sprintf("%s is %s by its journal; what clients write is not in that journal: verify it again before it is used", s.disk.text, st.State)
+		return fmt.Sprintf("%s is %s by its journal; what clients write is not in that journal: verify it again before it is used", s.disk.Text, st.State)
 	}
 	return ""
 }

@@ -2,26 +2,21 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/haulback/haulback/cmd/internal/size"
-	"github.com/haulback/haulback/mover"
-	"github.com/haulback/haulback/vddk"
-	"github.com/haulback/haulback/wire"
+	"github.com/haulback/haulback/cmd/internal/transfer"
 )
 
 func probeCommand(g *global) *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use: "probe DISK", Short: "Tell what is known about a disk, and change nothing", Args: cobra.ExactArgs(1),
-		Long: "Tell size, kind and abilities of a disk, and what its journal says: which run\nwrote to it last, and whether it was proved equal to its source.\n\n" + endpointHelp,
+		Long: "Tell size, kind and abilities of a disk, and what its journal says: which run\nwrote to it last, and whether it was proved equal to its source.\n\n" + transfer.Help,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := probe(cmd.Context(), g, &f, args[0])
 			if err != nil {
@@ -41,102 +36,23 @@ func probeCommand(g *global) *cobra.Command {
 }
 
 // probed is what probe prints.
-type probed struct {
-	Disk       string   `json:"disk"`
-	Kind       string   `json:"kind"`
-	Size       int64    `json:"size"`
-	SectorSize int64    `json:"sector_size,omitempty"`
-	Identity   string   `json:"identity"`
-	Cold       string   `json:"cold_reads"`
-	Holes      *bool    `json:"knows_holes,omitempty"`
-	Detail     string   `json:"detail,omitempty"`
-	Role       string   `json:"role,omitempty"`
-	Warning    string   `json:"warning,omitempty"`
-	State      string   `json:"state,omitempty"`
-	Reason     string   `json:"reason,omitempty"`
-	Run        string   `json:"run,omitempty"`
-	Pass       uint32   `json:"pass,omitempty"`
-	Epoch      uint64   `json:"epoch,omitempty"`
-	Durable    int64    `json:"durable,omitempty"`
-	Root       string   `json:"root,omitempty"`
-	Skipped    int64    `json:"skipped_grains,omitempty"`
-	Sampled    int64    `json:"sampled_grains,omitempty"`
-	Transport  string   `json:"transport,omitempty"`
-	Tracking   []string `json:"tracking,omitempty"`
-	Use        string   `json:"use,omitempty"`
-}
+type probed struct{ transfer.Probed }
 
 func probe(ctx context.Context, g *global, f *flags, text string) (*probed, error) {
-	t := &transfer{g: g, flags: f}
-	var err error
-	if t.settings, err = f.parse(); err != nil {
-		return nil, err
-	}
-	if t.src, err = parseEndpoint(text); err != nil {
-		return nil, err
-	}
-	t.dst = t.src
-	stop, err := t.prepare(ctx)
+	e, err := transfer.ParseEndpoint(text)
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
-	if !t.src.remote() {
-		return probeHere(ctx, t)
-	}
-	p, err := t.engine.Probe(ctx, t.src.access(t.key, t.srcID, f.transport))
-	if err != nil {
-		return nil, unreachable(t.src, err, f.transport)
-	}
-	return probedThere(text, &p), nil
-}
-
-// allWarnings are those of a source too: what a probed disk is for is not known.
-func allWarnings(d *vddk.Description) string {
-	both := slices.DeleteFunc([]string{d.Warning, d.SourceWarning}, func(w string) bool { return w == "" })
-	return strings.Join(both, "; ")
-}
-
-func probeHere(ctx context.Context, t *transfer) (*probed, error) {
-	d, err := t.src.describe(ctx)
+	w, err := g.open(0)
 	if err != nil {
 		return nil, err
 	}
-	out := &probed{
-		Disk: t.src.text, Kind: d.Kind, Size: d.Size, SectorSize: d.SectorSize, Identity: d.Identity, Cold: d.Coldness,
-		Holes: &d.CanMap, Detail: d.Detail, Warning: allWarnings(&d), Transport: d.Transport, Tracking: d.Bitmaps,
-	}
-	st, err := mover.ReadJournal(t.journals, d.Identity)
-	if errors.Is(err, mover.ErrHeld) {
-		out.Reason = "its journal is in use: a run works on it now"
-		return out, nil
-	}
+	defer w.close()
+	p, err := transfer.Probe(ctx, w.engine, w.journals, w.reach, e, f.transport)
 	if err != nil {
 		return nil, err
 	}
-	out.Reason, out.Skipped, out.Sampled = st.Reason, st.Skipped, st.Sampled
-	out.journal(st.State, st.Run, st.Pass, st.Epoch, st.Durable.Len(), st.Root)
-	return out, nil
-}
-
-func probedThere(text string, p *wire.Probed) *probed {
-	out := &probed{Disk: text, Kind: p.Kind, Size: p.Size, Identity: p.Identity, Cold: p.Cold, Role: "source", Use: p.Use}
-	if p.Target {
-		out.Role = "target"
-		out.Skipped, out.Sampled = p.Skipped, p.Sampled
-		out.journal(p.State, p.Run, p.Pass, p.Epoch, p.Durable, p.Root)
-	}
-	return out
-}
-
-func (p *probed) journal(state wire.State, run wire.RunID, pass uint32, epoch uint64, durable int64, root [32]byte) {
-	p.State, p.Pass, p.Epoch, p.Durable = state.String(), pass, epoch, durable
-	if run != (wire.RunID{}) {
-		p.Run = uuid.UUID(run).String()
-	}
-	if (state == wire.StateVerified || state == wire.StateCopied) && p.Skipped == 0 { // else it is not the contents' root
-		p.Root = fmt.Sprintf("%x", root)
-	}
+	return &probed{*p}, nil
 }
 
 // sampledState is the state, with what a hint left out of its proof.

@@ -44,6 +44,18 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 // Unwrap is the error that was made a usage error.
 func (e *UsageError) Unwrap() error { return e.Err }
 
+// Told is an error with a text for people; its chain keeps the exit code.
+type Told struct {
+	Text string
+	Err  error
+}
+
+// Error implements error.
+func (e *Told) Error() string { return e.Text }
+
+// Unwrap is the error that Text is about.
+func (e *Told) Unwrap() error { return e.Err }
+
 // Of is the exit code that belongs to err. The order of its questions matters:
 // a cancel or an interruption says more to a caller than what it interrupted.
 func Of(err error) Code {
