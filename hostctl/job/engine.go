@@ -1,14 +1,13 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"iter"
 	"log/slog"
+	"sync"
 	"time"
 
-	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/hostctl/store"
 )
 
@@ -39,148 +38,181 @@ type Config struct {
 	LeaseTTL  time.Duration // 30 s
 }
 
-// Filter chooses jobs. The zero Filter means all.
-type Filter struct {
-	ID     string
-	Owner  string
-	Phases []Phase
-	Labels map[string]string // all of them equal
+func (c Config) filled() Config {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Hosts == nil {
+		c.Hosts = func(Disk) []string { return nil }
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	c.MaxDisks = cmp.Or(max(c.MaxDisks, 0), 4)
+	c.MaxPerHost = cmp.Or(max(c.MaxPerHost, 0), 2)
+	c.MaxActive = cmp.Or(max(c.MaxActive, 0), 1000)
+	c.MaxEnded = cmp.Or(max(c.MaxEnded, 0), 10000)
+	c.KeepEnded = cmp.Or(max(c.KeepEnded, 0), 30*24*time.Hour)
+	c.AgeStep = cmp.Or(max(c.AgeStep, 0), 10*time.Minute)
+	c.Persist = cmp.Or(max(c.Persist, 0), 5*time.Second)
+	c.Telemetry = cmp.Or(max(c.Telemetry, 0), time.Second)
+	c.Heartbeat = cmp.Or(max(c.Heartbeat, 0), 5*time.Second)
+	c.LeaseTTL = cmp.Or(max(c.LeaseTTL, 0), 30*time.Second)
+	return c
 }
-
-// Page is a part of a list.
-type Page struct {
-	Size  int    // 1 to 1000; 0: 100
-	Token string // from the page before; empty: the first
-}
-
-// EventKind says what an Event is.
-type EventKind uint8
-
-// The kinds.
-const (
-	Changed   EventKind = 1 // Job is its new state; in a snapshot, its state
-	Removed   EventKind = 2 // the job of Job.ID has gone: removed or pruned
-	Synced    EventKind = 3 // the snapshot is complete; what follows are changes
-	Telemetry EventKind = 4 // Counters are newer; lossy
-	Note      EventKind = 5 // Text of Disk, for an operator; lossy
-)
-
-// Event is one thing that a watch tells.
-type Event struct {
-	Kind EventKind
-	// Revision is where to go on after a break: of the change, or of the last
-	// one before a Synced, Telemetry or Note. Inside a snapshot it is 0, because
-	// a watch cannot go on in the middle of one.
-	Revision uint64
-	Time     time.Time
-	Job      Job // Changed: all of it; otherwise ID and Owner only
-	Counters []DiskCounters
-	Disk     string // Note
-	Text     string // Note
-	Warning  bool   // Note: somebody should look
-}
-
-// DiskCounters are the newest counters of one disk that runs.
-type DiskCounters struct {
-	Disk string
-	Counters
-}
-
-// ExistsError refuses another spec under an ID of the same owner. It unwraps to
-// its *Failure.
-type ExistsError struct {
-	ID          string
-	Have, Asked cbt.Digest
-}
-
-// Error implements error.
-func (e *ExistsError) Error() string {
-	return fmt.Sprintf("job %s exists with another spec: digest %v, this one is %v", e.ID, e.Have, e.Asked)
-}
-
-// Unwrap is the failure that the error is.
-func (e *ExistsError) Unwrap() error {
-	return &Failure{Reason: ReasonExists, Text: e.Error(), Retry: RetryNever, Exit: 10}
-}
-
-var errStub = errors.New("job: not built yet")
 
 // Engine runs jobs. All methods are safe for concurrent use. Every refusal is
 // a *Failure (errors.AsType).
-type Engine struct{}
+type Engine struct {
+	c     Config
+	kick  chan struct{} // look for disks to start; capacity 1: one look sees all
+	notes notes
 
-// Open reads the jobs of the store and takes the engine's lease. Jobs that have
-// not ended go on when Run is called.
-func Open(ctx context.Context, c Config) (*Engine, error) { return nil, errStub }
-
-// Run works until ctx is done, Drain is called, or the engine may not go on
-// (fenced, store gone); then it stops what runs, so that the next start goes
-// on with it, and waits for it. It may be called once. It returns nil after ctx
-// or Drain.
-func (e *Engine) Run(ctx context.Context) error { return errStub }
-
-// Submit stores a job. The same ID and an equal spec of the same owner give
-// the job that is there, whatever its phase, and existed; the tickets are taken
-// if it has not ended. Another spec is an *ExistsError. An ID of another owner
-// is refused without a word about that job.
-func (e *Engine) Submit(ctx context.Context, id, owner string, s Spec, tickets map[string][]byte) (j Job, existed bool, err error) {
-	return Job{}, false, errStub
+	mu       sync.Mutex
+	epoch    uint64
+	jobs     map[string]*entry
+	nactive  int
+	running  map[*start]struct{}
+	hosts    map[string]int // disks that run, by host
+	stopping error          // errDrain, or why the engine may not go on; nothing starts any more
+	stop     context.CancelCauseFunc
+	done     chan struct{} // closed when Run has returned
+	stored   counterRecord
+	wg       sync.WaitGroup // starts
 }
 
-// Get answers one job, with the newest counters.
-func (e *Engine) Get(ctx context.Context, id string) (Job, error) { return Job{}, errStub }
-
-// List answers jobs, the newest first, and the token of the next page, empty
-// after the last.
-func (e *Engine) List(ctx context.Context, f Filter, p Page) (jobs []Job, next string, err error) {
-	return nil, "", errStub
+// entry is one job of the index. Of an ended one only this is in memory.
+type entry struct {
+	id      string
+	owner   string
+	phase   Phase
+	created time.Time
+	ended   time.Time
+	act     *active // nil: ended
 }
 
-// Watch tells what happens. With after 0: all jobs of the filter, Synced, then
-// changes. Otherwise the changes later than after; an error that is
-// store.ErrCompacted means that they are not known any more: watch from 0. No
-// change is lost, however slow the reader is, unless it is told so by that
-// error. The sequence ends with an error, ctx's at last.
-func (e *Engine) Watch(ctx context.Context, after uint64, f Filter) iter.Seq2[Event, error] {
-	return func(yield func(Event, error) bool) { yield(Event{}, errStub) }
+// active is a job that has not ended, under the engine's mu.
+type active struct {
+	*header
+	state    state
+	revision uint64
+	hosts    [][]string // by disk
+	run      []*start   // by disk; nil: does not run
+	delivery store.Delivery
+	since    time.Time // it waits for its turn; for ageing
+	limits   *limits
+	tickets  *tickets
 }
 
-// Cancel asks a job to stop for good; the job may be Canceling until calls to
-// its disks have returned. Of a Canceled or Canceling job: no change.
-func (e *Engine) Cancel(ctx context.Context, id string) (Job, error) { return Job{}, errStub }
+// runs tells settle which disks have a transfer.
+func (a *active) runs(i int) bool { return a.run[i] != nil }
 
-// Pause asks a job to stop and release its disks until Resume.
-func (e *Engine) Pause(ctx context.Context, id string) (Job, error) { return Job{}, errStub }
-
-// Resume lets a Paused job go on, and runs the disks of a Failed one again
-// whose failure allows it, each with its old run.
-func (e *Engine) Resume(ctx context.Context, id string) (Job, error) { return Job{}, errStub }
-
-// SetLimits changes the limits of a job that has not ended.
-func (e *Engine) SetLimits(ctx context.Context, id string, l Limits) (Job, error) {
-	return Job{}, errStub
+// change makes a new state durable, and only then the state. Called with mu
+// held. An error of compare-and-swap means that another engine works on this
+// store: this one may not go on.
+func (e *Engine) change(a *active, f func(*state)) error {
+	next := a.state.clone()
+	f(&next)
+	next.settle(a.runs, e.now())
+	next.Epoch = e.epoch
+	value, err := encode(next)
+	if err != nil {
+		return internal(err)
+	}
+	revision, err := e.c.Store.Update(context.Background(), jobKey+a.ID, value, a.revision)
+	if err != nil {
+		return e.refused(err)
+	}
+	before := a.state.Phase
+	a.state, a.revision = next, revision
+	if before != next.Phase {
+		e.c.Log.Info("job phase", "job", a.ID, "phase", next.Phase.String())
+	}
+	e.reindex(a)
+	return nil
 }
 
-// SetTickets hands in newer tickets by the names of disks. A Failed job takes
-// them too, before Resume.
-func (e *Engine) SetTickets(ctx context.Context, id string, tickets map[string][]byte) error {
-	return errStub
+// reindex follows a new state with mu held: what has ended leaves the memory.
+// All that is done here to the store is done again by Open if it fails.
+func (e *Engine) reindex(a *active) {
+	x := e.jobs[a.ID]
+	x.phase, x.ended = a.state.Phase, a.state.Ended
+	if a.state.Phase == Paused || a.state.Phase.Ended() {
+		e.ack(a)
+	}
+	if !a.state.Phase.Ended() {
+		return
+	}
+	x.act = nil
+	e.nactive--
+	if err := e.drop(ticketKey + a.ID); err != nil {
+		e.c.Log.Warn("tickets of an ended job stay until the next start", "job", a.ID, "err", err)
+	}
+	e.prune()
 }
 
-// Remove forgets a job that has ended.
-func (e *Engine) Remove(ctx context.Context, id string) error { return errStub }
+// ack takes a job out of the queue; the queue delivers again if that is lost,
+// and take acks it then.
+func (e *Engine) ack(a *active) {
+	if a.delivery == nil {
+		return
+	}
+	if err := a.delivery.Ack(context.Background()); err != nil && !errors.Is(err, store.ErrLost) {
+		e.c.Log.Warn("job stays in the queue for now", "job", a.ID, "err", err)
+	}
+	a.delivery = nil
+}
 
-// Drain takes no more jobs and stops what runs, so that it goes on at the next
-// start; the phases stay. It returns when nothing runs, or with ctx.
-func (e *Engine) Drain(ctx context.Context) error { return errStub }
+// drop deletes a key, if it is there.
+func (e *Engine) drop(key string) error {
+	old, err := e.c.Store.Get(context.Background(), key)
+	if err == nil {
+		err = e.c.Store.Delete(context.Background(), key, old.Revision)
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}
 
-// Close gives the lease back. Run must have returned.
-func (e *Engine) Close() error { return nil }
+// refused turns an error of the store into a *Failure, with mu held.
+func (e *Engine) refused(err error) error {
+	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrHeld) {
+		f := &Failure{Reason: ReasonFenced, Text: "another engine works on this store: " + err.Error(), Retry: RetryAfterReconcile, Exit: 11}
+		e.halt(f)
+		return f
+	}
+	return unavailable(err)
+}
 
-// Validate checks a spec as Submit does. The error is a *Failure that names the
-// field.
-func Validate(s Spec) error { return errStub }
+// halt stops everything that runs, for the next start to go on; with mu held.
+func (e *Engine) halt(why error) {
+	if e.stopping == nil || errors.Is(e.stopping, errDrain) {
+		e.stopping = why
+	}
+	if e.stop != nil {
+		e.stop(errDrain)
+	}
+}
 
-// Digest is the identity of a spec with its defaults filled in: equal for equal
-// work, whatever text it came as.
-func Digest(s Spec) cbt.Digest { return cbt.Digest{} }
+func (e *Engine) now() time.Time { return e.c.Now().UTC().Round(0) }
+
+// look asks for a look for disks to start.
+func (e *Engine) look() {
+	select {
+	case e.kick <- struct{}{}:
+	default: // one is due already
+	}
+}
+
+func unavailable(err error) *Failure {
+	return &Failure{Reason: ReasonEngine, Text: err.Error(), Retry: RetryBackoff, Exit: 13}
+}
+
+func internal(err error) *Failure {
+	return &Failure{Reason: ReasonInternal, Text: err.Error(), Retry: RetryAfterReconcile, Exit: 1}
+}
+
+func notFound(id string) *Failure {
+	return &Failure{Reason: ReasonNotFound, Text: "no job " + id, Retry: RetryNever, Exit: 10}
+}
