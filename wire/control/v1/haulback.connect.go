@@ -111,9 +111,9 @@ var (
 type DaemonClient interface {
 	// GetInfo tells version, features and limits. Ask it before anything else.
 	GetInfo(context.Context, *GetInfoRequest) (*GetInfoResponse, error)
-	// Drain makes the daemon take no new jobs and start no disk that waits. What
-	// runs ends, or goes on after the next start. It cannot be taken back but by
-	// a restart. Twice is once.
+	// Drain makes the daemon take no new jobs and stop what runs at a checkpoint,
+	// so that it goes on at the next start; the phases stay. It answers at once
+	// and cannot be taken back but by a restart. Twice is once.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	// Reload makes the daemon read its configuration again. With a mistake in it
 	// nothing changes, and the mistake is the answer (INVALID).
@@ -130,9 +130,9 @@ func NewDaemonClient(client *connect.Client) DaemonClient {
 type DaemonHandler interface {
 	// GetInfo tells version, features and limits. Ask it before anything else.
 	GetInfo(context.Context, *GetInfoRequest) (*GetInfoResponse, error)
-	// Drain makes the daemon take no new jobs and start no disk that waits. What
-	// runs ends, or goes on after the next start. It cannot be taken back but by
-	// a restart. Twice is once.
+	// Drain makes the daemon take no new jobs and stop what runs at a checkpoint,
+	// so that it goes on at the next start; the phases stay. It answers at once
+	// and cannot be taken back but by a restart. Twice is once.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	// Reload makes the daemon read its configuration again. With a mistake in it
 	// nothing changes, and the mistake is the answer (INVALID).
@@ -636,7 +636,7 @@ type JobsClient interface {
 	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
 	// Get is one job.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
-	// List is the jobs in order of their id, page by page.
+	// List is the jobs, the newest first, page by page.
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Watch is a snapshot of the jobs that changed after a revision, then every
 	// change as it comes. It ends when the caller ends it, or the daemon stops.
@@ -689,7 +689,7 @@ type JobsHandler interface {
 	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
 	// Get is one job.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
-	// List is the jobs in order of their id, page by page.
+	// List is the jobs, the newest first, page by page.
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Watch is a snapshot of the jobs that changed after a revision, then every
 	// change as it comes. It ends when the caller ends it, or the daemon stops.

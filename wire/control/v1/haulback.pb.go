@@ -470,22 +470,21 @@ func (*GetInfoRequest) Descriptor() ([]byte, []int) {
 // GetInfoResponse is who the daemon is and what it can do.
 type GetInfoResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`                              // of the program: "v0.4.0", "devel"
-	Revision      string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`                            // commit it was built from, or empty
-	Modified      bool                   `protobuf:"varint,3,opt,name=modified,proto3" json:"modified,omitempty"`                           // built from files that are in no commit
-	GoVersion     string                 `protobuf:"bytes,4,opt,name=go_version,json=goVersion,proto3" json:"go_version,omitempty"`         // compiler
-	Platform      string                 `protobuf:"bytes,5,opt,name=platform,proto3" json:"platform,omitempty"`                            // "linux/amd64"
-	Protocol      string                 `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`                            // between daemons: "haulback/1"
-	SiteId        string                 `protobuf:"bytes,7,opt,name=site_id,json=siteId,proto3" json:"site_id,omitempty"`                  // the daemon's identity, as peers pin it
-	Features      []string               `protobuf:"bytes,8,rep,name=features,proto3" json:"features,omitempty"`                            // stable words, see docs/api.md; test for these, never for the version
-	Hashes        []string               `protobuf:"bytes,9,rep,name=hashes,proto3" json:"hashes,omitempty"`                                // digests it speaks: "blake3-256"
-	Compressions  []string               `protobuf:"bytes,10,rep,name=compressions,proto3" json:"compressions,omitempty"`                   // of the data plane: "lz4"
-	Capacity      *Capacity              `protobuf:"bytes,11,opt,name=capacity,proto3" json:"capacity,omitempty"`                           // bounds of this daemon
-	Draining      bool                   `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`                          // takes no new jobs
-	Started       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=started,proto3" json:"started,omitempty"`                             // when the daemon started
-	RevisionNow   uint64                 `protobuf:"varint,14,opt,name=revision_now,json=revisionNow,proto3" json:"revision_now,omitempty"` // of the job store
-	Jobs          int32                  `protobuf:"varint,15,opt,name=jobs,proto3" json:"jobs,omitempty"`                                  // jobs that have not ended
-	Sessions      int32                  `protobuf:"varint,16,opt,name=sessions,proto3" json:"sessions,omitempty"`                          // sessions of the data plane that are open
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`                      // of the program: "v0.4.0", "devel"
+	Revision      string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`                    // commit it was built from, or empty
+	Modified      bool                   `protobuf:"varint,3,opt,name=modified,proto3" json:"modified,omitempty"`                   // built from files that are in no commit
+	GoVersion     string                 `protobuf:"bytes,4,opt,name=go_version,json=goVersion,proto3" json:"go_version,omitempty"` // compiler
+	Platform      string                 `protobuf:"bytes,5,opt,name=platform,proto3" json:"platform,omitempty"`                    // "linux/amd64"
+	Protocol      string                 `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`                    // between daemons: "haulback/1"
+	SiteId        string                 `protobuf:"bytes,7,opt,name=site_id,json=siteId,proto3" json:"site_id,omitempty"`          // the daemon's identity, as peers pin it
+	Features      []string               `protobuf:"bytes,8,rep,name=features,proto3" json:"features,omitempty"`                    // stable words, see docs/api.md; test for these, never for the version
+	Hashes        []string               `protobuf:"bytes,9,rep,name=hashes,proto3" json:"hashes,omitempty"`                        // digests it speaks: "blake3-256"
+	Compressions  []string               `protobuf:"bytes,10,rep,name=compressions,proto3" json:"compressions,omitempty"`           // of the data plane: "lz4"
+	Capacity      *Capacity              `protobuf:"bytes,11,opt,name=capacity,proto3" json:"capacity,omitempty"`                   // bounds of this daemon
+	Draining      bool                   `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`                  // takes no new jobs
+	Started       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=started,proto3" json:"started,omitempty"`                     // when the daemon started
+	Jobs          int32                  `protobuf:"varint,14,opt,name=jobs,proto3" json:"jobs,omitempty"`                          // jobs that have not ended
+	Sessions      int32                  `protobuf:"varint,15,opt,name=sessions,proto3" json:"sessions,omitempty"`                  // sessions of the data plane that are open
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,13 +608,6 @@ func (x *GetInfoResponse) GetStarted() *timestamppb.Timestamp {
 		return x.Started
 	}
 	return nil
-}
-
-func (x *GetInfoResponse) GetRevisionNow() uint64 {
-	if x != nil {
-		return x.RevisionNow
-	}
-	return 0
 }
 
 func (x *GetInfoResponse) GetJobs() int32 {
@@ -773,8 +765,8 @@ func (*DrainRequest) Descriptor() ([]byte, []int) {
 // DrainResponse tells what still runs.
 type DrainResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	RunningDisks  int32                  `protobuf:"varint,1,opt,name=running_disks,json=runningDisks,proto3" json:"running_disks,omitempty"` // disks that are being worked on
-	WaitingJobs   int32                  `protobuf:"varint,2,opt,name=waiting_jobs,json=waitingJobs,proto3" json:"waiting_jobs,omitempty"`    // jobs that wait, and will until the next start
+	RunningDisks  int32                  `protobuf:"varint,1,opt,name=running_disks,json=runningDisks,proto3" json:"running_disks,omitempty"` // disks that have not stopped yet
+	WaitingJobs   int32                  `protobuf:"varint,2,opt,name=waiting_jobs,json=waitingJobs,proto3" json:"waiting_jobs,omitempty"`    // jobs that go on at the next start
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2242,7 +2234,7 @@ type Job struct {
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                   // the caller's
 	Spec          *JobSpec               `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`                               // as submitted
 	SpecDigest    string                 `protobuf:"bytes,3,opt,name=spec_digest,json=specDigest,proto3" json:"spec_digest,omitempty"` // digest of the spec
-	Owner         string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`                             // who submitted it: "uid 0", "cert backup.example.org"
+	Owner         string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`                             // who submitted it: "uid 0", "cert backup.example.org"; the id is his alone
 	Revision      uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`                      // of the store when the job last changed; counters do not count
 	Phase         Phase                  `protobuf:"varint,6,opt,name=phase,proto3,enum=haulback.v1.Phase" json:"phase,omitempty"`     //
 	Wanted        Phase                  `protobuf:"varint,7,opt,name=wanted,proto3,enum=haulback.v1.Phase" json:"wanted,omitempty"`   // PAUSED or CANCELED while the job is on its way there
@@ -3214,10 +3206,11 @@ func (x *GetResponse) GetJob() *Job {
 // ListRequest asks for some of the jobs.
 type ListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`                                                      // jobs; 0: 50; at most 200
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`                                                      // jobs; 0: 100; at most 1000; a page may have fewer
 	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`                                                    // next_page_token of the page before; empty: the first page
 	Phases        []Phase                `protobuf:"varint,3,rep,packed,name=phases,proto3,enum=haulback.v1.Phase" json:"phases,omitempty"`                                            // only jobs in one of these; none: all
 	Labels        map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // only jobs that have all of these
+	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`                                                                             // only jobs of this owner; empty: all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3280,12 +3273,18 @@ func (x *ListRequest) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *ListRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
 // ListResponse is a page of jobs.
 type ListResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Jobs          []*Job                 `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"` // empty: that was the last page
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                                 // of the store before the page was read: Watch from the first page's misses nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3332,13 +3331,6 @@ func (x *ListResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
-}
-
-func (x *ListResponse) GetRevision() uint64 {
-	if x != nil {
-		return x.Revision
-	}
-	return 0
 }
 
 // WatchRequest says what the caller knows already.
@@ -3395,11 +3387,10 @@ func (x *WatchRequest) GetJobId() string {
 }
 
 // WatchResponse is one event. To go on after a break, ask with the last
-// revision: no change of state is missed; a state that was left again
-// meanwhile may be.
+// revision that was not 0: no change is missed.
 type WatchResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
-	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // ever growing; the last one seen is what Watch goes on from
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // where to go on; 0 inside a snapshot, which cannot be taken up in its middle
 	// Types that are valid to be assigned to Event:
 	//
 	//	*WatchResponse_Job
@@ -3408,7 +3399,8 @@ type WatchResponse struct {
 	//	*WatchResponse_Notice
 	//	*WatchResponse_Synced
 	//	*WatchResponse_Reset_
-	Event         isWatchResponse_Event `protobuf_oneof:"event"`
+	Event         isWatchResponse_Event  `protobuf_oneof:"event"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"` // of the event
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3511,6 +3503,13 @@ func (x *WatchResponse) GetReset_() *Reset {
 	return nil
 }
 
+func (x *WatchResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 type isWatchResponse_Event interface {
 	isWatchResponse_Event()
 }
@@ -3536,7 +3535,7 @@ type WatchResponse_Synced struct {
 }
 
 type WatchResponse_Reset_ struct {
-	Reset_ *Reset `protobuf:"bytes,7,opt,name=reset,proto3,oneof"` // the daemon cannot go on from after_revision: forget all jobs, a snapshot comes
+	Reset_ *Reset `protobuf:"bytes,7,opt,name=reset,proto3,oneof"` // the daemon cannot go on from there: forget all jobs, a snapshot comes
 }
 
 func (*WatchResponse_Job) isWatchResponse_Event() {}
@@ -3733,7 +3732,6 @@ type Notice struct {
 	Disk          string                 `protobuf:"bytes,2,opt,name=disk,proto3" json:"disk,omitempty"`        // name of the disk; empty: the job
 	Warning       bool                   `protobuf:"varint,3,opt,name=warning,proto3" json:"warning,omitempty"` // worth a look
 	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`        // one line
-	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3794,13 +3792,6 @@ func (x *Notice) GetText() string {
 		return x.Text
 	}
 	return ""
-}
-
-func (x *Notice) GetTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Time
-	}
-	return nil
 }
 
 // Synced marks that the snapshot is complete.
@@ -4298,10 +4289,9 @@ func (x *SetTicketsRequest) GetTickets() []*Ticket {
 	return nil
 }
 
-// SetTicketsResponse is the job.
+// SetTicketsResponse tells nothing: the tickets are stored.
 type SetTicketsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4334,13 +4324,6 @@ func (x *SetTicketsResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use SetTicketsResponse.ProtoReflect.Descriptor instead.
 func (*SetTicketsResponse) Descriptor() ([]byte, []int) {
 	return file_haulback_proto_rawDescGZIP(), []int{53}
-}
-
-func (x *SetTicketsResponse) GetJob() *Job {
-	if x != nil {
-		return x.Job
-	}
-	return nil
 }
 
 // RemoveRequest names a job.
@@ -4499,7 +4482,7 @@ var File_haulback_proto protoreflect.FileDescriptor
 const file_haulback_proto_rawDesc = "" +
 	"\n" +
 	"\x0ehaulback.proto\x12\vhaulback.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
-	"\x0eGetInfoRequest\"\x83\x04\n" +
+	"\x0eGetInfoRequest\"\xe0\x03\n" +
 	"\x0fGetInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x1a\n" +
@@ -4515,10 +4498,9 @@ const file_haulback_proto_rawDesc = "" +
 	" \x03(\tR\fcompressions\x121\n" +
 	"\bcapacity\x18\v \x01(\v2\x15.haulback.v1.CapacityR\bcapacity\x12\x1a\n" +
 	"\bdraining\x18\f \x01(\bR\bdraining\x124\n" +
-	"\astarted\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12!\n" +
-	"\frevision_now\x18\x0e \x01(\x04R\vrevisionNow\x12\x12\n" +
-	"\x04jobs\x18\x0f \x01(\x05R\x04jobs\x12\x1a\n" +
-	"\bsessions\x18\x10 \x01(\x05R\bsessions\"\xbb\x02\n" +
+	"\astarted\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x12\n" +
+	"\x04jobs\x18\x0e \x01(\x05R\x04jobs\x12\x1a\n" +
+	"\bsessions\x18\x0f \x01(\x05R\bsessions\"\xbb\x02\n" +
 	"\bCapacity\x12\x19\n" +
 	"\bmax_jobs\x18\x01 \x01(\x05R\amaxJobs\x12)\n" +
 	"\x11max_disks_per_job\x18\x02 \x01(\x05R\x0emaxDisksPerJob\x12#\n" +
@@ -4780,23 +4762,23 @@ const file_haulback_proto_rawDesc = "" +
 	"GetRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"1\n" +
 	"\vGetResponse\x12\"\n" +
-	"\x03job\x18\x01 \x01(\v2\x10.haulback.v1.JobR\x03job\"\xee\x01\n" +
+	"\x03job\x18\x01 \x01(\v2\x10.haulback.v1.JobR\x03job\"\x84\x02\n" +
 	"\vListRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12*\n" +
 	"\x06phases\x18\x03 \x03(\x0e2\x12.haulback.v1.PhaseR\x06phases\x12<\n" +
-	"\x06labels\x18\x04 \x03(\v2$.haulback.v1.ListRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x04 \x03(\v2$.haulback.v1.ListRequest.LabelsEntryR\x06labels\x12\x14\n" +
+	"\x05owner\x18\x05 \x01(\tR\x05owner\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"x\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
 	"\fListResponse\x12$\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x10.haulback.v1.JobR\x04jobs\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"L\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"L\n" +
 	"\fWatchRequest\x12%\n" +
 	"\x0eafter_revision\x18\x01 \x01(\x04R\rafterRevision\x12\x15\n" +
-	"\x06job_id\x18\x02 \x01(\tR\x05jobId\"\xcb\x02\n" +
+	"\x06job_id\x18\x02 \x01(\tR\x05jobId\"\xfb\x02\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12$\n" +
 	"\x03job\x18\x02 \x01(\v2\x10.haulback.v1.JobH\x00R\x03job\x120\n" +
@@ -4804,7 +4786,8 @@ const file_haulback_proto_rawDesc = "" +
 	"\bprogress\x18\x04 \x01(\v2\x15.haulback.v1.ProgressH\x00R\bprogress\x12-\n" +
 	"\x06notice\x18\x05 \x01(\v2\x13.haulback.v1.NoticeH\x00R\x06notice\x12-\n" +
 	"\x06synced\x18\x06 \x01(\v2\x13.haulback.v1.SyncedH\x00R\x06synced\x12*\n" +
-	"\x05reset\x18\a \x01(\v2\x12.haulback.v1.ResetH\x00R\x05resetB\a\n" +
+	"\x05reset\x18\a \x01(\v2\x12.haulback.v1.ResetH\x00R\x05reset\x12.\n" +
+	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\a\n" +
 	"\x05event\"\x19\n" +
 	"\aRemoved\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"K\n" +
@@ -4816,13 +4799,12 @@ const file_haulback_proto_rawDesc = "" +
 	"\bcounters\x18\x02 \x01(\v2\x15.haulback.v1.CountersR\bcounters\x12&\n" +
 	"\x0fscan_rate_bytes\x18\x03 \x01(\x03R\rscanRateBytes\x12&\n" +
 	"\x0fwire_rate_bytes\x18\x04 \x01(\x03R\rwireRateBytes\x127\n" +
-	"\tremaining\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\tremaining\"\x8a\x01\n" +
+	"\tremaining\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\tremaining\"Z\n" +
 	"\x06Notice\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04disk\x18\x02 \x01(\tR\x04disk\x12\x18\n" +
 	"\awarning\x18\x03 \x01(\bR\awarning\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\b\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\b\n" +
 	"\x06Synced\"\a\n" +
 	"\x05Reset\"\x1f\n" +
 	"\rCancelRequest\x12\x0e\n" +
@@ -4844,9 +4826,8 @@ const file_haulback_proto_rawDesc = "" +
 	"\x03job\x18\x01 \x01(\v2\x10.haulback.v1.JobR\x03job\"R\n" +
 	"\x11SetTicketsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
-	"\atickets\x18\x02 \x03(\v2\x13.haulback.v1.TicketR\atickets\"8\n" +
-	"\x12SetTicketsResponse\x12\"\n" +
-	"\x03job\x18\x01 \x01(\v2\x10.haulback.v1.JobR\x03job\"\x1f\n" +
+	"\atickets\x18\x02 \x03(\v2\x13.haulback.v1.TicketR\atickets\"\x14\n" +
+	"\x12SetTicketsResponse\"\x1f\n" +
 	"\rRemoveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x10\n" +
 	"\x0eRemoveResponse\"\xe4\x01\n" +
@@ -5058,58 +5039,57 @@ var file_haulback_proto_depIdxs = []int32{
 	48, // 46: haulback.v1.WatchResponse.notice:type_name -> haulback.v1.Notice
 	49, // 47: haulback.v1.WatchResponse.synced:type_name -> haulback.v1.Synced
 	50, // 48: haulback.v1.WatchResponse.reset:type_name -> haulback.v1.Reset
-	47, // 49: haulback.v1.Progress.disks:type_name -> haulback.v1.DiskProgress
-	34, // 50: haulback.v1.DiskProgress.counters:type_name -> haulback.v1.Counters
-	68, // 51: haulback.v1.DiskProgress.remaining:type_name -> google.protobuf.Duration
-	67, // 52: haulback.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	67, // 49: haulback.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	47, // 50: haulback.v1.Progress.disks:type_name -> haulback.v1.DiskProgress
+	34, // 51: haulback.v1.DiskProgress.counters:type_name -> haulback.v1.Counters
+	68, // 52: haulback.v1.DiskProgress.remaining:type_name -> google.protobuf.Duration
 	30, // 53: haulback.v1.CancelResponse.job:type_name -> haulback.v1.Job
 	30, // 54: haulback.v1.PauseResponse.job:type_name -> haulback.v1.Job
 	30, // 55: haulback.v1.ResumeResponse.job:type_name -> haulback.v1.Job
 	28, // 56: haulback.v1.SetLimitsRequest.limits:type_name -> haulback.v1.Limits
 	30, // 57: haulback.v1.SetLimitsResponse.job:type_name -> haulback.v1.Job
 	36, // 58: haulback.v1.SetTicketsRequest.tickets:type_name -> haulback.v1.Ticket
-	30, // 59: haulback.v1.SetTicketsResponse.job:type_name -> haulback.v1.Job
-	5,  // 60: haulback.v1.ErrorInfo.retry:type_name -> haulback.v1.Retry
-	66, // 61: haulback.v1.ErrorInfo.metadata:type_name -> haulback.v1.ErrorInfo.MetadataEntry
-	7,  // 62: haulback.v1.Daemon.GetInfo:input_type -> haulback.v1.GetInfoRequest
-	10, // 63: haulback.v1.Daemon.Drain:input_type -> haulback.v1.DrainRequest
-	12, // 64: haulback.v1.Daemon.Reload:input_type -> haulback.v1.ReloadRequest
-	14, // 65: haulback.v1.Endpoint.Probe:input_type -> haulback.v1.ProbeRequest
-	17, // 66: haulback.v1.Endpoint.Checksum:input_type -> haulback.v1.ChecksumRequest
-	22, // 67: haulback.v1.Extents.Allocated:input_type -> haulback.v1.AllocatedRequest
-	24, // 68: haulback.v1.Extents.Changed:input_type -> haulback.v1.ChangedRequest
-	37, // 69: haulback.v1.Jobs.Submit:input_type -> haulback.v1.SubmitRequest
-	39, // 70: haulback.v1.Jobs.Get:input_type -> haulback.v1.GetRequest
-	41, // 71: haulback.v1.Jobs.List:input_type -> haulback.v1.ListRequest
-	43, // 72: haulback.v1.Jobs.Watch:input_type -> haulback.v1.WatchRequest
-	51, // 73: haulback.v1.Jobs.Cancel:input_type -> haulback.v1.CancelRequest
-	53, // 74: haulback.v1.Jobs.Pause:input_type -> haulback.v1.PauseRequest
-	55, // 75: haulback.v1.Jobs.Resume:input_type -> haulback.v1.ResumeRequest
-	57, // 76: haulback.v1.Jobs.SetLimits:input_type -> haulback.v1.SetLimitsRequest
-	59, // 77: haulback.v1.Jobs.SetTickets:input_type -> haulback.v1.SetTicketsRequest
-	61, // 78: haulback.v1.Jobs.Remove:input_type -> haulback.v1.RemoveRequest
-	8,  // 79: haulback.v1.Daemon.GetInfo:output_type -> haulback.v1.GetInfoResponse
-	11, // 80: haulback.v1.Daemon.Drain:output_type -> haulback.v1.DrainResponse
-	13, // 81: haulback.v1.Daemon.Reload:output_type -> haulback.v1.ReloadResponse
-	15, // 82: haulback.v1.Endpoint.Probe:output_type -> haulback.v1.ProbeResponse
-	19, // 83: haulback.v1.Endpoint.Checksum:output_type -> haulback.v1.ChecksumResponse
-	23, // 84: haulback.v1.Extents.Allocated:output_type -> haulback.v1.AllocatedResponse
-	25, // 85: haulback.v1.Extents.Changed:output_type -> haulback.v1.ChangedResponse
-	38, // 86: haulback.v1.Jobs.Submit:output_type -> haulback.v1.SubmitResponse
-	40, // 87: haulback.v1.Jobs.Get:output_type -> haulback.v1.GetResponse
-	42, // 88: haulback.v1.Jobs.List:output_type -> haulback.v1.ListResponse
-	44, // 89: haulback.v1.Jobs.Watch:output_type -> haulback.v1.WatchResponse
-	52, // 90: haulback.v1.Jobs.Cancel:output_type -> haulback.v1.CancelResponse
-	54, // 91: haulback.v1.Jobs.Pause:output_type -> haulback.v1.PauseResponse
-	56, // 92: haulback.v1.Jobs.Resume:output_type -> haulback.v1.ResumeResponse
-	58, // 93: haulback.v1.Jobs.SetLimits:output_type -> haulback.v1.SetLimitsResponse
-	60, // 94: haulback.v1.Jobs.SetTickets:output_type -> haulback.v1.SetTicketsResponse
-	62, // 95: haulback.v1.Jobs.Remove:output_type -> haulback.v1.RemoveResponse
-	79, // [79:96] is the sub-list for method output_type
-	62, // [62:79] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	5,  // 59: haulback.v1.ErrorInfo.retry:type_name -> haulback.v1.Retry
+	66, // 60: haulback.v1.ErrorInfo.metadata:type_name -> haulback.v1.ErrorInfo.MetadataEntry
+	7,  // 61: haulback.v1.Daemon.GetInfo:input_type -> haulback.v1.GetInfoRequest
+	10, // 62: haulback.v1.Daemon.Drain:input_type -> haulback.v1.DrainRequest
+	12, // 63: haulback.v1.Daemon.Reload:input_type -> haulback.v1.ReloadRequest
+	14, // 64: haulback.v1.Endpoint.Probe:input_type -> haulback.v1.ProbeRequest
+	17, // 65: haulback.v1.Endpoint.Checksum:input_type -> haulback.v1.ChecksumRequest
+	22, // 66: haulback.v1.Extents.Allocated:input_type -> haulback.v1.AllocatedRequest
+	24, // 67: haulback.v1.Extents.Changed:input_type -> haulback.v1.ChangedRequest
+	37, // 68: haulback.v1.Jobs.Submit:input_type -> haulback.v1.SubmitRequest
+	39, // 69: haulback.v1.Jobs.Get:input_type -> haulback.v1.GetRequest
+	41, // 70: haulback.v1.Jobs.List:input_type -> haulback.v1.ListRequest
+	43, // 71: haulback.v1.Jobs.Watch:input_type -> haulback.v1.WatchRequest
+	51, // 72: haulback.v1.Jobs.Cancel:input_type -> haulback.v1.CancelRequest
+	53, // 73: haulback.v1.Jobs.Pause:input_type -> haulback.v1.PauseRequest
+	55, // 74: haulback.v1.Jobs.Resume:input_type -> haulback.v1.ResumeRequest
+	57, // 75: haulback.v1.Jobs.SetLimits:input_type -> haulback.v1.SetLimitsRequest
+	59, // 76: haulback.v1.Jobs.SetTickets:input_type -> haulback.v1.SetTicketsRequest
+	61, // 77: haulback.v1.Jobs.Remove:input_type -> haulback.v1.RemoveRequest
+	8,  // 78: haulback.v1.Daemon.GetInfo:output_type -> haulback.v1.GetInfoResponse
+	11, // 79: haulback.v1.Daemon.Drain:output_type -> haulback.v1.DrainResponse
+	13, // 80: haulback.v1.Daemon.Reload:output_type -> haulback.v1.ReloadResponse
+	15, // 81: haulback.v1.Endpoint.Probe:output_type -> haulback.v1.ProbeResponse
+	19, // 82: haulback.v1.Endpoint.Checksum:output_type -> haulback.v1.ChecksumResponse
+	23, // 83: haulback.v1.Extents.Allocated:output_type -> haulback.v1.AllocatedResponse
+	25, // 84: haulback.v1.Extents.Changed:output_type -> haulback.v1.ChangedResponse
+	38, // 85: haulback.v1.Jobs.Submit:output_type -> haulback.v1.SubmitResponse
+	40, // 86: haulback.v1.Jobs.Get:output_type -> haulback.v1.GetResponse
+	42, // 87: haulback.v1.Jobs.List:output_type -> haulback.v1.ListResponse
+	44, // 88: haulback.v1.Jobs.Watch:output_type -> haulback.v1.WatchResponse
+	52, // 89: haulback.v1.Jobs.Cancel:output_type -> haulback.v1.CancelResponse
+	54, // 90: haulback.v1.Jobs.Pause:output_type -> haulback.v1.PauseResponse
+	56, // 91: haulback.v1.Jobs.Resume:output_type -> haulback.v1.ResumeResponse
+	58, // 92: haulback.v1.Jobs.SetLimits:output_type -> haulback.v1.SetLimitsResponse
+	60, // 93: haulback.v1.Jobs.SetTickets:output_type -> haulback.v1.SetTicketsResponse
+	62, // 94: haulback.v1.Jobs.Remove:output_type -> haulback.v1.RemoveResponse
+	78, // [78:95] is the sub-list for method output_type
+	61, // [61:78] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_haulback_proto_init() }
