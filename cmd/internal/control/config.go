@@ -1,0 +1,175 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"time"
+
+	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/hostctl/job"
+	controlv1 "github.com/haulback/haulback/wire/control/v1"
+)
+
+// Jobs is the job engine, *job.Engine, whose comments are the contract. It has
+// more methods than an interface should: it is one service of the API.
+type Jobs interface {
+	Submit(ctx context.Context, id, owner string, s job.Spec, tickets map[string][]byte) (j job.Job, existed bool, err error)
+	Get(ctx context.Context, id string) (job.Job, error)
+	List(ctx context.Context, f job.Filter, p job.Page) (jobs []job.Job, next string, err error)
+	Watch(ctx context.Context, after uint64, f job.Filter) iter.Seq2[job.Event, error]
+	Cancel(ctx context.Context, id string) (job.Job, error)
+	Pause(ctx context.Context, id string) (job.Job, error)
+	Resume(ctx context.Context, id string) (job.Job, error)
+	SetLimits(ctx context.Context, id string, l job.Limits) (job.Job, error)
+	SetTickets(ctx context.Context, id string, tickets map[string][]byte) error
+	Remove(ctx context.Context, id string) error
+}
+
+// Daemon is the daemon itself.
+type Daemon interface {
+	// Info tells everything but the bounds of the API, which this package adds.
+	Info(ctx context.Context) (*controlv1.GetInfoResponse, error)
+	// Drain begins to drain and returns at once; twice is once.
+	Drain(ctx context.Context) (*controlv1.DrainResponse, error)
+	// Reload reads the configuration again; the warnings are for people. A
+	// mistake in it is a *job.Failure with ReasonInvalid.
+	Reload(ctx context.Context) (warnings []string, err error)
+}
+
+// Endpoint looks at one disk. Errors are *job.Failure where they can be classed.
+type Endpoint interface {
+	Probe(ctx context.Context, req *controlv1.ProbeRequest) (*controlv1.ProbeResponse, error)
+	// Checksum reads until it is done or ctx is; progress may be called as often
+	// as it likes, and from any goroutine, until Checksum returns.
+	Checksum(ctx context.Context, req *controlv1.ChecksumRequest, progress func(read, total int64)) (*controlv1.ChecksumResult, error)
+}
+
+// Extents lists parts of one disk. A method calls head once, then each for every
+// extent in ascending order; extents before the starting offset may come, they
+// are left out. An error of head or each ends the call and is returned as it is.
+type Extents interface {
+	Allocated(ctx context.Context, req *controlv1.AllocatedRequest, head func(ExtentHead) error, each func(cbt.Extent) error) error
+	Changed(ctx context.Context, req *controlv1.ChangedRequest, head func(ExtentHead) error, each func(cbt.Extent) error) error
+}
+
+// ExtentHead is what is known before the first extent.
+type ExtentHead struct {
+	Size            int64 // bytes of the disk
+	Fixed           bool  // every extent has the same size
+	Tracking, Trust string
+}
+
+// Config is what a Server needs.
+type Config struct {
+	Access             // Reload replaces it
+	Socket      string // path of the unix socket; empty: none
+	Listen      string // host:port of the TCP port; empty: none
+	Jobs        Jobs
+	Daemon      Daemon
+	Endpoint    Endpoint
+	Extents     Extents
+	Bounds      Bounds
+	Log         *slog.Logger                       // nil: slog.Default
+	Audit       func(ctx context.Context, e Entry) // nil: nobody listens; it is called one at a time
+	GracePeriod time.Duration                      // to end requests at the end; 0: 5 s
+}
+
+// Access says who may call. The zero Access: root and the daemon's own user, on
+// the socket alone.
+type Access struct {
+	Group string // name or number of the group whose members may use the socket; empty: none
+	TLS   TLS    // of the TCP port
+}
+
+// TLS is the certificate of the daemon, and whose certificates are let in.
+type TLS struct {
+	Cert, Key string   // files, PEM
+	CA        string   // file, PEM: who signs the callers' certificates
+	Allow     []Caller // who may call, by the names in the certificate; the first that fits counts
+}
+
+// Role is what a caller may do.
+type Role string
+
+// The roles.
+const (
+	Admin  Role = "admin"  // everything
+	Viewer Role = "viewer" // what has no side effects
+)
+
+// Caller is who may call, or who calls.
+type Caller struct {
+	Name string // of the certificate: common name, DNS name, e-mail address or URI; of the socket: "uid 0"
+	Role Role
+}
+
+// Bounds are the bounds of the API. Zero means the default; every one has a
+// reason to be small, because callers are few.
+type Bounds struct {
+	RequestBytes    int           // of one request, after decompression; 1 MiB: a spec of 256 disks is 100 KiB
+	Connections     int           // open at once, of each listener; 1024
+	Requests        int           // at once, in all; 256
+	CallerRequests  int           // at once, of one caller; 64
+	Streams         int           // at once, in all; 512
+	CallerStreams   int           // at once, of one caller; 128
+	HeaderTime      time.Duration // to send the head of a request, and for a TLS handshake; 10 s
+	RequestTime     time.Duration // to send a request; 30 s
+	UnaryTime       time.Duration // to answer a request; 60 s: a probe may have to wake a disk
+	WriteTime       time.Duration // for a caller to take one event; 30 s
+	KeepAlive       time.Duration // between two signs of life of an event stream; 15 s
+	IdleTime        time.Duration // of a connection without a request; 2 min
+	ListBytes       int           // of a page of jobs, about; 2 MiB
+	RefusalsAudited int           // refusals a second that are audited; 10: a flood of them is counted, not written
+}
+
+func def[T int | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+func (b Bounds) withDefaults() Bounds {
+	def(&b.RequestBytes, 1<<20)
+	def(&b.Connections, 1024)
+	def(&b.Requests, 256)
+	def(&b.CallerRequests, 64)
+	def(&b.Streams, 512)
+	def(&b.CallerStreams, 128)
+	def(&b.HeaderTime, 10*time.Second)
+	def(&b.RequestTime, 30*time.Second)
+	def(&b.UnaryTime, time.Minute)
+	def(&b.WriteTime, 30*time.Second)
+	def(&b.KeepAlive, 15*time.Second)
+	def(&b.IdleTime, 2*time.Minute)
+	def(&b.ListBytes, 2<<20)
+	def(&b.RefusalsAudited, 10)
+	return b
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Socket == "" && c.Listen == "":
+		return errors.New("control: neither a socket nor a TCP address is configured")
+	case c.Jobs == nil || c.Daemon == nil || c.Endpoint == nil || c.Extents == nil:
+		return errors.New("control: Jobs, Daemon, Endpoint and Extents are needed")
+	}
+	return c.Access.check(c.Listen != "")
+}
+
+func (a *Access) check(tcp bool) error {
+	if !tcp {
+		return nil
+	}
+	if a.TLS.Cert == "" || a.TLS.Key == "" || a.TLS.CA == "" {
+		return errors.New("control: a TCP port needs a certificate, its key and the CA of the callers; there is no plaintext TCP")
+	}
+	for _, c := range a.TLS.Allow {
+		if c.Name == "" || c.Role != Admin && c.Role != Viewer {
+			return fmt.Errorf("control: allowed caller %q has role %q; it needs a name, and role %q or %q", c.Name, c.Role, Admin, Viewer)
+		}
+	}
+	return nil
+}

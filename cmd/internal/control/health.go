@@ -1,0 +1,57 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/haulback/haulback/hostctl/job"
+)
+
+// Plain HTTP paths.
+const (
+	pathHealth = "/healthz"
+	pathReady  = "/readyz"
+	pathSSE    = "/v1/events"
+	pathNDJSON = "/v1/events.ndjson"
+)
+
+// healthTime is how long the job store may take to answer.
+const healthTime = 2 * time.Second
+
+// serveHealth says whether this process does its work: the job store answers.
+// Whoever reaches the socket, or has a certificate of the CA, may ask; the
+// answer says nothing else.
+func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), healthTime)
+	defer cancel()
+	if _, _, err := s.cfg.Jobs.List(ctx, job.Filter{}, job.Page{Size: 1}); err != nil {
+		s.log.Warn("health check: the job store does not answer", "err", err)
+		short(w, http.StatusServiceUnavailable, "the job store does not answer")
+		return
+	}
+	short(w, http.StatusOK, "ok")
+}
+
+// serveReady says whether this daemon takes jobs.
+func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), healthTime)
+	defer cancel()
+	info, err := s.cfg.Daemon.Info(ctx)
+	switch {
+	case err != nil:
+		short(w, http.StatusServiceUnavailable, "not ready")
+	case info.GetDraining():
+		short(w, http.StatusServiceUnavailable, "draining")
+	default:
+		short(w, http.StatusOK, "ready")
+	}
+}
+
+func short(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, text)
+}
