@@ -120,6 +120,12 @@ func (e *Engine) Close() error {
 // it came in either case. A lost link is picked up again by itself; what ends
 // a run is an error of a disk, a refusal, or Job.Retry without progress.
 func (e *Engine) Run(ctx context.Context, job Job, p *Progress) (Report, error) {
+	p.list.begin(p.Different)
+	rep, err := e.run(ctx, job, p)
+	return rep, p.list.end(err)
+}
+
+func (e *Engine) run(ctx context.Context, job Job, p *Progress) (Report, error) {
 	if job.Pass == 0 {
 		job.Pass = 1
 	}

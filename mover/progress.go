@@ -19,6 +19,13 @@ type Progress struct {
 	// Event, when set before the run, is called with what an operator should
 	// read: a lost link, a resume. It must not block.
 	Event func(text string)
+	// Different, when set before the run, is called with every range that stays
+	// different, or that could not be read: those of Report.Bad, but all of
+	// them, as they are settled. They come in disk order, neighbours as one,
+	// each once, whatever happens to the link. Who cannot take them as fast as
+	// they come may block; the comparison waits. Not called for an Order.
+	Different func(BadRun)
+	list      badList
 
 	begun atomic.Int64 // verified when the link began
 	best  atomic.Int64 // the most that was verified on any link
@@ -73,6 +80,7 @@ func (p *Progress) rewind() {
 	for _, c := range []*atomic.Int64{&p.scanned, &p.holes, &p.same, &p.zero, &p.differing, &p.verified, &p.bad, &p.skipped, &p.sampled} {
 		c.Store(0)
 	}
+	p.list.rewind()
 }
 
 func (p *Progress) event(text string) {
@@ -129,7 +137,7 @@ type Report struct {
 	Source    string        // identities of the disks
 	Target    string
 	Larger    int64    // bytes by which the target is longer than the source; they were left alone
-	Bad       []BadRun // ranges that differ (verify) or could not be read (copy), at most 1000
+	Bad       []BadRun // ranges that differ (verify) or could not be read (copy), at most 1000; Progress.Different gets all
 }
 
 // BadRun is a range of bytes that stays different.
@@ -138,14 +146,14 @@ type BadRun = wire.Bad
 // maxBadRuns bounds the list in a Report; the count is never cut.
 const maxBadRuns = 1000
 
-// addBad adds the grains in mask of batch b to list, as runs.
-func addBad(list []BadRun, l layout, b int64, mask wire.Mask, unreadable bool) []BadRun {
-	for lo, hi := range spans(mask) {
-		e := l.span(b, lo, hi)
-		if n := len(list); n > 0 && list[n-1].Off+list[n-1].Len == e.Off && list[n-1].Unreadable == unreadable {
-			list[n-1].Len += e.Len
+// addBad adds the grains in mask of batch b to list, as runs; those in unread
+// could not be read.
+func addBad(list []BadRun, l layout, b int64, mask, unread wire.Mask) []BadRun {
+	for r := range badRuns(l, b, mask, unread) {
+		if n := len(list); n > 0 && touches(list[n-1], r) {
+			list[n-1].Len += r.Len
 		} else if n < maxBadRuns {
-			list = append(list, BadRun{Off: e.Off, Len: e.Len, Unreadable: unreadable})
+			list = append(list, r)
 		}
 	}
 	return list

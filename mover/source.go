@@ -58,6 +58,7 @@ type source struct {
 type answer struct {
 	leaves
 	diff    wire.Mask
+	theirs  wire.Mask // of diff: grains that the target could not read
 	sampled wire.Mask // grains that the hint calls unchanged
 	redos   uint8     // times the target asked for grains again
 	redo    bool      // that is in work
@@ -297,13 +298,13 @@ func (s *source) skipRun(upto int64) int64 {
 
 // badLocked lists the grains of a that stay different.
 func (s *source) badLocked(a *answer) {
-	mask := a.unread
+	mask, unread := a.unread, a.unread
 	if s.mode == wire.ModeVerify {
-		mask = a.diff
+		mask, unread = a.diff, a.unread|a.theirs
 	}
 	s.badN += int64(mask.Count())
-	s.bad = addBad(s.bad, s.layout, a.batch, mask&^a.unread, false)
-	s.bad = addBad(s.bad, s.layout, a.batch, mask&a.unread, true)
+	s.bad = addBad(s.bad, s.layout, a.batch, mask, unread)
+	s.prog.list.add(s.layout, a.batch, mask, unread)
 	s.prog.bad.Store(s.badN)
 }
 

@@ -56,6 +56,7 @@ func (w *worker) do(ctx context.Context, it item) error {
 	if w.opened.Cold == coldServer {
 		own.diff |= it.target.hole & own.zero &^ own.hole
 	}
+	own.theirs = it.target.unread & own.diff
 	if err := w.unreadable(own, err); err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (w *worker) do(ctx context.Context, it item) error {
 		w.sayLater(wire.Run{First: batch, Count: 1})
 		return nil
 	case w.mode == wire.ModeVerify:
-		return w.l.send(&wire.Diff{Batch: batch, Mask: diff})
+		return w.l.send(&wire.Diff{Batch: batch, Mask: diff, Unread: bad & diff})
 	}
 	return w.write(ctx, batch, diff&^bad)
 }

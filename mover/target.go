@@ -65,6 +65,7 @@ type tbatch struct {
 	written wire.Mask // grains that were overwritten
 	fresh   wire.Mask // of these: not read back yet
 	bad     wire.Mask // grains that stay different
+	theirs  wire.Mask // of bad: grains that the source could not read
 	sampled wire.Mask // grains that the hint calls unchanged
 	rounds  uint8     // read-backs that failed
 }
@@ -218,7 +219,7 @@ func (t *target) differ(d *wire.Diff) error {
 	if d.Mask&^wire.FullMask(b.n) != 0 {
 		return wire.Errorf(wire.CodeExtent, "grains %b of batch %d are outside the disk", d.Mask, d.Batch)
 	}
-	b.bad = d.Mask
+	b.bad, b.theirs = d.Mask, d.Unread
 	t.answered++
 	t.settleLocked(b)
 	return nil
@@ -430,7 +431,12 @@ func (t *target) countLocked(b *tbatch, bad wire.Mask) {
 	t.prog.readBack.Store(t.backed)
 	t.prog.bad.Store(t.bad)
 	t.prog.lost.Store(t.lost)
-	t.badRuns = addBad(t.badRuns, t.layout, b.batch, bad, t.mode == wire.ModeCopy)
+	unread := bad // of a copy; what it could read it has brought over
+	if t.mode == wire.ModeVerify {
+		unread = b.theirs | b.unread
+	}
+	t.badRuns = addBad(t.badRuns, t.layout, b.batch, bad, unread)
+	t.prog.list.add(t.layout, b.batch, bad, unread)
 }
 
 // flushFails counts, per disk, the failed flushes without a good one between

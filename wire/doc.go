@@ -111,7 +111,7 @@
 //	 7 Holes     0 first batch | 8 count, not 0                       16
 //	 8 Data      see below                                            max 1049688
 //	 9 Same      0 runs u16, 1-512 | 2 { first batch | count } ...    max 8194
-//	10 Diff      0 batch | 8 mask, not 0 | 10 0 0                     12
+//	10 Diff      0 batch | 8 mask, not 0 | 10 unread mask, of it      12
 //	11 Ack       0 settled i64 | 8 received i64 | 16 durable i64 |
 //	             24 verified i64 | 32 read back i64 | 40 busy flag    41
 //	12 Redo      0 batch | 8 mask, not 0 | 10 round u8, not 0 | 11 0  12
@@ -254,7 +254,8 @@
 //
 // Verdicts. The source gives each batch told exactly one: Same if all of its
 // grains are equal; in ModeCopy one Data frame with all grains that differ; in
-// ModeVerify one Diff, and nothing is written. Verdicts come in any order; the
+// ModeVerify one Diff, and nothing is written; its unread mask has what the
+// source cannot read, for the list of the target. Verdicts come in any order; the
 // streams have no order among themselves. A verdict for a batch that was not
 // told or has one, and Same for a batch with unread grains, are errors. The
 // source may call a run of Holes the same without a look only where its own

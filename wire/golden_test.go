@@ -125,10 +125,9 @@ var goldens = []golden{
 		wrong: []poke{{0, "0000"}, {0, "0001"}, {0, "0003"}, {0, "0202"}, {10, "0000000000000000"}, {18, tooFar}, {26, tooFar}},
 	}, {
 		name:  "Diff",
-		frame: &Diff{Batch: 5, Mask: 0x8001},
-		hex:   "0a 000000 0000000c  0000000000000005 8001 0000",
-		zero:  []int{10, 11},
-		wrong: []poke{{0, "80"}, {0, tooFar}, {8, "0000"}},
+		frame: &Diff{Batch: 5, Mask: 0x8001, Unread: 0x8000},
+		hex:   "0a 000000 0000000c  0000000000000005 8001 8000",
+		wrong: []poke{{0, "80"}, {0, tooFar}, {8, "0000"}, {10, "0002"}, {10, "c000"}},
 	}, {
 		name:  "Ack",
 		frame: &Ack{Settled: 1, Received: 2, Durable: 3, Verified: 4, ReadBack: 5, Busy: true},

@@ -113,7 +113,7 @@ func (f *fields) counters(c *Counters) {
 // Bad is a range of bytes that stays different.
 type Bad struct {
 	Off, Len   int64
-	Unreadable bool // the source could not be read there
+	Unreadable bool // the source, or in ModeVerify either disk, could not be read there
 }
 
 // MaxReportBad bounds Report.Bad; Counters.Bad has the true number.

@@ -145,8 +145,9 @@ func (s *Same) parseBody(b []byte) error {
 // Diff settles a batch in ModeVerify: the grains in Mask are not equal, all
 // others are. Nothing is written.
 type Diff struct {
-	Batch int64
-	Mask  Mask
+	Batch  int64
+	Mask   Mask
+	Unread Mask // of Mask: what the source cannot read
 }
 
 // Type implements Frame.
@@ -155,14 +156,13 @@ func (*Diff) Type() Type { return TypeDiff }
 func (d *Diff) appendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(d.Batch))
 	b = binary.BigEndian.AppendUint16(b, uint16(d.Mask))
-	return append(b, 0, 0)
+	return binary.BigEndian.AppendUint16(b, uint16(d.Unread))
 }
 
 func (d *Diff) parseBody(b []byte) error {
 	f := fields{b: b}
-	d.Batch, d.Mask = f.i64(), Mask(f.u16())
-	f.zero(2)
-	f.bad = f.bad || d.Batch > maxBatch || d.Mask == 0
+	d.Batch, d.Mask, d.Unread = f.i64(), Mask(f.u16()), Mask(f.u16())
+	f.bad = f.bad || d.Batch > maxBatch || d.Mask == 0 || d.Unread&^d.Mask != 0
 	return f.done(TypeDiff)
 }
 

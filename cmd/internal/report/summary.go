@@ -172,7 +172,10 @@ func badRows(r *Result, b *strings.Builder) {
 			return
 		}
 		what := "differs"
-		if e.Unreadable {
+		switch {
+		case e.Unreadable && r.Verify:
+			what = "cannot be read on one of the sides"
+		case e.Unreadable:
 			what = "cannot be read at the source"
 		}
 		fmt.Fprintf(b, "  bytes %d to %d (%s at %s) %s\n", e.Off, e.Off+e.Len-1, size.Text(e.Len), size.Text(e.Off), what)
