@@ -52,11 +52,11 @@ func (h *Hint) String() string {
 	return h.Provider + " " + h.Since
 }
 
-// changed is the map of the answer, on a disk of size bytes. Whatever points to
+// Changed is the map of the answer, on a disk of size bytes. Whatever points to
 // another disk, or to a tracker that lost count, is an error: then the whole
 // answer is worth nothing (facts/reliability.md, B4). What is only untidy is
 // put in order, and remark says so.
-func (h *Hint) changed(size int64) (m Map, remark string, err error) {
+func (h *Hint) Changed(size int64) (m Map, remark string, err error) {
 	switch {
 	case h.Trust != Exact && h.Trust != OverReports:
 		return m, "", fmt.Errorf("%s is not to be trusted: %s", h, or(h.Remark, "it says so itself"))

@@ -100,7 +100,7 @@ func PlanHint(size int64, hint *Hint, known error, sampling Sampling) Plan {
 	case sampling.Every < 0 || sampling.Least < 0:
 		return fullBecause(size, "no hint without a sample")
 	}
-	areas, remark, err := hint.changed(size)
+	areas, remark, err := hint.Changed(size)
 	if err != nil {
 		return fullBecause(size, fmt.Sprintf("bad hint: %v", err))
 	}

@@ -2,10 +2,10 @@
 // on a terminal, to programs as JSON lines.
 //
 // JSON lines go to standard output, one object each, with "schema": 1,
-// "message_type" and "time" (RFC 3339, UTC). Types: started, status, event,
-// warning, summary, and exit_error, which goes to standard error as the last
-// line of a run that failed. Bytes are plain integers. Fields and types may be
-// added; those that are there keep their meaning.
+// "message_type" and "time" (RFC 3339, UTC); an exit_error goes to standard
+// error as the last line of a run that failed. docs/cli.md has every type and
+// field, docs/cli.schema.json the same for programs. Bytes are plain integers.
+// Fields and types may be added; those that are there keep their meaning.
 //
 // The progress line counts what the target has settled as equal, never what
 // was merely sent.
