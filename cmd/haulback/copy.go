@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/cmd/internal/transfer"
@@ -36,6 +37,7 @@ type flags struct {
 	cbt                          string
 	sample                       int64
 	retry                        time.Duration
+	progressFD                   string
 	create, strict               bool
 }
 
@@ -49,6 +51,7 @@ func copyCommand(g *global) *cobra.Command {
 		},
 	}
 	linkFlags(cmd, &f)
+	progressFlag(cmd, &f)
 	cmd.Flags().StringVar(&f.verify, "verify", "pass", "`HOW` to verify: pass (what was written is read back) or full (everything is read again at the end)")
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of an earlier run to go on with")
 	cmd.Flags().StringVar(&f.cbt, "cbt", site.TrackFull, "`HOW` the source's changes are tracked: full (not at all, read everything), bitmap:NAME (dirty bitmap of an NBD export), "+
@@ -69,6 +72,7 @@ func verifyCommand(g *global) *cobra.Command {
 		},
 	}
 	linkFlags(cmd, &f)
+	progressFlag(cmd, &f)
 	return cmd
 }
 
@@ -109,6 +113,18 @@ func (f *flags) spec(mode wire.Mode, src, dst string) (transfer.Spec, error) {
 
 // move copies or compares two disks.
 func move(ctx context.Context, g *global, f *flags, mode wire.Mode, src, dst string) error {
+	progress, err := f.progress()
+	if err != nil {
+		return err
+	}
+	return g.transfer(ctx, f, mode, src, dst, func(*transfer.Transfer) report.Output {
+		return progress.with(g.output())
+	}, progress.end)
+}
+
+// transfer runs a transfer that tells ready's output how it goes; end gets its
+// error and gives that of the command.
+func (g *global) transfer(ctx context.Context, f *flags, mode wire.Mode, src, dst string, ready func(*transfer.Transfer) report.Output, end func(error) error) error {
 	spec, err := f.spec(mode, src, dst)
 	if err != nil {
 		return err
@@ -125,6 +141,6 @@ func move(ctx context.Context, g *global, f *flags, mode wire.Mode, src, dst str
 	if err := t.Pin(w.reach); err != nil {
 		return err
 	}
-	_, err = t.Run(ctx, w.engine, g.output(), g.every())
-	return err
+	_, err = t.Run(ctx, w.engine, ready(t), g.every())
+	return end(err)
 }

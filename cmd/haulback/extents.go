@@ -15,6 +15,7 @@ import (
 	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/size"
+	"github.com/haulback/haulback/cmd/internal/transfer"
 	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/wire"
 )
@@ -33,7 +34,7 @@ is a hint and no proof: haulback copy compares a sample of the rest as well.
 The disk is opened by this process; for an export of a daemon run this on the
 daemon's machine.
 
-` + endpointHelp
+` + transfer.Help
 
 // extentsFlags are those of extents, as typed.
 type extentsFlags struct {
@@ -101,13 +102,13 @@ func listExtents(ctx context.Context, g *global, f *extentsFlags, disk string, s
 
 // openHere opens a disk that this process can open, to read it.
 func openHere(ctx context.Context, verb, text, track string) (vddk.Disk, error) {
-	e, err := parseEndpoint(text)
+	e, err := transfer.ParseEndpoint(text)
 	switch {
 	case err != nil:
 		return nil, err
-	case e.remote():
-		return nil, usage("%s: %s reads the disk in this process, and that is an export of a daemon; run haulback %s there, with the URI that its configuration has for %q", text, verb, verb, e.export)
-	case e.missing():
+	case e.Remote():
+		return nil, usage("%s: %s reads the disk in this process, and that is an export of a daemon; run haulback %s there, with the URI that its configuration has for %q", text, verb, verb, e.Export)
+	case e.Missing():
 		return nil, usage("%s: there is no such file or device; check the path", text)
 	}
 	if track != "" {
@@ -137,6 +138,18 @@ type extentLine struct {
 	Len        int64  `json:"length"`
 	Kind       string `json:"kind"`
 	Unreadable bool   `json:"unreadable,omitempty"`
+}
+
+// extentTitle stands above a table of extents.
+const extentTitle = "          OFFSET           LENGTH  KIND\n"
+
+// text is a row of the table.
+func (e extentLine) text() string {
+	mark := ""
+	if e.Unreadable {
+		mark = " (unreadable)"
+	}
+	return fmt.Sprintf("%16d %16d  %s%s\n", e.Off, e.Len, e.Kind, mark)
 }
 
 // extentSummary is the last line of a list.
@@ -172,7 +185,7 @@ func newExtentWriter(g *global, out io.Writer) *extentWriter {
 
 func (w *extentWriter) title() {
 	if w.text != nil {
-		fmt.Fprintf(w.text, "%16s %16s  %s\n", "OFFSET", "LENGTH", "KIND")
+		w.text.WriteString(extentTitle)
 	}
 }
 
@@ -180,11 +193,7 @@ func (w *extentWriter) extent(e extentLine) error {
 	if w.json != nil {
 		return w.json.Line(report.TypeExtent, e)
 	}
-	mark := ""
-	if e.Unreadable {
-		mark = " (unreadable)"
-	}
-	_, err := fmt.Fprintf(w.text, "%16d %16d  %s%s\n", e.Off, e.Len, e.Kind, mark)
+	_, err := w.text.WriteString(e.text())
 	return err
 }
 

@@ -21,7 +21,7 @@ import (
 
 // Start is what a run is asked to do.
 type Start struct {
-	Mode      string // "copy", "copy, then read everything again", "verify"
+	Mode      string // "copy", "copy, then read everything again", "verify", "diff"
 	Run       string
 	Source    string
 	Target    string

@@ -50,7 +50,7 @@ func verdict(r *Result) string {
 		return fmt.Sprintf("Different: %s is %d bytes longer; %d bytes were compared.", r.Start.Target, r.Larger, r.Counters.Scanned)
 	case r.Verify && r.Equal:
 		return fmt.Sprintf("Equal: %s (%d bytes) were compared and none differ.", size.Text(r.Counters.Scanned), r.Counters.Scanned)
-	case r.Verify && len(r.Report.Bad) > 0:
+	case r.Verify && (len(r.Report.Bad) > 0 || r.Counters.Bad > 0):
 		return fmt.Sprintf("Different: %d bytes were compared.", r.Counters.Scanned)
 	case r.Verify:
 		return "Not compared to the end."

@@ -54,7 +54,7 @@ func (t *textOutput) Started(s Start) {
 }
 
 func verb(mode string) string {
-	if mode == "verify" {
+	if mode == "verify" || mode == "diff" {
 		return "comparing"
 	}
 	return "copying"

@@ -146,9 +146,9 @@ func (e *Endpoint) Describe(ctx context.Context) (vddk.Description, error) {
 	return disk.Describe(), nil
 }
 
-// missing reports whether nothing is at the path. Whether a disk without one
+// Missing reports whether nothing is at the path. Whether a disk without one
 // is there is known when it is opened.
-func (e *Endpoint) missing() bool {
+func (e *Endpoint) Missing() bool {
 	if e.Remote() || !e.Disk.Local() {
 		return false
 	}

@@ -15,7 +15,7 @@ import (
 
 // pass is one pass, told while it runs.
 func (t *Transfer) pass(ctx context.Context, name string, n uint32, full bool) (mover.Report, error) {
-	p := &mover.Progress{Event: func(text string) { t.out.Remark(report.Event, t.voice(text)) }}
+	p := &mover.Progress{Event: func(text string) { t.out.Remark(report.Event, t.voice(text)) }, Different: t.Different}
 	counters := func() wire.Counters { return t.whole(p.Counters()) }
 	stop := report.Follow(t.out, counters, t.every)
 	began := time.Now()

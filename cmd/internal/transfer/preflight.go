@@ -19,7 +19,7 @@ func (t *Transfer) preflight(ctx context.Context) error {
 		return err
 	}
 	t.size = from
-	if t.dst.missing() {
+	if t.dst.Missing() {
 		t.create = from
 		if from <= 0 {
 			return usage("target %s: cannot be made, because the size of the source %s is not known or zero", t.dst.Text, t.src.Text)

@@ -87,8 +87,10 @@ func (s *Spec) asked() string {
 	return s.Tracking
 }
 
-func (s *Spec) modeText() string {
-	switch {
+func (t *Transfer) modeText() string {
+	switch s := &t.Spec; {
+	case t.Different != nil:
+		return "diff"
 	case s.Mode == wire.ModeVerify:
 		return "verify"
 	case s.Full:

@@ -25,7 +25,10 @@ type Reach interface {
 // Transfer is one copy or verify. Run it once.
 type Transfer struct {
 	Spec
-	src, dst *Endpoint
+	// Different, when set before Run, gets every range that differs, as
+	// mover.Progress.Different does. Not of two exports.
+	Different func(mover.BadRun)
+	src, dst  *Endpoint
 
 	reach        Reach
 	srcID, dstID wire.ID // of the daemons, when they are exports
@@ -75,7 +78,7 @@ func New(spec Spec) (*Transfer, error) {
 func (t *Transfer) checkMissing() error {
 	for _, e := range []*Endpoint{t.src, t.dst} {
 		switch {
-		case !e.missing():
+		case !e.Missing():
 		case e == t.dst && t.Mode == wire.ModeCopy && t.Create && t.want() != wire.TrackingOff:
 			return usage("target %s: there is no such file, so it cannot be what the source was when %s began; leave out --cbt to copy everything", e.Text, t.Tracking)
 		case e == t.dst && t.Mode == wire.ModeCopy && t.Create:
@@ -122,6 +125,9 @@ func (t *Transfer) Run(ctx context.Context, engine *mover.Engine, out report.Out
 	rep, err := t.pass(ctx, "pass", 1, false)
 	if err == nil && t.Full {
 		rep, err = t.again(ctx, rep)
+	}
+	if t.Different != nil {
+		rep.Bad = nil // all of it was told
 	}
 	if rep.Epoch > 0 || rep.Counters.Scanned > 0 {
 		t.out.Summary(report.Result{Start: t.started, Report: rep, Verify: t.Mode == wire.ModeVerify, Phases: t.phases})
