@@ -63,6 +63,9 @@ const (
 	readPiece     = 256 << 10       // bytes read at once, so that they are hashed while in cache
 )
 
+// Effective is c with every zero replaced by its default.
+func (c Config) Effective() Config { return c.withDefaults() }
+
 // withDefaults returns c with zeros replaced.
 func (c Config) withDefaults() Config {
 	set := func(p *int64, v int64) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -31,7 +30,7 @@ func command(g *global) *cobra.Command {
 	root.PersistentFlags().StringVar(&g.stateDir, "state-dir", "", "`DIR` with key, peers and journals (default /var/lib/haulback for root, else ~/.local/state/haulback)")
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON, one object a line")
 	root.AddCommand(copyCommand(g), verifyCommand(g), probeCommand(g), nbdCommand(g), peerCommand(g), versionCommand(g))
-	root.AddCommand(extentsCommand(g), diffCommand(g))
+	root.AddCommand(extentsCommand(g), diffCommand(g), configCommand(g))
 	exitcode.Mark(root)
 	return root
 }
@@ -40,11 +39,7 @@ func versionCommand(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if g.json {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(build.Current())
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "haulback", build.Current())
-			return err
+			return g.print(cmd, build.Current(), "haulback "+build.Current().String())
 		},
 	}
 }

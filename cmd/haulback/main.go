@@ -4,10 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 	"time"
 
@@ -26,12 +26,33 @@ func main() {
 	code := exitcode.Of(err)
 	switch {
 	case err == nil:
-	case g.json || slices.Contains(os.Args[1:], "--json"): // a bad flag before it ends the parsing
+	case g.json || wantsJSON(os.Args[1:]): // a bad flag before it ends the parsing
 		report.WriteExitError(os.Stderr, err, int(code))
 	default:
-		fmt.Fprintln(os.Stderr, "haulback: "+report.OneLine(err.Error()))
+		fmt.Fprintln(os.Stderr, "haulback: "+errorText(err))
 	}
 	os.Exit(int(code))
+}
+
+// wantsJSON looks for --json among arguments that may not be parsed to the end.
+func wantsJSON(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--":
+			return false
+		case "--json", "--json=true", "--json=1", "--json=t":
+			return true
+		}
+	}
+	return false
+}
+
+// errorText is one line, but for an error whose lines show a place.
+func errorText(err error) string {
+	if _, ok := errors.AsType[*exitcode.Lines](err); ok {
+		return err.Error()
+	}
+	return report.OneLine(err.Error())
 }
 
 // sameSignal is how long a second signal counts as the first: how to go on is
@@ -46,7 +67,7 @@ func cancelOnSignal(signals <-chan os.Signal, cancel context.CancelCauseFunc) {
 	<-signals
 	cancel(wire.Errorf(wire.CodeCanceled, "%w", exitcode.ErrCanceled))
 	time.AfterFunc(slowEnd, func() {
-		if !slices.Contains(os.Args[1:], "--json") {
+		if !wantsJSON(os.Args[1:]) {
 			fmt.Fprintln(os.Stderr, "haulback: stopping: a call to a disk has to return first, of a server that hangs within 90s; a second signal ends at once")
 		}
 	})

@@ -166,7 +166,11 @@ func (s *nbdServe) tell(cmd *cobra.Command, v *nbdServing) error {
 	if v.ReadOnly {
 		how = "read-only"
 	}
-	if err := s.g.print(cmd, v, fmt.Sprintf("serving %s %s at %s", v.Disk, how, v.URI)); err != nil {
+	if s.g.json {
+		if err := report.WriteLine(cmd.OutOrStdout(), report.TypeStarted, v); err != nil {
+			return err
+		}
+	} else if _, err := fmt.Fprintf(cmd.OutOrStdout(), "serving %s %s at %s\n", v.Disk, how, v.URI); err != nil {
 		return err
 	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // nobody listens: fine

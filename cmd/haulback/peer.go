@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -9,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/wire"
 )
@@ -107,7 +107,7 @@ func peerListCommand(g *global) *cobra.Command {
 func listPeers(g *global, cmd *cobra.Command, peers site.Peers) error {
 	if g.json {
 		for _, p := range peers {
-			if err := g.print(cmd, jsonPeer(p), ""); err != nil {
+			if err := report.WriteLine(cmd.OutOrStdout(), report.TypePeer, jsonPeer(p)); err != nil {
 				return err
 			}
 		}
@@ -149,10 +149,10 @@ type peerJSON struct {
 
 func jsonPeer(p site.Peer) peerJSON { return peerJSON{Name: p.Name, ID: p.ID, Address: p.Address} }
 
-// print writes v as JSON, or text.
+// print writes v as a summary in JSON, or text.
 func (g *global) print(cmd *cobra.Command, v any, text string) error {
 	if g.json {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+		return report.WriteLine(cmd.OutOrStdout(), report.TypeSummary, v)
 	}
 	_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
 	return err

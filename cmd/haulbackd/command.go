@@ -39,19 +39,15 @@ func configCommand() *cobra.Command {
 	check := &cobra.Command{
 		Use: "check --config FILE", Short: "Check a configuration and change nothing", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := load(file)
+			cfg, err := config.Check(file)
 			if err != nil {
-				return err
-			}
-			if err := cfg.Site.CheckKey(); err != nil {
 				return &exitcode.UsageError{Err: err}
 			}
 			for _, w := range cfg.Warnings {
 				fmt.Fprintln(cmd.OutOrStdout(), "warning: "+w)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "OK: %s: listen %s, state %s, %d peers, %d exports\n",
-				cfg.File, cfg.Listen, cfg.Site.Dir(), len(cfg.Peers), len(cfg.Exports))
-			return nil
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "OK: "+cfg.Summary())
+			return err
 		},
 	}
 	configFlag(check, &file)
@@ -61,7 +57,7 @@ func configCommand() *cobra.Command {
 }
 
 func configFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVar(file, "config", "/etc/haulback/haulbackd.toml", "configuration `FILE`")
+	cmd.Flags().StringVar(file, "config", config.DefaultFile, "configuration `FILE`")
 }
 
 // load makes every mistake in a configuration exit code 10.

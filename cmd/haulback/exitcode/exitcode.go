@@ -178,3 +178,13 @@ func ofEndpoint(err error) Code {
 	}
 	return Failed
 }
+
+// Lines is an error whose text has lines that mean something: the place of a
+// mistake, with a caret below it.
+type Lines struct{ Err error }
+
+// Error implements error.
+func (e *Lines) Error() string { return e.Err.Error() }
+
+// Unwrap is the error itself.
+func (e *Lines) Unwrap() error { return e.Err }

@@ -93,26 +93,53 @@ type exportTOML struct {
 	Operators []string `toml:"operators"`
 }
 
+// DefaultFile is the configuration that is used when none is named.
+const DefaultFile = "/etc/haulback/haulbackd.toml"
+
 // Load reads and checks the file at path and the peers of its site. The error
 // is every mistake that was found, one a line.
 func Load(path string) (*Config, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("configuration: %w; write one there, or name another with --config", err)
-	}
+	cfg, _, _, err := load(path)
+	return cfg, err
+}
+
+// Check is Load that also looks at the key file, as a daemon would before it
+// starts.
+func Check(path string) (*Config, error) {
+	cfg, err := Load(path)
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
-	var f file
-	if err := strict.Decode(path, text, &f); err != nil {
 		return nil, err
 	}
-	c := &checker{path: path, places: strict.Index(text)}
-	cfg := c.check(&f)
-	if err := errors.Join(c.errs...); err != nil {
+	if err := cfg.Site.CheckKey(); err != nil {
 		return nil, err
 	}
 	return cfg, nil
+}
+
+// Summary is the configuration in a line, for people.
+func (c *Config) Summary() string {
+	return fmt.Sprintf("%s: listen %s, state %s, %d peers, %d exports", c.File, c.Listen, c.Site.Dir(), len(c.Peers), len(c.Exports))
+}
+
+// load is Load that also gives what stands in the file, and where.
+func load(path string) (*Config, *file, strict.Places, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil, fmt.Errorf("configuration: %w; write one there, or name another file", err)
+	}
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("configuration: %w", err)
+	}
+	f := new(file)
+	if err := strict.Decode(path, text, f); err != nil {
+		return nil, nil, nil, err
+	}
+	c := &checker{path: path, places: strict.Index(text)}
+	cfg := c.check(f)
+	if err := errors.Join(c.errs...); err != nil {
+		return nil, nil, nil, err
+	}
+	return cfg, f, c.places, nil
 }
 
 // OwnPeers is the [[peer]] tables of the file at path, whatever else is wrong
@@ -141,7 +168,7 @@ type checker struct {
 // wrong notes a mistake in the value of key.
 func (c *checker) wrong(key string, err error) {
 	if err != nil {
-		c.errs = append(c.errs, fmt.Errorf("%s: %w", c.places.At(c.path, key), err))
+		c.errs = append(c.errs, c.places.Wrong(c.path, key, err))
 	}
 }
 

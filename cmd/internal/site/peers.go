@@ -196,7 +196,7 @@ func CheckPeers(peers Peers, file string, places strict.Places, list []PeerEntry
 			peers, err = addNew(peers, p)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", places.At(file, fmt.Sprintf("peer[%d].%s", i, key)), err))
+			errs = append(errs, places.Wrong(file, fmt.Sprintf("peer[%d].%s", i, key), err))
 		}
 	}
 	return peers, errors.Join(errs...)

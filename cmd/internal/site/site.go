@@ -65,6 +65,9 @@ func At(dir, key string) (*Site, error) {
 // Dir is the state directory.
 func (s *Site) Dir() string { return s.dir }
 
+// KeyFile is the file of the private key.
+func (s *Site) KeyFile() string { return s.key }
+
 // PeersFile is where "haulback peer add" keeps who is paired.
 func (s *Site) PeersFile() string { return filepath.Join(s.dir, peersFile) }
 

@@ -38,7 +38,58 @@ func explain(file, what string, de *toml.DecodeError) error {
 	if k := de.Key(); len(k) > 0 {
 		key = " " + strings.Join(k, ".")
 	}
-	return fmt.Errorf("%s:%d:%d: %s%s\n%s", file, line, column, what, key, de.String())
+	return &Mistake{File: file, Line: line, Column: column, Key: strings.Join(de.Key(), "."), Err: errors.New(what + key), Place: de.String()}
+}
+
+// Mistake is one thing that is wrong with a file.
+type Mistake struct {
+	File         string
+	Line, Column int    // from 1; 0: not known
+	Key          string // dotted, or empty
+	Err          error
+	Place        string // the lines around it with a caret, or empty
+}
+
+// Error has everything.
+func (m *Mistake) Error() string {
+	var b strings.Builder
+	b.WriteString(m.File)
+	for _, n := range []int{m.Line, m.Column} {
+		if n > 0 {
+			fmt.Fprintf(&b, ":%d", n)
+		}
+	}
+	fmt.Fprintf(&b, ": %v", m.Err)
+	if m.Place != "" {
+		b.WriteString("\n" + m.Place)
+	}
+	return b.String()
+}
+
+// Unwrap is what is wrong, without the place.
+func (m *Mistake) Unwrap() error { return m.Err }
+
+// Mistakes are all that err has joined. What has no place in a file is a Mistake
+// without one.
+func Mistakes(err error) (list []*Mistake) {
+	if m, ok := err.(*Mistake); ok {
+		return []*Mistake{m}
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			list = append(list, Mistakes(e)...)
+		}
+		return list
+	}
+	if one := errors.Unwrap(err); one != nil {
+		if list := Mistakes(one); len(list) > 1 || len(list) == 1 && list[0].File != "" {
+			return list
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	return []*Mistake{{Err: err}}
 }
 
 // Places knows the line of each key of a TOML document, for the mistakes that
@@ -80,6 +131,20 @@ func keyOf(p *unstable.Parser, e *unstable.Node) (string, int) {
 		}
 	}
 	return strings.Join(parts, "."), line
+}
+
+// Wrong is the mistake in the value of key, or in the table that lacks it.
+func (p Places) Wrong(file, key string, err error) error {
+	m := &Mistake{File: file, Key: key, Err: err}
+	for at := key; m.Line == 0; {
+		m.Line = p[at]
+		i := strings.LastIndexByte(at, '.')
+		if i < 0 {
+			break
+		}
+		at = at[:i]
+	}
+	return m
 }
 
 // At is "file:line" of key, or of the table that lacks it.

@@ -1,0 +1,167 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"reflect"
+	"regexp"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/haulback/haulback/cmd/internal/size"
+	"github.com/haulback/haulback/cmd/internal/strict"
+)
+
+// Setting is one value of a configuration and where it comes from.
+type Setting struct {
+	Table    string // "", "limits", "[export]"; a name in brackets is an element of an array of tables
+	Key      string // within the table
+	Path     string // of both: "export[0].uri"
+	Value    any    // nil: neither set, nor a default
+	Origin   string // "FILE:LINE", or "default"
+	Redacted bool   // Value is not what stands there
+}
+
+// Settings are the values of the file at path, and with effective also those
+// that hold because the file says nothing. The error is that of Load.
+func Settings(path string, effective bool) ([]Setting, error) {
+	cfg, f, places, err := load(path)
+	if err != nil {
+		return nil, err
+	}
+	w := &walker{path: path, places: places, effective: effective, defaults: cfg.defaults()}
+	w.table("", "", reflect.ValueOf(*f))
+	return w.list, nil
+}
+
+// defaults are the values that hold for keys that are not set.
+func (c *Config) defaults() map[string]any {
+	e := c.Limits.Engine().Effective()
+	bytes := func(n int64) string { return strings.Replace(strings.Replace(size.Text(n), ".0 ", "", 1), " ", "", 1) }
+	return map[string]any{
+		"listen": c.Listen, "transports": []string{"quic", "tls"}, "state_dir": c.Site.Dir(), "key_file": c.Site.KeyFile(),
+		"log.level": strings.ToLower(c.Log.Level.String()), "log.format": c.Log.Format,
+		"limits.memory": bytes(e.Memory), "limits.workers": e.Workers, "limits.checkpoint": bytes(e.Checkpoint),
+		"limits.window": bytes(e.Window), "limits.sessions": e.Sessions,
+	}
+}
+
+// walker collects settings from a struct with toml tags: a section that is
+// added to the file is shown without another word.
+type walker struct {
+	path      string
+	places    strict.Places
+	effective bool
+	defaults  map[string]any
+	list      []Setting
+}
+
+func (w *walker) table(table, prefix string, v reflect.Value) {
+	var later []func() // TOML has the tables after the keys
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("toml"), ",")
+		field := v.Field(i)
+		for field.Kind() == reflect.Pointer && !field.IsNil() {
+			field = field.Elem()
+		}
+		switch {
+		case name == "" || name == "-":
+		case field.Kind() == reflect.Struct && !isText(field):
+			later = append(later, func() { w.table(name, prefix+name+".", field) })
+		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct:
+			later = append(later, func() {
+				for i := range field.Len() {
+					w.table("["+name+"]", fmt.Sprintf("%s%s[%d].", prefix, name, i), field.Index(i))
+				}
+			})
+		default:
+			w.value(table, name, prefix+name, field)
+		}
+	}
+	for _, f := range later {
+		f()
+	}
+}
+
+// isText reports whether a struct is one value in TOML.
+func isText(v reflect.Value) bool {
+	_, ok := v.Interface().(interface{ MarshalText() ([]byte, error) })
+	return ok
+}
+
+func (w *walker) value(table, name, path string, v reflect.Value) {
+	s := Setting{Table: table, Key: name, Path: path, Origin: "default"}
+	switch line, set := w.places[path]; {
+	case set:
+		s.Value, s.Origin = v.Interface(), fmt.Sprintf("%s:%d", w.path, line)
+	case !w.effective || strings.HasPrefix(table, "["):
+		return
+	default:
+		s.Value = w.defaults[path]
+	}
+	s.Value, s.Redacted = redact(name, s.Value)
+	w.list = append(w.list, s)
+}
+
+// secretName is a key whose value nobody should read over a shoulder. Files that
+// hold secrets are named by their path, which is none.
+var secretName = regexp.MustCompile(`(?i)(password|passwd|passphrase|secret|token|credential|private_?key)s?$`)
+
+// hidden stands in the place of a secret.
+const hidden = "(redacted)"
+
+// redact takes secrets out of a value. Our own URIs have no place for one, and
+// refuse them; a value may be one that a driver of its own understands.
+func redact(name string, v any) (any, bool) {
+	s, ok := v.(string)
+	switch {
+	case ok && s != "" && secretName.MatchString(name):
+		return hidden, true
+	case !ok || !strings.Contains(s, "://"):
+		return v, false
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return v, false
+	}
+	found := false
+	if _, has := u.User.Password(); has {
+		u.User, found = url.UserPassword(u.User.Username(), "redacted"), true
+	}
+	query := u.Query()
+	for key := range query {
+		if secretName.MatchString(key) {
+			query.Set(key, "redacted")
+			found = true
+		}
+	}
+	if !found {
+		return s, false
+	}
+	u.RawQuery = query.Encode()
+	return u.String(), true
+}
+
+// Text is the settings as TOML, with the origin of each as a comment. Read back
+// it means the same, but for what was redacted.
+func Text(list []Setting) (string, error) {
+	var b strings.Builder
+	last := ""
+	for _, s := range list {
+		if head := strings.TrimSuffix(strings.TrimSuffix(s.Path, s.Key), "."); head != last {
+			fmt.Fprintf(&b, "\n[%s]\n", s.Table)
+			last = head
+		}
+		line := "# " + s.Key + " is not set"
+		if s.Value != nil {
+			text, err := toml.Marshal(map[string]any{s.Key: s.Value})
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", s.Path, err)
+			}
+			line = strings.TrimSpace(string(text))
+		}
+		fmt.Fprintf(&b, "%-44s # %s\n", line, s.Origin)
+	}
+	return b.String(), nil
+}
