@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -44,6 +45,9 @@ type Config struct {
 	// are compared all the same; the zero value is cbt's default. Its Seed is
 	// not used: it comes from the run.
 	Sampling cbt.Sampling
+	// Limits are those of all sessions together; the zero value is none.
+	// Engine.SetLimits changes them.
+	Limits throttle.Limits
 	// Agent is the program and version told to peers.
 	Agent string
 	// Log gets what begins, ends and is retried; nil discards it.
@@ -112,6 +116,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("mover: sampling of 1 grain in %d, at least %d: negative", c.Sampling.Every, c.Sampling.Least)
 	case c.CheckpointEvery < 0 || c.Stall < 0 || c.Linger < 0 || c.Sessions < 1:
 		return fmt.Errorf("mover: a duration or the number of sessions is negative")
+	}
+	if err := c.Limits.Validate(); err != nil {
+		return fmt.Errorf("mover: %w", err)
 	}
 	return nil
 }

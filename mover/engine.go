@@ -9,6 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -67,7 +68,11 @@ type Job struct {
 	// Unproved lets a disk be the source that the journal calls a target in the
 	// middle of a run. It is for undoing that run.
 	Unproved bool
-	Rate     int64         // bytes per second on the wire; 0: no limit
+	// Throttle limits the job, at each end by itself. The caller may change it
+	// while the job runs, and may give one to several jobs, which share it. Nil
+	// means Rate alone.
+	Throttle *throttle.Throttle
+	Rate     int64         // bytes per second on the wire, without Throttle; 0: no limit
 	Retry    time.Duration // how long to go on without progress after the peer was lost; 0: not at all
 }
 
@@ -94,6 +99,8 @@ type Engine struct {
 	targets *holds
 	sources *holds
 	fails   flushFails
+	limits  throttle.Throttle // of all sessions together
+	disks   throttle.Disks
 }
 
 // NewEngine returns an engine that keeps journals in state.
@@ -102,10 +109,11 @@ func NewEngine(cfg Config, state StateDir) (*Engine, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	return &Engine{
+	e := &Engine{
 		cfg: cfg, state: state, pool: newPool(cfg.Memory),
 		targets: &holds{m: make(map[string]*hold)}, sources: &holds{m: make(map[string]*hold)},
-	}, nil
+	}
+	return e, e.SetLimits(cfg.Limits)
 }
 
 // Close closes disks that linger after a lost link. Sessions have to have

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -30,6 +31,8 @@ type Progress struct {
 	begun atomic.Int64 // verified when the link began
 	best  atomic.Int64 // the most that was verified on any link
 	links atomic.Int64 // links that began
+
+	meter throttle.Meter
 
 	mu   sync.Mutex
 	base int64 // durable, by the Acks of links that have ended
