@@ -137,12 +137,15 @@
 //	19 Ping      0 seq u32 | 4 reply flag | 5 0 0 0                   8
 //	20 Plan      0 steps u16, 1-256 | 2 { first batch | count |
 //	             read mask, not 0 | sampled mask, of read } ...       max 5122
+//	21 Pace      0 wire i64 | 8 read i64 | 16 latency u32 |
+//	             20 priority u8, 1-3 | 21 0 0 0                       24
 //
 // A count of batches, in Holes, Same and Plan, obeys the bound of a batch
 // number. The steps of a Plan ascend and do not overlap. The masks of a Manifest
 // have no grain in common and none beyond its grains, and skip is not all of
 // them. A full flag excludes hinted, and so does ModeVerify; fresh goes with
-// start 0.
+// start 0. The rates of a Pace are bytes per second, 0 or at least 65536; its
+// latency is in microseconds, 0 or at least 100.
 // Counters are a u8 n and n times an i64, in the order of the fields of
 // [Counters]; a reader takes those it knows and ignores the rest, and what is
 // missing is 0. The numbers of op, mode, state and code are the constants of
@@ -275,7 +278,7 @@
 // included and encoding bad left out: taken off the wire and written, and
 // durable with a journal record. Durable <= Received, and neither they nor
 // Settled ever fall. Busy is a sign of life from a target that waits for its
-// disk. A target sends an Ack when something moved, and every few seconds in
+// disk, or for its limits. A target sends an Ack when something moved, and every few seconds in
 // any case.
 //
 // Ping. When another run wants a disk that a session holds, the target sends
@@ -283,6 +286,18 @@
 // source that says nothing for 3 s is taken for dead, and the disk goes to the
 // other run under a higher epoch; one that is alive keeps it, and the other is
 // refused with CodeBusy.
+//
+// Pace. After Opened and before Finish the end that dialed may send Pace at any
+// time: the limits of the job that hold now, 0 for none. Each replaces the one
+// before. The other end keeps to them on top of its own, of each the lower: Wire
+// to what it sends and takes in Data frames, Read to what it reads of its disk,
+// Latency to how long that may take. Priority (1 low, 2 normal, 3 high) is the
+// share in what the daemon allows all its sessions; a listener takes low from a
+// peer, and high as normal. Pace from the end that listens is CodeFrame. Whoever
+// paces a session can slow that session down to 64 KiB/s and nothing else: the
+// listener's own limits stay, what others get of them grows, and a peer that is
+// allowed to use a disk could be as slow without asking. Before the first Pace
+// Hello.Rate holds for op pull; Pace supersedes it, and Order.Rate.
 //
 // Windows. Window is the number of batches that may be told by Manifest and not
 // be settled; the target may use less. The source stops sending Data when its
@@ -305,7 +320,8 @@
 //
 // Op probe: Hello (pass and run may be 0), Welcome, Probed; the dialer closes.
 // Op order: Hello, Welcome, Order, then Status several times a second and one
-// Report; the dialer closes. If it closes earlier the copy is cancelled.
+// Report; the dialer closes. The dialer may send Pace after Order: the listener
+// keeps to it and passes it on. If it closes earlier the copy is cancelled.
 //
 // # Errors
 //

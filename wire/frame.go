@@ -37,6 +37,7 @@ const (
 	TypeReport   Type = 18
 	TypePing     Type = 19
 	TypePlan     Type = 20
+	TypePace     Type = 21
 )
 
 // headerLen is type, flags, reserved and length.
@@ -65,6 +66,7 @@ var maxBody = [...]int{
 	TypeReport:   3072,
 	TypePing:     8,
 	TypePlan:     2 + maxPlanSteps*planStepLen,
+	TypePace:     paceLen,
 }
 
 // maxText bounds every text from a peer.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/haulback/haulback/cbt"
 )
@@ -187,6 +188,19 @@ var goldens = []golden{
 		zero:  []int{5, 6, 7},
 		wrong: []poke{{4, "02"}},
 	}, {
+		name:  "Pace",
+		frame: &Pace{Wire: 1 << 20, Read: 65536, Latency: 20 * time.Millisecond, Priority: -1},
+		hex:   "15 000000 00000018  0000000000100000 0000000000010000 00004e20 01 000000",
+		zero:  []int{21, 22, 23},
+		wrong: []poke{
+			{0, "80"}, {0, "000000000000ffff"}, {8, "80"}, {8, "000000000000ffff"}, {8, "0000000000000001"},
+			{16, "00000063"}, {16, "00000001"}, {20, "00"}, {20, "04"},
+		},
+	}, {
+		name:  "Pace, none",
+		frame: &Pace{Priority: 1},
+		hex:   "15 000000 00000018  0000000000000000 0000000000000000 00000000 03 000000",
+	}, {
 		name: "Plan",
 		frame: &Plan{[]Step{
 			{Run: Run{First: 2, Count: 1}, Read: 0x8003, Sampled: 0x8000}, {Run: Run{First: 3, Count: 1<<42 - 1}, Read: 0xffff},
@@ -247,6 +261,8 @@ func emptyLike(f Frame) Frame {
 		return new(Redo)
 	case *Ping:
 		return new(Ping)
+	case *Pace:
+		return new(Pace)
 	case *Plan:
 		return new(Plan)
 	case *Finish:

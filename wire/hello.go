@@ -82,7 +82,7 @@ type Hello struct {
 	Mode   Mode
 	Run    RunID
 	Pass   uint32   // 1 is the first
-	Rate   int64    // OpPull: bytes per second that the listener may send; 0: no limit
+	Rate   int64    // OpPull: bytes per second that the listener may send, until the first Pace; 0: no limit
 	Track  Tracking // OpPull, OpOrder: of the listener's disk
 	Full   bool     // OpPull: read holes as well
 	Export string   // the name of an export at the listener, never a path

@@ -13,7 +13,7 @@ type Order struct {
 	Peer      ID     // its identity; it has to be paired with the listener
 	Export    string // the target's export there
 	Transport string // "quic" or "tls"
-	Rate      int64  // bytes per second on the wire; 0: no limit
+	Rate      int64  // bytes per second on the wire, until the first Pace; 0: no limit
 	Retry     uint32 // seconds to go on trying after the peer was lost
 	Full      bool   // re-read everything at the end
 }

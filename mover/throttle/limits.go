@@ -42,6 +42,7 @@ const (
 	LeastLatency = 100 * time.Microsecond
 	// MaxWindows bounds the list that is gone through at each change.
 	MaxWindows = 64
+	maxLatency = time.Minute // a disk call of that age is taken for a dead disk
 	day        = 24 * 60
 )
 
@@ -51,8 +52,8 @@ func (l *Limits) Validate() error {
 		return err
 	}
 	switch {
-	case l.Latency < 0 || l.Latency > 0 && l.Latency < LeastLatency:
-		return fmt.Errorf("latency %v: at least %v, or 0 for none", l.Latency, LeastLatency)
+	case l.Latency < 0 || l.Latency > 0 && l.Latency < LeastLatency || l.Latency > maxLatency:
+		return fmt.Errorf("latency %v: %v to %v, or 0 for none", l.Latency, LeastLatency, maxLatency)
 	case l.Priority < Low || l.Priority > High:
 		return fmt.Errorf("priority %d: -1, 0 or 1", l.Priority)
 	case len(l.Windows) > MaxWindows:
