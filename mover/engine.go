@@ -45,6 +45,7 @@ type Remote struct {
 	Name   string // for messages: "haulback://dr-proxy:7420/vm1-disk0"
 	Export string
 	Dial   func(ctx context.Context) (wire.Link, error)
+	here   bool // it is this process
 }
 
 // Endpoint is one side of a job: a disk of this process, or an export.
@@ -137,6 +138,9 @@ func (e *Engine) run(ctx context.Context, job Job, p *Progress) (Report, error) 
 	if job.Pass == 0 {
 		job.Pass = 1
 	}
+	if err := job.limit(); err != nil {
+		return Report{}, err
+	}
 	spec := passSpec{run: job.Run, pass: job.Pass, mode: job.Mode, full: job.Full}
 	switch {
 	case job.Source.Open != nil && job.Target.Remote != nil:
@@ -152,13 +156,14 @@ func (e *Engine) run(ctx context.Context, job Job, p *Progress) (Report, error) 
 // local runs both halves in this process.
 func (e *Engine) local(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
 	srv := NewServer(e, nil)
+	srv.here = true
 	role := RoleTarget
 	if job.Mode == wire.ModeVerify {
 		role = RoleSource // a disk that is only read
 	}
 	srv.SetExports([]Export{{Name: localExport, Role: role, Open: job.Target.Open, Peers: []wire.ID{{}}}})
 	defer srv.wait()
-	return e.push(ctx, job, spec, &Remote{Name: job.Target.Name, Export: localExport, Dial: func(context.Context) (wire.Link, error) {
+	return e.push(ctx, job, spec, &Remote{Name: job.Target.Name, Export: localExport, here: true, Dial: func(context.Context) (wire.Link, error) {
 		a, b := wire.Pipe(wire.ID{}, wire.ID{})
 		srv.start(ctx, b)
 		return a, nil
@@ -177,8 +182,11 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		_ = disk.Close() // only read
 		return Report{}, err
 	}
-	s := newSource(&e.cfg, e.pool, disk, spec, newLimit(job.Rate), p)
+	s := newSource(&e.cfg, e.pool, disk, spec, p)
 	defer func() { s.disk.Close() }() // a source: nothing can be lost
+	s.by = terms{job: job.Throttle, here: to.here, tells: true}
+	s.gate = e.gateFor(s.by, disk.Identity(), p)
+	defer s.gate.Disk.Release()
 	if err := s.narrow(ctx, job.Track, job.Source.Hint); err != nil {
 		return Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity(), Track: job.Track, Reason: s.plan.Reason}, err
 	}
@@ -242,17 +250,19 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 	if job.Full || job.Mode == wire.ModeVerify {
 		track = wire.TrackingOff // everything is read
 	}
-	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Rate: job.Rate, Track: track, Full: job.Full, Export: from.Export, Agent: e.cfg.Agent}
+	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Track: track, Full: job.Full, Export: from.Export, Agent: e.cfg.Agent}
 	rep := Report{Run: spec.run, Pass: spec.pass, Track: job.Track}
 	said := false
 	exp := &Export{Name: job.Target.Name, Open: job.Target.Open}
 	exp.track = &track
 	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
+		now, _, _ := job.Throttle.Now()
+		hello.Rate = now.Wire
 		l, err := dial(ctx, from, &hello)
 		if err != nil {
 			return false, err
 		}
-		o, err := e.receive(ctx, l, exp, spec, p, openWait)
+		o, err := e.receive(ctx, l, exp, spec, terms{job: job.Throttle, tells: true, told: wire.Pace{Wire: hello.Rate}}, p, openWait)
 		if o.began && track != wire.TrackingOff && !o.open.Hinted && !said {
 			said = true
 			p.event("change tracking is not used, everything is compared: " + o.open.Reason)

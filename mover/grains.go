@@ -1,6 +1,7 @@
 package mover
 
 import (
+	"context"
 	"io"
 
 	"github.com/haulback/haulback/cbt"
@@ -54,7 +55,8 @@ type reader struct {
 	hash  *cbt.Hasher
 	buf   []byte // cbt.BatchSize
 	pulse *pulse
-	retry int // more tries of a grain that cannot be read
+	pace  *pacer // nil: no limits
+	retry int    // more tries of a grain that cannot be read
 
 	bytes int64 // read so far, for counters
 }
@@ -62,14 +64,18 @@ type reader struct {
 // batch reads batch b, of it only the grains in want, into r.buf at their
 // places and fills v, all but v.skip. After an error that may pass nothing in v
 // counts: the disk is gone, and what the buffer holds is of another time. It returns the last read error, with v.unread saying
-// where; everything else is filled.
-func (r *reader) batch(b int64, want wire.Mask, v *leaves) (err error) {
+// where; everything else is filled. When ctx is done, nothing in v counts either.
+func (r *reader) batch(ctx context.Context, b int64, want wire.Mask, v *leaves) (err error) {
 	v.batch, v.n, v.zero, v.hole, v.unread, v.skip = b, r.grains(b), 0, 0, 0, 0
 	v.hole = r.holes.mask(r.layout, b) & want
 	v.zero = v.hole
 	for lo, hi := range spans(want & wire.FullMask(v.n) &^ v.hole) {
 		for ; lo < hi; lo += readPiece / cbt.GrainSize {
-			if e := r.piece(b, lo, min(hi, lo+readPiece/cbt.GrainSize), v); e != nil {
+			end := min(hi, lo+readPiece/cbt.GrainSize)
+			if e := r.pace.read(ctx, r.span(b, lo, end).Len); e != nil {
+				return e
+			}
+			if e := r.piece(b, lo, end, v); e != nil {
 				err = e
 			}
 			if retryable(err) {
@@ -124,9 +130,10 @@ func (r *reader) tries(e cbt.Extent) (err error) {
 }
 
 func (r *reader) into(e cbt.Extent) error {
-	call := r.pulse.enter()
+	call, began := r.pulse.enter(), r.pace.began()
 	n, err := r.read(r.at(e), e.Off)
 	r.pulse.leave(call)
+	r.pace.ended(began, int64(n))
 	r.bytes += int64(n)
 	if int64(n) == e.Len && (err == nil || err == io.EOF) {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -18,6 +19,9 @@ func (e *Engine) Order(ctx context.Context, from *Remote, spec Job, o wire.Order
 	if spec.Pass == 0 {
 		spec.Pass = 1
 	}
+	if err := spec.limit(); err != nil {
+		return Report{}, err
+	}
 	hello := wire.Hello{Op: wire.OpOrder, Mode: spec.Mode, Run: spec.Run, Pass: spec.Pass, Export: from.Export, Track: spec.Track, Agent: e.cfg.Agent}
 	rep := Report{Run: spec.Run, Pass: spec.Pass, Track: spec.Track}
 	err := e.retry(ctx, spec.Retry, p, func(ctx context.Context) (bool, error) {
@@ -25,7 +29,9 @@ func (e *Engine) Order(ctx context.Context, from *Remote, spec Job, o wire.Order
 		if err != nil {
 			return false, err
 		}
-		began, err := follow(ctx, l, &o, &rep, p)
+		now, _, _ := spec.Throttle.Now()
+		o.Rate = now.Wire
+		began, err := follow(ctx, l, &o, spec.Throttle, &rep, p)
 		l.end(err)
 		return began, err
 	})
@@ -34,7 +40,7 @@ func (e *Engine) Order(ctx context.Context, from *Remote, spec Job, o wire.Order
 }
 
 // follow gives the order and reads how it goes until the report.
-func follow(ctx context.Context, l *lane, o *wire.Order, rep *Report, p *Progress) (began bool, err error) {
+func follow(ctx context.Context, l *lane, o *wire.Order, thr *throttle.Throttle, rep *Report, p *Progress) (began bool, err error) {
 	stop := context.AfterFunc(ctx, func() {
 		l.link.CloseWithError(wire.CodeCanceled, "cancelled by the one who ordered it")
 	})
@@ -42,6 +48,10 @@ func follow(ctx context.Context, l *lane, o *wire.Order, rep *Report, p *Progres
 	if err := l.send(o); err != nil {
 		return false, err
 	}
+	by := terms{job: thr, tells: true, told: wire.Pace{Wire: o.Rate}}
+	defer beside(func(stopped <-chan struct{}) {
+		_ = by.tellPace(ctx, l, stopped) // a link that fails is seen below
+	})()
 	for {
 		t, body, err := l.receive()
 		if err != nil {
@@ -91,8 +101,11 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 		default:
 		}
 	}
+	by := terms{job: new(throttle.Throttle)}
+	_ = by.job.SetPeer(throttle.Limits{Wire: atLeast(o.Rate)}) // in range
+	s.wg.Go(func() { cancel(by.follow(l)) })                   // ends with the link
 	job := Job{
-		Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Rate: o.Rate, Retry: time.Duration(o.Retry) * time.Second,
+		Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Throttle: by.job, Retry: time.Duration(o.Retry) * time.Second,
 		Track: h.Track, Source: Endpoint{Name: exp.Name, Open: exp.Open, Hint: exp.Hint},
 		Target: Endpoint{Name: o.Address, Remote: &Remote{
 			Name: o.Address, Export: o.Export, Dial: func(ctx context.Context) (wire.Link, error) { return s.dial(ctx, &o) },
@@ -124,6 +137,22 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 		if err := l.send(&wire.Status{Counters: p.Counters(), Text: text}); err != nil {
 			cancel(err)
 			<-done
+			return err
+		}
+	}
+}
+
+// follow takes what the one who gave the order says later, until the link ends.
+func (by *terms) follow(l *lane) error {
+	for {
+		t, body, err := l.receive()
+		switch {
+		case err != nil:
+			return wire.Errorf(wire.CodeCanceled, "the one who ordered the copy is gone")
+		case t != wire.TypePace:
+			return wire.Errorf(wire.CodeFrame, "frame of type %d after an order", t)
+		}
+		if err := by.takePace(body); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/haulback/haulback/mover/throttle"
+	"github.com/haulback/haulback/wire"
 )
 
 // SetLimits replaces the limits that all sessions of this engine share. They
@@ -21,12 +22,27 @@ type pacer struct {
 	pulse *pulse
 }
 
-// gateFor is the gate of one half of a session with the disk of that identity;
-// its Disk is to be released at the end. here says that the other half is in this
-// process.
-func (e *Engine) gateFor(job *throttle.Throttle, identity string, here bool, p *Progress) *throttle.Gate {
+// terms are what one half of a session is limited by.
+type terms struct {
+	job   *throttle.Throttle
+	here  bool      // the other half is in this process
+	tells bool      // the job began at this end, which tells the other its limits
+	told  wire.Pace // what the other end knows already
+}
+
+// limit makes sure that the job has a Throttle.
+func (j *Job) limit() (err error) {
+	if j.Throttle == nil {
+		j.Throttle, err = throttle.New(throttle.Limits{Wire: j.Rate})
+	}
+	return err
+}
+
+// gateFor is the gate of one half of a session before the disk of that
+// identity; its Disk is to be released at the end.
+func (e *Engine) gateFor(by terms, identity string, p *Progress) *throttle.Gate {
 	return &throttle.Gate{
-		Job: job, Daemon: &e.limits, Disk: e.disks.Open(identity), Here: here, Meter: &p.meter,
+		Job: by.job, Daemon: &e.limits, Disk: e.disks.Open(identity), Here: by.here, Meter: &p.meter,
 		Event: func(text string) {
 			e.cfg.Log.Info("storage latency", "reason", text)
 			p.event(text)
@@ -34,12 +50,74 @@ func (e *Engine) gateFor(job *throttle.Throttle, identity string, here bool, p *
 	}
 }
 
-// jobThrottle is what limits job: the caller's, or one of Job.Rate.
-func (j *Job) jobThrottle() (*throttle.Throttle, error) {
-	if j.Throttle != nil {
-		return j.Throttle, nil
+// paceOf is what of l the other end is told.
+func paceOf(l throttle.Limits) wire.Pace {
+	return wire.Pace{Wire: l.Wire, Read: l.Read, Latency: l.Latency.Truncate(time.Microsecond), Priority: int8(l.Priority)}
+}
+
+// atLeast is a rate from a frame that may say less than a Pace may.
+func atLeast(rate int64) int64 {
+	if rate <= 0 {
+		return 0
 	}
-	return throttle.New(throttle.Limits{Wire: j.Rate})
+	return max(rate, throttle.Least)
+}
+
+// tellPace tells the other end the limits of the job, at the start and when they
+// change.
+func (by *terms) tellPace(ctx context.Context, l *lane, finished <-chan struct{}) error {
+	for last := by.told; ; {
+		now, changed, until := by.job.Now()
+		if f := paceOf(now); f != last {
+			if err := l.send(&f); err != nil {
+				return err
+			}
+			last = f
+		}
+		if !await(ctx, changed, until, finished) {
+			return ctx.Err()
+		}
+	}
+}
+
+// await waits until limits may have changed; false when there is no more need.
+func await(ctx context.Context, changed <-chan struct{}, until time.Time, finished <-chan struct{}) bool {
+	var due <-chan time.Time
+	if !until.IsZero() {
+		t := time.NewTimer(max(time.Until(until), time.Millisecond))
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-changed:
+	case <-due:
+	case <-finished:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// takePace takes over what the other end asks for, which it may if the job began
+// there. The other half of this process has the job's own word on its priority.
+func (by *terms) takePace(body []byte) error {
+	if by.tells {
+		return wire.Errorf(wire.CodeFrame, "a Pace from the end that was dialed")
+	}
+	var f wire.Pace
+	if err := wire.Parse(&f, body); err != nil {
+		return err
+	}
+	l := throttle.Limits{Wire: f.Wire, Read: f.Read, Latency: f.Latency, Priority: throttle.Priority(f.Priority)}
+	set := by.job.SetPeer
+	if by.here {
+		set = by.job.Set
+	}
+	if err := set(l); err != nil {
+		return wire.Errorf(wire.CodeFrame, "pace: %w", err)
+	}
+	return nil
 }
 
 // read waits until n bytes may be read.

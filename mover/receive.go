@@ -43,7 +43,7 @@ func (o *outcome) report(rep *Report, l *lane) {
 // Open, takes the disk, and works until the last word.
 // A source may take up to wait, and longer while it gives signs of life: it
 // opens its disk, and may have to ask what changed on it.
-func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpec, p *Progress, wait time.Duration) (o outcome, err error) {
+func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpec, by terms, p *Progress, wait time.Duration) (o outcome, err error) {
 	if err := l.expectAlive(wait, &o.open); err != nil {
 		return o, err
 	}
@@ -82,6 +82,8 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	if err != nil {
 		return o, err
 	}
+	t.by, t.gate = by, e.gateFor(by, t.disk.Identity(), p)
+	defer t.gate.Disk.Release()
 	if err = e.runTarget(ctx, l, h, t, &o); err != nil {
 		if t.broken() == nil && keepable(err) {
 			linger = e.cfg.Linger

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -54,6 +55,7 @@ type DialPeer func(ctx context.Context, o *wire.Order) (wire.Link, error)
 type Server struct {
 	e       *Engine
 	dial    DialPeer // nil: takes no orders
+	here    bool     // peers are the other half of a job of this process
 	exports atomic.Pointer[map[string]*Export]
 
 	wg       sync.WaitGroup
@@ -211,15 +213,22 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	s.e.cfg.Log.Info("session begins", "peer", l.link.Peer().String(), "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", h.Op.String())
 	switch h.Op {
 	case wire.OpPush:
-		_, err = s.e.receive(ctx, l, exp, spec, p, firstFrame)
+		_, err = s.e.receive(ctx, l, exp, spec, s.terms(h), p, firstFrame)
 	case wire.OpPull:
-		err = s.e.serveSource(ctx, l, exp, spec, h, p)
+		err = s.e.serveSource(ctx, l, exp, spec, h, s.terms(h), p)
 	case wire.OpProbe:
 		err = s.probe(ctx, l, exp)
 	case wire.OpOrder:
 		err = s.order(ctx, l, exp, h, p)
 	}
 	return err
+}
+
+// terms are what a session that a peer began is limited by at first.
+func (s *Server) terms(h *wire.Hello) terms {
+	by := terms{job: new(throttle.Throttle), here: s.here}
+	_ = by.job.SetPeer(throttle.Limits{Wire: atLeast(h.Rate)}) // in range
+	return by
 }
 
 // helloError makes a wrong first frame one with a code of its own.

@@ -6,9 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/time/rate"
-
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -29,7 +28,8 @@ type source struct {
 	pool  *pool
 	disk  Disk
 	prog  *Progress
-	limit *rate.Limiter // nil: none
+	by    terms          // of the link
+	gate  *throttle.Gate // of by
 	owner [16]byte
 
 	track   wire.Tracking
@@ -129,8 +129,8 @@ func (e *Engine) fit(disk Disk, spec passSpec, unproved bool) error {
 	return nil
 }
 
-func newSource(cfg *Config, p *pool, disk Disk, spec passSpec, limit *rate.Limiter, prog *Progress) *source {
-	s := &source{layout: layout{disk.Size()}, passSpec: spec, cfg: cfg, pool: p, disk: disk, prog: prog, limit: limit}
+func newSource(cfg *Config, p *pool, disk Disk, spec passSpec, prog *Progress) *source {
+	s := &source{layout: layout{disk.Size()}, passSpec: spec, cfg: cfg, pool: p, disk: disk, prog: prog}
 	s.usePlan(cbt.PlanFull(disk.Size()))
 	s.prog.total.Store(s.size)
 	s.restart()

@@ -10,7 +10,7 @@ import (
 
 // serveSource runs the source half for a peer that pulls. What is compared
 // outlives the link, as in push.
-func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec passSpec, hello *wire.Hello, p *Progress) (err error) {
+func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec passSpec, hello *wire.Hello, by terms, p *Progress) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer l.whenDone(ctx, cancel)()
@@ -31,6 +31,8 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 	if err != nil {
 		return err
 	}
+	s.by, s.gate = by, e.gateFor(by, s.disk.Identity(), p)
+	defer s.gate.Disk.Release()
 	_, v, err := s.session(ctx, l)
 	dropped := s.hinted() && codeOf(err) == wire.CodeDistrust
 	err = s.learn(err)
@@ -66,7 +68,7 @@ func (e *Engine) openPulled(ctx context.Context, h *hold, exp *Export, spec pass
 	}
 	err = e.fit(disk, spec, false)
 	if err == nil {
-		s := newSource(&e.cfg, e.pool, disk, spec, newLimit(hello.Rate), p)
+		s := newSource(&e.cfg, e.pool, disk, spec, p)
 		if err = s.narrow(ctx, hello.Track, exp.Hint); err == nil {
 			e.sources.fill(h, s)
 			return s, nil

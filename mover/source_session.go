@@ -26,7 +26,8 @@ import (
 //	             become items again, Verified ends it
 //	5 finish     when all is settled: the root
 //
-// watch gives the link up when nothing moves.
+// watch gives the link up when nothing moves; tellPace tells the limits of a
+// job that began here.
 type sourceSession struct {
 	*source
 	l      *lane
@@ -87,6 +88,9 @@ func (ss *sourceSession) run(ctx context.Context, blocks []*block) (wire.Verifie
 	g.Go(func() error { return ss.control(ctx) })
 	g.Go(func() error { return ss.finish(ctx) })
 	g.Go(func() error { return ss.watch(ctx) })
+	if ss.by.tells {
+		g.Go(func() error { return ss.by.tellPace(ctx, ss.l, ss.finished) })
+	}
 	if err := g.Wait(); err != nil {
 		return wire.Verified{}, err
 	}
@@ -266,6 +270,8 @@ func (ss *sourceSession) control(ctx context.Context) error {
 			err = ss.redo(ctx, body)
 		case wire.TypePing:
 			err = ss.pong(body)
+		case wire.TypePace:
+			err = ss.by.takePace(body)
 		case wire.TypeVerified:
 			return ss.lastWord(body)
 		default:

@@ -3,8 +3,6 @@ package mover
 import (
 	"context"
 
-	"golang.org/x/time/rate"
-
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/wire"
 )
@@ -12,9 +10,10 @@ import (
 // worker is stage 2: it owns one block and one data stream.
 type worker struct {
 	*sourceSession
-	rd  *reader
-	dw  *wire.DataWriter
-	out wire.Stream
+	rd   *reader
+	pace *pacer
+	dw   *wire.DataWriter
+	out  wire.Stream
 }
 
 func (ss *sourceSession) worker(ctx context.Context, i uint8, b *block) error {
@@ -22,12 +21,12 @@ func (ss *sourceSession) worker(ctx context.Context, i uint8, b *block) error {
 	if err != nil {
 		return onLink(err)
 	}
-	w := &worker{sourceSession: ss, dw: wire.NewDataWriter(b.frame, binder)}
+	w := &worker{sourceSession: ss, pace: &pacer{ss.gate, ss.pulse}, dw: wire.NewDataWriter(b.frame, binder)}
 	if w.out, err = ss.l.link.OpenSend(ctx, wire.StreamID{Kind: wire.StreamData, Index: i}); err != nil {
 		return onLink(err)
 	}
 	w.rd = &reader{
-		layout: ss.layout, read: ss.disk.ReadAt, holes: ss.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ss.pulse, retry: readRetries,
+		layout: ss.layout, read: ss.disk.ReadAt, holes: ss.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ss.pulse, pace: w.pace, retry: readRetries,
 	}
 	for {
 		select {
@@ -49,7 +48,10 @@ func (w *worker) do(ctx context.Context, it item) error {
 		return w.again(ctx, it)
 	}
 	own := w.take()
-	err := w.rd.batch(it.batch, wire.FullMask(it.target.n)&^it.target.skip, &own.leaves)
+	err := w.rd.batch(ctx, it.batch, wire.FullMask(it.target.n)&^it.target.skip, &own.leaves)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	w.pulse.beat()
 	own.skip, own.sampled = it.target.skip, it.target.sampled
 	own.diff = own.differ(&it.target.leaves)
@@ -162,14 +164,15 @@ func (w *worker) write(ctx context.Context, batch int64, mask wire.Mask) error {
 	return nil
 }
 
-// paced writes f, in one call unless a rate limit lets it go in pieces only.
+// pacedPiece is what is written at once while a rate limits the wire: at the
+// lowest rate, one second of it.
+const pacedPiece = cbt.GrainSize
+
+// paced writes f, in one call unless limits let it go in pieces only.
 func (w *worker) paced(ctx context.Context, f []byte) error {
-	for w.limit != nil && len(f) > 0 {
-		n := min(len(f), w.limit.Burst())
-		call := w.pulse.enter() // waiting on purpose is no stall
-		err := w.limit.WaitN(ctx, n)
-		w.pulse.leave(call)
-		if err != nil {
+	for !w.pace.gate.Open() && len(f) > 0 {
+		n := min(len(f), pacedPiece)
+		if err := w.pace.wire(ctx, int64(n)); err != nil {
 			return err
 		}
 		if _, err := w.out.Write(f[:n]); err != nil {
@@ -184,21 +187,14 @@ func (w *worker) paced(ctx context.Context, f []byte) error {
 	return onLink(err)
 }
 
-// newLimit is a limiter of bytes per second, with a burst of 50 ms of them, or
-// nil for 0.
-func newLimit(bytesPerSecond int64) *rate.Limiter {
-	if bytesPerSecond <= 0 {
-		return nil
-	}
-	burst := max(bytesPerSecond/20, 64<<10)
-	return rate.NewLimiter(rate.Limit(bytesPerSecond), int(burst))
-}
-
 // again sends grains once more that read back wrong at the target. The source
 // may have changed since; what it says now counts.
 func (w *worker) again(ctx context.Context, it item) error {
 	var fresh leaves
-	if err := w.rd.batch(it.batch, it.redo, &fresh); err != nil {
+	if err := w.rd.batch(ctx, it.batch, it.redo, &fresh); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return diskError(wire.CodeRead, "source", "read again", w.layout.batch(it.batch), err)
 	}
 	w.mu.Lock()

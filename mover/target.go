@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -19,6 +20,8 @@ type target struct {
 	disk   Disk
 	fails  *flushFails
 	prog   *Progress
+	by     terms          // of the link
+	gate   *throttle.Gate // of by
 	owner  [16]byte
 	epoch  uint64
 	pulled uint64 // the epoch before, where this process pulls; the source may be another owner by now

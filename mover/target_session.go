@@ -25,7 +25,8 @@ import (
 //	5 flush     one goroutine: the checkpoint (disk, journal, ack: in this order)
 //	6 verify    one goroutine: read back what was written, settle or ask again
 //
-// control takes verdicts and the end, acks tells the source, watch gives up.
+// control takes verdicts and the end, acks tells the source, watch gives up,
+// tellPace tells the limits of a job that began here.
 type targetSession struct {
 	*target
 	hinted  bool      // the source says what is read
@@ -33,6 +34,7 @@ type targetSession struct {
 	l       *lane
 	pos     wire.Position
 	pulse   *pulse
+	pace    *pacer
 	holes   *holes
 	start   int64
 
@@ -74,6 +76,7 @@ func newTargetSession(t *target, l *lane, window uint32, tag [16]byte) *targetSe
 		finished: make(chan struct{}), jobs: make(chan *job, n), order: make(chan *job, n), free: make(chan *job, n),
 		flushK: newKick(), verifyK: newKick(), ackK: newKick(), heard: newKick(),
 	}
+	ts.pace = &pacer{t.gate, ts.pulse}
 	for range n {
 		ts.free <- &job{ready: make(chan error, 1)}
 	}
@@ -102,6 +105,9 @@ func (ts *targetSession) run(ctx context.Context, streams int, blocks []*block) 
 	g.Go(func() error { return ts.control(ctx) })
 	g.Go(func() error { return ts.acks(ctx) })
 	g.Go(func() error { return ts.watch(ctx) })
+	if ts.by.tells {
+		g.Go(func() error { return ts.by.tellPace(ctx, ts.l, ts.finished) })
+	}
 	err := g.Wait()
 	if ts.last != nil {
 		return nil // the last word is out: how the link ends after that changes nothing
@@ -167,7 +173,7 @@ func (ts *targetSession) readStage(ctx context.Context, b *block) error {
 	if ts.cfg.bug == bugWarmRead {
 		read = ts.disk.ReadAt
 	}
-	rd := &reader{layout: ts.layout, read: read, holes: ts.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ts.pulse}
+	rd := &reader{layout: ts.layout, read: read, holes: ts.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ts.pulse, pace: ts.pace}
 	if ts.hearsay() {
 		rd.holes = &holes{} // the source cannot ask back for parts of a batch
 	}
@@ -177,7 +183,10 @@ func (ts *targetSession) readStage(ctx context.Context, b *block) error {
 			if !ok {
 				return nil
 			}
-			err := rd.batch(j.batch, j.want, &j.leaves)
+			err := rd.batch(ctx, j.batch, j.want, &j.leaves)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			j.skip = wire.FullMask(j.n) &^ j.want
 			if retryable(err) {
 				return ts.failed(diskError(wire.CodeRead, "target", "read", ts.batch(j.batch), err))
@@ -290,6 +299,8 @@ func (ts *targetSession) control(ctx context.Context) error {
 			}
 		case wire.TypePing: // the beat above is what was asked for
 			err = wire.Parse(new(wire.Ping), body)
+		case wire.TypePace:
+			err = ts.by.takePace(body)
 		case wire.TypeFinish:
 			var f wire.Finish
 			if err := wire.Parse(&f, body); err != nil {

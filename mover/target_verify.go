@@ -12,7 +12,7 @@ import (
 // the cache, after it was flushed. Only then does it count.
 func (ts *targetSession) verifyStage(ctx context.Context, b *block) error {
 	read, _ := cold(ts.disk)
-	rd := &reader{layout: ts.layout, read: read, holes: &holes{}, hash: cbt.NewHasher(), buf: b.raw, pulse: ts.pulse}
+	rd := &reader{layout: ts.layout, read: read, holes: &holes{}, hash: cbt.NewHasher(), buf: b.raw, pulse: ts.pulse, pace: ts.pace}
 	for {
 		select {
 		case <-ts.verifyK:
@@ -29,7 +29,7 @@ func (ts *targetSession) verifyStage(ctx context.Context, b *block) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err := ts.readBackOf(rd, b); err != nil {
+			if err := ts.readBackOf(ctx, rd, b); err != nil {
 				return err
 			}
 			ts.doneMu.Lock()
@@ -41,13 +41,16 @@ func (ts *targetSession) verifyStage(ctx context.Context, b *block) error {
 }
 
 // readBackOf settles b, or asks for what read back wrong.
-func (ts *targetSession) readBackOf(rd *reader, b *tbatch) error {
+func (ts *targetSession) readBackOf(ctx context.Context, rd *reader, b *tbatch) error {
 	if ts.cfg.bug == bugNoReadBack {
 		ts.settle(b)
 		return nil
 	}
 	var back leaves
-	readErr := rd.batch(b.batch, b.fresh, &back)
+	readErr := rd.batch(ctx, b.batch, b.fresh, &back)
+	if ctx.Err() != nil {
+		return ctx.Err() // it may not have been read at all
+	}
 	if retryable(readErr) {
 		return ts.failed(diskError(wire.CodeRead, "target", "read back", ts.batch(b.batch), readErr))
 	}

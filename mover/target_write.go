@@ -44,6 +44,9 @@ func (ts *targetSession) receive(ctx context.Context, i uint8, b *block) error {
 			return wire.Errorf(wire.CodeFrame, "frame of type %d on a data stream", t)
 		}
 		ts.pulse.beat()
+		if err := ts.pace.wire(ctx, int64(len(body))); err != nil {
+			return err
+		}
 		if err := r.frame(ctx, body); err != nil {
 			return err
 		}
@@ -67,6 +70,9 @@ func (r *receiver) frame(ctx context.Context, body []byte) error {
 		if err := r.expand(&r.data.Records[i]); err != nil {
 			return err
 		}
+	}
+	if err := r.pace.write(ctx, r.data.Raw); err != nil {
+		return err
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -139,7 +145,9 @@ func (r *receiver) write(ctx context.Context) error {
 
 func (r *receiver) writeAt(ctx context.Context, e cbt.Extent) error {
 	try := func() error {
+		began := r.pace.began()
 		n, err := r.disk.WriteAt(r.at(e), e.Off)
+		r.pace.ended(began, int64(n))
 		if err == nil && int64(n) != e.Len {
 			err = io.ErrShortWrite
 		}
