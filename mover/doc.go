@@ -50,6 +50,15 @@
 // proof has the counts. A sampled grain that differs drops the hint for the
 // run. Report.Equal is true only when nothing was left out.
 //
+// # Streams
+//
+// Dump writes a disk as a stream of package archive, Restore reads one. A restore
+// is a copy: the stream is the disk of a source half that keeps what is not
+// settled, so that everything said here of a target holds. The last batch is
+// given to that half only when the trailer was checked and the stream has ended.
+// A changed stream is a plan from a hint, and goes only onto a disk whose journal
+// (or whose root, read or vouched for) says that it is the base.
+//
 // # What is durable, and when
 //
 // In this order (facts: reliability section 3.3):

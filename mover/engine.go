@@ -75,6 +75,8 @@ type Job struct {
 	Throttle *throttle.Throttle
 	Rate     int64         // bytes per second on the wire, without Throttle; 0: no limit
 	Retry    time.Duration // how long to go on without progress after the peer was lost; 0: not at all
+
+	stream *streamDisk // of a restore: the source
 }
 
 // IncompleteError means that a pass began and did not end: the target is not
@@ -182,12 +184,18 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		_ = disk.Close() // only read
 		return Report{}, err
 	}
-	s := newSource(&e.cfg, e.pool, disk, spec, p)
+	cfg := e.cfg
+	if job.stream != nil {
+		cfg.Batches = min(cfg.Batches, streamBatches)
+	}
+	s := newSource(&cfg, e.pool, disk, spec, p)
 	defer func() { s.disk.Close() }() // a source: nothing can be lost
 	s.by = terms{job: job.Throttle, here: to.here, tells: true}
 	s.gate = e.gateFor(s.by, disk.Identity(), p)
 	defer s.gate.Disk.Release()
-	if err := s.narrow(ctx, job.Track, job.Source.Hint); err != nil {
+	if job.stream != nil {
+		job.stream.feed(s)
+	} else if err := s.narrow(ctx, job.Track, job.Source.Hint); err != nil {
 		return Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity(), Track: job.Track, Reason: s.plan.Reason}, err
 	}
 	hello := wire.Hello{Op: wire.OpPush, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Export: to.Export, Agent: e.cfg.Agent}

@@ -36,6 +36,9 @@ func WithBug(cfg Config, b Bug) Config {
 // JournalLen is the least length of a journal file.
 const JournalLen = journalLen
 
+// StreamBatches is the window of a restore.
+const StreamBatches = streamBatches
+
 // BugCount is how many there are, noBug not counted.
 const BugCount = int(bugCount) - 1
 
@@ -68,3 +71,16 @@ func (j Journal) Close() error { return j.close() }
 // State is what the journal says; End is where its last record ends.
 func (j Journal) State() JournalState { return j.state }
 func (j Journal) End() int64          { return j.at }
+
+// Journal is what the journal of the disk identity says.
+func (e *Engine) Journal(t interface {
+	Helper()
+	Fatal(...any)
+}, identity string) JournalState {
+	t.Helper()
+	st, err := ReadJournal(e.state, identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
