@@ -17,7 +17,8 @@
 // or 1. A mask is a u16 whose bit g stands for grain g of a batch. A text is a
 // u16 length of at most 256 and that many bytes of UTF-8 in which each rune is
 // printable (Go's unicode.IsPrint): no control characters, no line ends, no
-// space but U+0020. Bytes marked 0 have to be zero. A body holds exactly the
+// space but U+0020. A blob is a u16 length of at most 1024 and that many bytes,
+// none of them being no blob. Bytes marked 0 have to be zero. A body holds exactly the
 // fields of its frame; one byte less or more is malformed.
 //
 // # Identity
@@ -26,7 +27,8 @@
 // SubjectPublicKeyInfo. Both ends show a self-signed certificate in TLS 1.3;
 // dates, names and issuers in it mean nothing. An end goes on only if the
 // other's identity is one that it expects (dialing) or is paired with
-// (listening), and not its own. ALPN is "haulback/1" on all networks. There are
+// (listening), and not its own. ALPN is "haulback/1" on all networks, but for
+// pairing. There are
 // no session tickets and no 0-RTT data.
 //
 // An identity is printed as base32 (A-Z, 2-7, unpadded: 52 characters) in four
@@ -94,7 +96,8 @@
 //
 //	 1 Hello     0 version u16 = 1 | 2 op u8 | 3 mode u8 | 4 run [16] |
 //	             20 pass u32 | 24 rate i64 | 32 track u8 |
-//	             33 full flag | 34 export text | agent text           max 1024
+//	             33 full flag | 34 export text | agent text |
+//	             ticket blob                                          max 2048
 //	 2 Welcome   0 version u16 = 1 | 2 agent text                     max 512
 //	 3 Error     0 code u16 | 2 text                                  max 260
 //	 4 Open      0 mode u8 | 1 full flag | 2 streams u8, 1-8 |
@@ -126,7 +129,7 @@
 //	             kind text | cold text | use text                     max 2048
 //	16 Order     0 peer [32] | 32 rate i64 | 40 retry u32 |
 //	             44 full flag | 45 address text | export text |
-//	             transport text                                       max 1024
+//	             transport text | ticket blob                         max 2048
 //	17 Status    0 counters | text                                    max 512
 //	18 Report    0 code u16 | 2 state u8 | 3 epoch u64 |
 //	             11 root [32] | 43 larger i64 | 51 counters |
@@ -195,6 +198,59 @@
 // exactly the raw length (CodeDecompress) and compares the digest (CodeDigest).
 // Nothing is written before all of a frame has passed. The flag redo is not
 // bound: it counts only if the target waits for just these grains.
+//
+// # Tickets
+//
+// A listener may want a controller's ticket for an export, in Hello; the ticket
+// of an Order is for the Hello that its push begins with. A ticket is
+//
+//	  0 version u16 = 1 | 2 op u8: 1 read, 2 write, 3 verify | 3 0 |
+//	  4 run [16], not 0 | 20 source [32], not 0 | 52 target [32], not 0 |
+//	 84 pass u32 | 88 epoch u64 | 96 issued i64 | 104 life u32, 1 to 900 |
+//	108 nonce [16] | 124 size i64 | 132 public key [32] |
+//	164 export text | identity text | signature [64]
+//
+// Issued is seconds since 1970 UTC, at most 253402300799, life seconds; neither
+// text is empty. The signature is Ed25519 over "haulback ticket 1", a zero byte,
+// and all before it. It counts if the identity of the public key is that of a
+// controller of the export and the clock is between a minute before issued and a
+// minute after issued + life; a link is good for life at most from when it
+// showed its ticket. Source and target are identities: the peer at the other end
+// of the link and the listener, by the op of Hello; those of an order are the
+// listener and Order.Peer. Op, run, export, identity and size of the disk have to
+// be those of the session, and pass, if it is not 0. A session whose ticket does
+// not fit, or not any more, ends with CodeTicket; the same request with a later
+// ticket goes on. Epoch is the controller's and not that of Opened: the listener
+// keeps the highest that it has let write to a disk, durably, and refuses a lower
+// one with CodeFenced; a higher one ends the session that has the disk. A ticket
+// is used by its holder as often as he likes while it is good, because links are
+// lost; nobody else can use it. Probes need none.
+//
+// # Pairing
+//
+// Two ends that do not know each other pair by a code that one of them, the
+// inviter, made and a person carries to the other. It is base32 of 26 bytes, the
+// first 16 of the inviter's identity and a random secret of 10, as 42
+// characters in three runs of 14, each with a check character as that of an
+// identity, in 9 groups of 5 with dashes; "@HOST:PORT" may follow. Its key is
+// HMAC-SHA-256, keyed with the secret, of "haulback pair 1" and the 16 bytes.
+//
+// The joiner connects over QUIC or TCP with ALPN "haulback-pair/1", which a
+// listener takes from any key while an invitation is open and not otherwise. It
+// has 5 s for one exchange, on the one bidirectional stream of QUIC, or inside
+// TLS without the header of 24 bytes:
+//
+//	32 Join      0 proof [32] | 32 address text | agent text          max 576
+//	33 Joined    0 proof [32] | 32 agent text                         max 320
+//
+// Joined, or Error, answers Join and ends the connection. A proof is
+// HMAC-SHA-256, keyed with the code's key, of "join" or "joined", a zero byte, 32
+// bytes exported with the label "EXPORTER-haulback-pair" and no context, the
+// joiner's identity, the inviter's identity, and the address as text (empty in
+// Joined). Address is where the joiner's daemon is, or empty. The inviter sends
+// Joined when the pairing is durable; the joiner, who has seen in the handshake
+// that the inviter's identity begins with the code's 16 bytes, checks the proof
+// before it believes in it. A wrong proof is answered after a second.
 //
 // # A session
 //

@@ -63,13 +63,14 @@ const (
 	CodeHint         Code = 30 // change tracking was required and is not to be had
 	CodeDistrust     Code = 31 // change tracking was caught in a lie; the same run again compares all
 	CodeDiskLost     Code = 32 // what is behind a disk went away; opened anew it may be back
+	CodeTicket       Code = 33 // the export wants a controller's ticket, and this one does not open it, or not any more
 )
 
 var codeNames = [...]string{
 	"ok", "internal", "version", "frame", "limit", "timeout", "draining", "canceled", "export", "role", "busy", "fenced",
 	"too small", "extent", "binding", "digest", "decompress", "read", "write", "flush", "no space", "disk changed",
 	"journal", "poisoned", "verify", "unreadable", "open", "unauthorized", "unreachable", "superseded",
-	"hint", "distrust", "disk lost",
+	"hint", "distrust", "disk lost", "ticket",
 }
 
 // String is the code's word in messages.

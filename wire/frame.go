@@ -46,7 +46,7 @@ const headerLen = 8
 // maxBody is the largest body of each type in bytes; a frame that says more
 // is refused before anything is read or allocated for it.
 var maxBody = [...]int{
-	TypeHello:    1024,
+	TypeHello:    2048,
 	TypeWelcome:  512,
 	TypeError:    4 + maxText,
 	TypeOpen:     1024,
@@ -61,12 +61,14 @@ var maxBody = [...]int{
 	TypeFinish:   64,
 	TypeVerified: 128,
 	TypeProbed:   2048,
-	TypeOrder:    1024,
+	TypeOrder:    2048,
 	TypeStatus:   512,
 	TypeReport:   3072,
 	TypePing:     8,
 	TypePlan:     2 + maxPlanSteps*planStepLen,
 	TypePace:     paceLen,
+	TypeJoin:     576,
+	TypeJoined:   320,
 }
 
 // maxText bounds every text from a peer.
@@ -264,6 +266,23 @@ func (f *fields) text() string {
 		return ""
 	}
 	return string(p)
+}
+
+// bytes is a u16 length, at most limit, and that many bytes, in a copy; nil for
+// none.
+func (f *fields) bytes(limit int) []byte {
+	n := int(f.u16())
+	if n > limit {
+		f.bad = true
+	}
+	if n == 0 || f.bad {
+		return nil
+	}
+	return append([]byte(nil), f.take(n)...)
+}
+
+func appendBytes(b, p []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(p))), p...)
 }
 
 // zero skips n reserved bytes, which have to be zero.

@@ -52,9 +52,9 @@ const tooFar = "0000040000000000"
 var goldens = []golden{
 	{
 		name:  "Hello",
-		frame: &Hello{Op: OpPull, Mode: ModeCopy, Run: bytes16, Pass: 258, Rate: 5, Track: TrackingStrict, Full: true, Export: "vm1", Agent: "hb/1"},
-		hex:   "01 000000 0000002d  0001 02 01" + hex16 + "00000102 0000000000000005 02 01  0003 766d31  0004 68622f31",
-		wrong: []poke{{2, "00"}, {2, "05"}, {3, "00"}, {3, "03"}, {24, "80"}, {32, "03"}, {33, "02"}, {36, "0a"}, {36, "ff"}, {34, "ffff"}},
+		frame: &Hello{Op: OpPull, Mode: ModeCopy, Run: bytes16, Pass: 258, Rate: 5, Track: TrackingStrict, Full: true, Export: "vm1", Agent: "hb/1", Ticket: []byte{7, 8}},
+		hex:   "01 000000 00000031  0001 02 01" + hex16 + "00000102 0000000000000005 02 01  0003 766d31  0004 68622f31  0002 0708",
+		wrong: []poke{{45, "0401"}, {2, "00"}, {2, "05"}, {3, "00"}, {3, "03"}, {24, "80"}, {32, "03"}, {33, "02"}, {36, "0a"}, {36, "ff"}, {34, "ffff"}},
 	}, {
 		name:  "Welcome",
 		frame: &Welcome{Agent: "hb/1"},
@@ -163,10 +163,20 @@ var goldens = []golden{
 		wrong: []poke{{0, "80"}, {8, "02"}, {9, "05"}, {38, "80"}, {78, "80"}, {86, "80"}},
 	}, {
 		name:  "Order",
-		frame: &Order{Address: "t:7420", Peer: bytes32, Export: "vm1", Transport: "tls", Rate: 1000, Retry: 60, Full: true},
-		hex: "10 000000 0000003f " + hex32 + `00000000000003e8 0000003c 01
-			0006 743a37343230  0003 766d31  0003 746c73`,
-		wrong: []poke{{32, "80"}, {44, "02"}},
+		frame: &Order{Address: "t:7420", Peer: bytes32, Export: "vm1", Transport: "tls", Rate: 1000, Retry: 60, Full: true, Ticket: []byte{9}},
+		hex: "10 000000 00000042 " + hex32 + `00000000000003e8 0000003c 01
+			0006 743a37343230  0003 766d31  0003 746c73  0001 09`,
+		wrong: []poke{{63, "0401"}, {32, "80"}, {44, "02"}},
+	}, {
+		name:  "Join",
+		frame: &Join{Proof: bytes32, Address: "t:1", Agent: "hb/1"},
+		hex:   "20 000000 0000002b " + hex32 + "0003 743a31  0004 68622f31",
+		wrong: []poke{{34, "0a"}, {32, "ffff"}},
+	}, {
+		name:  "Joined",
+		frame: &Joined{Proof: bytes32, Agent: "hb/1"},
+		hex:   "21 000000 00000026 " + hex32 + "0004 68622f31",
+		wrong: []poke{{34, "0a"}},
 	}, {
 		name:  "Status",
 		frame: &Status{Counters: counted, Text: "hi"},
@@ -273,6 +283,10 @@ func emptyLike(f Frame) Frame {
 		return new(Probed)
 	case *Order:
 		return new(Order)
+	case *Join:
+		return new(Join)
+	case *Joined:
+		return new(Joined)
 	case *Status:
 		return new(Status)
 	case *Report:

@@ -31,6 +31,8 @@ type ListenConfig struct {
 	// them, and others have to prove theirs before anything is kept for them.
 	// Nil knows none. It must not block.
 	KnownAddrs func(netip.Addr) bool
+	// Inviter pairs with those who hold a pairing code; nil never does.
+	Inviter Inviter
 	// Refusals counts handshakes that came to nothing; may be nil.
 	Refusals *Refusals
 	// Log gets at most one line in 10 s about them; nil is silent.

@@ -87,6 +87,7 @@ type Hello struct {
 	Full   bool     // OpPull: read holes as well
 	Export string   // the name of an export at the listener, never a path
 	Agent  string   // the dialer's program and version, for logs
+	Ticket []byte   // a controller's, for exports that want one; else empty
 }
 
 // Type implements Frame.
@@ -99,7 +100,7 @@ func (h *Hello) appendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, h.Pass)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.Rate))
 	b = append(b, byte(h.Track), flag(h.Full))
-	return appendText(appendText(b, h.Export), h.Agent)
+	return appendBytes(appendText(appendText(b, h.Export), h.Agent), h.Ticket)
 }
 
 func (h *Hello) parseBody(b []byte) error {
@@ -113,6 +114,7 @@ func (h *Hello) parseBody(b []byte) error {
 	h.Pass, h.Rate = f.u32(), f.i64()
 	h.Track, h.Full = Tracking(f.u8()), f.flag()
 	h.Export, h.Agent = f.text(), f.text()
+	h.Ticket = f.bytes(MaxTicket)
 	f.bad = f.bad || h.Op < OpPush || h.Op > OpOrder || h.Mode < ModeCopy || h.Mode > ModeVerify || h.Track > TrackingStrict
 	return f.done(TypeHello)
 }

@@ -58,6 +58,24 @@ func (k *Key) Format(s fmt.State, _ rune) { io.WriteString(s, k.String()) }
 // LogValue does not show the key.
 func (k *Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
+// Public is the public key.
+func (k *Key) Public() ed25519.PublicKey { return k.private.Public().(ed25519.PublicKey) }
+
+// Sign signs message for one purpose. The domain keeps a signature made for
+// one from being used for another; what TLS signs begins otherwise.
+func (k *Key) Sign(domain string, message []byte) []byte {
+	return ed25519.Sign(k.private, signed(domain, message))
+}
+
+// VerifySignature reports whether signature is Sign's with the key of public.
+func VerifySignature(public ed25519.PublicKey, domain string, message, signature []byte) bool {
+	return len(public) == ed25519.PublicKeySize && ed25519.Verify(public, signed(domain, message), signature)
+}
+
+func signed(domain string, message []byte) []byte {
+	return append(append([]byte(domain), 0), message...)
+}
+
 // derive makes a secret for another purpose that survives a restart.
 func (k *Key) derive(purpose string) [sha256.Size]byte {
 	mac := hmac.New(sha256.New, k.private.Seed())

@@ -16,6 +16,7 @@ type Order struct {
 	Rate      int64  // bytes per second on the wire, until the first Pace; 0: no limit
 	Retry     uint32 // seconds to go on trying after the peer was lost
 	Full      bool   // re-read everything at the end
+	Ticket    []byte // to show at the target's daemon, if its export wants one
 }
 
 // Type implements Frame.
@@ -26,7 +27,7 @@ func (o *Order) appendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Rate))
 	b = binary.BigEndian.AppendUint32(b, o.Retry)
 	b = append(b, flag(o.Full))
-	return appendText(appendText(appendText(b, o.Address), o.Export), o.Transport)
+	return appendBytes(appendText(appendText(appendText(b, o.Address), o.Export), o.Transport), o.Ticket)
 }
 
 func (o *Order) parseBody(b []byte) error {
@@ -35,6 +36,7 @@ func (o *Order) parseBody(b []byte) error {
 	o.Rate, o.Retry = f.i64(), f.u32()
 	o.Full = f.flag()
 	o.Address, o.Export, o.Transport = f.text(), f.text(), f.text()
+	o.Ticket = f.bytes(MaxTicket)
 	return f.done(TypeOrder)
 }
 

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -25,6 +26,7 @@ type quicListener struct {
 	socket *Socket
 	inner  *quic.Listener
 	guard  *guard
+	inv    Inviter // may be nil
 	links  chan *quicLink
 	closed <-chan struct{}
 	stop   context.CancelFunc
@@ -34,7 +36,7 @@ type quicListener struct {
 
 // Listen makes the socket accept links from peers. A socket has one listener.
 func (s *Socket) Listen(peers Peers, cfg ListenConfig) (Listener, error) {
-	conf, err := listenConfig(s.key, peers)
+	conf, err := listenConfig(s.key, peers, cfg.Inviter)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +55,7 @@ func (s *Socket) Listen(peers Peers, cfg ListenConfig) (Listener, error) {
 	s.acquire()
 	// Close is what ends a listener, no context of a caller's.
 	ctx, stop := context.WithCancel(context.Background())
-	l := &quicListener{socket: s, inner: inner, guard: g, links: make(chan *quicLink), closed: ctx.Done(), stop: stop}
+	l := &quicListener{socket: s, inner: inner, guard: g, inv: cfg.Inviter, links: make(chan *quicLink), closed: ctx.Done(), stop: stop}
 	l.wg.Go(func() { l.run(ctx) })
 	return l, nil
 }
@@ -114,6 +116,10 @@ func (l *quicListener) serve(ctx context.Context, conn *quic.Conn) {
 		}
 		slot.release()
 	}()
+	if conn.ConnectionState().TLS.NegotiatedProtocol == pairALPN && l.inv != nil {
+		l.pair(ctx, conn)
+		return
+	}
 	id, err := verifiedID(conn.ConnectionState().TLS)
 	if err != nil {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeUnauthorized), err.Error())
@@ -134,6 +140,27 @@ func (l *quicListener) serve(ctx context.Context, conn *quic.Conn) {
 	case <-l.closed:
 		link.CloseWithError(CodeDraining, "the daemon is about to stop")
 	}
+}
+
+// pair lets the one at the other end join. The connection ends with it: the
+// joiner closes it when it has the answer, and it is closed here before long.
+func (l *quicListener) pair(ctx context.Context, conn *quic.Conn) {
+	control, err := acceptControl(ctx, conn)
+	if err == nil {
+		err = invite(ctx, l.inv, l.socket.key.id, conn.RemoteAddr(), conn.ConnectionState().TLS, control)
+		_ = control.Close()
+		select {
+		case <-conn.Context().Done():
+		case <-time.After(closeTimeout):
+		case <-ctx.Done():
+		}
+	}
+	code := CodeOK
+	if err != nil {
+		l.guard.failed(conn.RemoteAddr(), err)
+		code = AsError(err, CodeTimeout).Code
+	}
+	conn.CloseWithError(quic.ApplicationErrorCode(code), "")
 }
 
 func (l *quicListener) Accept(ctx context.Context) (Link, error) {

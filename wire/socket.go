@@ -82,11 +82,12 @@ func quicConfig(control int64) *quic.Config {
 // noStreams is quic.Config's way to say zero.
 const noStreams = -1
 
-// Dial connects to the peer want at addr. That the peer in turn does not know
+// Dial connects to the peer want at addr; a peer that is about to change its
+// key has two identities. That the peer in turn does not know
 // us shows at the first read, because TLS 1.3 is done at our end before the
 // peer has seen our key.
-func (s *Socket) Dial(ctx context.Context, addr net.Addr, want ID) (Link, error) {
-	conf, err := dialConfig(s.key, want)
+func (s *Socket) Dial(ctx context.Context, addr net.Addr, want ...ID) (Link, error) {
+	conf, err := dialConfig(s.key, want...)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +100,13 @@ func (s *Socket) Dial(ctx context.Context, addr net.Addr, want ID) (Link, error)
 		}
 		return nil, explainQUIC(err, addr, s.key.id)
 	}
-	link := newQUICLink(s, conn, want)
+	peer, err := verifiedID(conn.ConnectionState().TLS)
+	if err != nil { // not after that handshake
+		conn.CloseWithError(quic.ApplicationErrorCode(CodeUnauthorized), "")
+		s.release()
+		return nil, err
+	}
+	link := newQUICLink(s, conn, peer)
 	control, err := conn.OpenStream()
 	if err != nil {
 		link.CloseWithError(CodeFrame, "no control stream")
@@ -112,9 +119,9 @@ func (s *Socket) Dial(ctx context.Context, addr net.Addr, want ID) (Link, error)
 // DialQUIC connects to the peer want at addr over pc, which the link takes
 // over: pc is closed a second after the link has ended. Use a Socket for
 // several links on one pc.
-func DialQUIC(ctx context.Context, pc net.PacketConn, addr net.Addr, key *Key, want ID) (Link, error) {
+func DialQUIC(ctx context.Context, pc net.PacketConn, addr net.Addr, key *Key, want ...ID) (Link, error) {
 	s := NewSocket(pc, key)
-	link, err := s.Dial(ctx, addr, want)
+	link, err := s.Dial(ctx, addr, want...)
 	if err != nil {
 		s.Close()
 		return nil, err

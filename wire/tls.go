@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -27,7 +28,7 @@ type Peers interface {
 // tlsConfig is what both ends have in common. Dates are ignored, there is no
 // CA and no name: the peer is its key, checked by verify on every handshake.
 // There are no tickets and no 0-RTT, so nothing can be replayed.
-func tlsConfig(key *Key, verify func(ID) error) (*tls.Config, error) {
+func tlsConfig(key *Key, proto string, verify func(ID) error) (*tls.Config, error) {
 	cert, err := key.certificate()
 	if err != nil {
 		return nil, err
@@ -36,10 +37,13 @@ func tlsConfig(key *Key, verify func(ID) error) (*tls.Config, error) {
 		MinVersion:         tls.VersionTLS13,
 		Certificates:       []tls.Certificate{cert},
 		ClientAuth:         tls.RequireAnyClientCert,
-		NextProtos:         []string{alpn},
+		NextProtos:         []string{proto},
 		InsecureSkipVerify: true, // VerifyConnection pins the key instead
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			id, err := verifiedID(cs)
+			if cs.NegotiatedProtocol != proto {
+				return Errorf(CodeVersion, "%w: the peer does not speak %s", ErrVersion, proto)
+			}
+			id, err := keyID(cs)
 			if err != nil {
 				return err
 			}
@@ -51,25 +55,43 @@ func tlsConfig(key *Key, verify func(ID) error) (*tls.Config, error) {
 	}, nil
 }
 
-// listenConfig admits who peers admits.
-func listenConfig(key *Key, peers Peers) (*tls.Config, error) {
-	return tlsConfig(key, func(id ID) error {
+// listenConfig admits who peers admits. While inv has an invitation open, any
+// key may come to pair, and do nothing else; inv may be nil.
+func listenConfig(key *Key, peers Peers, inv Inviter) (*tls.Config, error) {
+	conf, err := tlsConfig(key, alpn, func(id ID) error {
 		if id == key.id || !peers.Allowed(id) {
 			return Errorf(CodeUnauthorized, "%w: %s; to admit it run: haulback peer add %s", ErrUnknownPeer, id, id)
 		}
 		return nil
 	})
+	if err != nil || inv == nil {
+		return conf, err
+	}
+	session := conf.VerifyConnection
+	conf.NextProtos = []string{alpn, pairALPN}
+	conf.VerifyConnection = func(cs tls.ConnectionState) error {
+		if cs.NegotiatedProtocol != pairALPN {
+			return session(cs)
+		}
+		id, err := keyID(cs)
+		if err == nil && (id == key.id || !inv.Inviting()) {
+			err = Errorf(CodeUnauthorized, "%w: %s wants to join, and no invitation is open", ErrUnknownPeer, id)
+		}
+		return err
+	}
+	return conf, nil
 }
 
-// dialConfig admits want only.
-func dialConfig(key *Key, want ID) (*tls.Config, error) {
-	if want.IsZero() {
+// dialConfig admits want only: one identity, or two of a peer that is about to
+// change its key.
+func dialConfig(key *Key, want ...ID) (*tls.Config, error) {
+	if len(want) == 0 || slices.ContainsFunc(want, ID.IsZero) {
 		return nil, fmt.Errorf("%w: no ID to expect", ErrUnknownPeer)
 	}
-	return tlsConfig(key, func(id ID) error {
-		if id != want {
+	return tlsConfig(key, alpn, func(id ID) error {
+		if !slices.Contains(want, id) {
 			return Errorf(CodeUnauthorized, "%w: the peer is %s and not %s; if its key was remade run: haulback peer add %s",
-				ErrUnknownPeer, id, want, id)
+				ErrUnknownPeer, id, want[0], id)
 		}
 		return nil
 	})
@@ -81,6 +103,11 @@ func verifiedID(cs tls.ConnectionState) (ID, error) {
 	if cs.NegotiatedProtocol != alpn {
 		return ID{}, Errorf(CodeVersion, "%w: the peer does not speak %s", ErrVersion, alpn)
 	}
+	return keyID(cs)
+}
+
+// keyID is the identity of the key at the other end, whatever it speaks.
+func keyID(cs tls.ConnectionState) (ID, error) {
 	if len(cs.PeerCertificates) == 0 {
 		return ID{}, Errorf(CodeUnauthorized, "%w: it shows no certificate", ErrUnknownPeer)
 	}

@@ -18,10 +18,11 @@ type tlsDialer struct {
 	turn chan struct{}
 }
 
-// DialTLS connects to the peer want at addr ("host:port") over TCP. That the
+// DialTLS connects to the peer want at addr ("host:port") over TCP; a peer that
+// is about to change its key has two identities. That the
 // peer does not know us shows at the first read, as with QUIC.
-func DialTLS(ctx context.Context, addr string, key *Key, want ID) (Link, error) {
-	conf, err := dialConfig(key, want)
+func DialTLS(ctx context.Context, addr string, key *Key, want ...ID) (Link, error) {
+	conf, err := dialConfig(key, want...)
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +31,15 @@ func DialTLS(ctx context.Context, addr string, key *Key, want ID) (Link, error) 
 	if err != nil {
 		return nil, err
 	}
-	l, err := newTLSLink(conn, want, key.id)
+	peer, err := verifiedID(conn.ConnectionState())
+	if err != nil {
+		conn.NetConn().Close()
+		return nil, err
+	}
+	if d.conf, err = dialConfig(key, peer); err != nil { // all streams of a link to one key
+		return nil, err
+	}
+	l, err := newTLSLink(conn, peer, key.id)
 	if err != nil {
 		conn.NetConn().Close()
 		return nil, err

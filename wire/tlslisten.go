@@ -25,6 +25,7 @@ type tlsListener struct {
 	key    *Key
 	conf   *tls.Config
 	guard  *guard
+	inv    Inviter // may be nil
 	links  chan *tlsLink
 	closed <-chan struct{}
 	stop   context.CancelFunc
@@ -39,14 +40,14 @@ type tlsListener struct {
 // ListenTLS accepts links on inner, which it takes over. After Close the
 // streams that the peer has not opened by then cannot come any more.
 func ListenTLS(inner net.Listener, key *Key, peers Peers, cfg ListenConfig) (Listener, error) {
-	conf, err := listenConfig(key, peers)
+	conf, err := listenConfig(key, peers, cfg.Inviter)
 	if err != nil {
 		return nil, err
 	}
 	// Close is what ends a listener, no context of a caller's.
 	ctx, stop := context.WithCancel(context.Background())
 	l := &tlsListener{
-		inner: inner, key: key, conf: conf, guard: newGuard(cfg),
+		inner: inner, key: key, conf: conf, guard: newGuard(cfg), inv: cfg.Inviter,
 		links: make(chan *tlsLink), closed: ctx.Done(), stop: stop,
 		known: map[attachToken]*tlsLink{}, grown: make(chan struct{}),
 	}
@@ -103,6 +104,15 @@ func (l *tlsListener) serve(ctx context.Context, tcp net.Conn) {
 
 // open does the handshake and what the header asks for.
 func (l *tlsListener) open(ctx context.Context, conn *tls.Conn) error {
+	if err := l.shake(ctx, conn); err != nil {
+		return err
+	}
+	if state := conn.ConnectionState(); state.NegotiatedProtocol == pairALPN && l.inv != nil {
+		err := invite(ctx, l.inv, l.key.id, conn.RemoteAddr(), state, conn)
+		_ = conn.CloseWrite()
+		hangUpSlowly(conn.NetConn().(rawConn).Conn)
+		return err
+	}
 	h, peer, err := greet(ctx, conn)
 	if err != nil {
 		return err
@@ -113,14 +123,17 @@ func (l *tlsListener) open(ctx context.Context, conn *tls.Conn) error {
 	return l.deliver(peer, conn)
 }
 
+// shake does the handshake. It ends with ctx.
+func (l *tlsListener) shake(ctx context.Context, conn *tls.Conn) error {
+	defer context.AfterFunc(ctx, func() { conn.NetConn().Close() })()
+	return handshake(ctx, conn)
+}
+
 // greet finds out who connects and what for. It ends with ctx; what comes
 // after it does not.
 func greet(ctx context.Context, conn *tls.Conn) (h attachHeader, peer ID, err error) {
 	stop := context.AfterFunc(ctx, func() { conn.NetConn().Close() })
 	defer stop()
-	if err := handshake(ctx, conn); err != nil {
-		return h, peer, err
-	}
 	if peer, err = verifiedID(conn.ConnectionState()); err != nil {
 		return h, peer, err
 	}
