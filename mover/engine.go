@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 
@@ -74,6 +75,7 @@ type Job struct {
 	// means Rate alone.
 	Throttle *throttle.Throttle
 	Rate     int64         // bytes per second on the wire, without Throttle; 0: no limit
+	Sample   int64         // compare one grain in so many of what a hint calls unchanged; 0: as Config.Sampling says
 	Retry    time.Duration // how long to go on without progress after the peer was lost; 0: not at all
 
 	stream *streamDisk // of a restore: the source
@@ -163,16 +165,15 @@ func (e *Engine) local(ctx context.Context, job Job, spec passSpec, p *Progress)
 	if job.Mode == wire.ModeVerify {
 		role = RoleSource // a disk that is only read
 	}
-	srv.SetExports([]Export{{Name: localExport, Role: role, Open: job.Target.Open, Peers: []wire.ID{{}}}})
+	name := fmt.Sprintf("local:%x", sumOf(job.Target.Name)) // each target has a hold of its own; a name in a Hello is cut at 256 bytes
+	srv.SetExports([]Export{{Name: name, Role: role, Open: job.Target.Open, Peers: []wire.ID{{}}}})
 	defer srv.wait()
-	return e.push(ctx, job, spec, &Remote{Name: job.Target.Name, Export: localExport, here: true, Dial: func(context.Context) (wire.Link, error) {
+	return e.push(ctx, job, spec, &Remote{Name: job.Target.Name, Export: name, here: true, Dial: func(context.Context) (wire.Link, error) {
 		a, b := wire.Pipe(wire.ID{}, wire.ID{})
 		srv.start(ctx, b)
 		return a, nil
 	}}, p)
 }
-
-const localExport = "local"
 
 // push is a run with the source half in this process.
 func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p *Progress) (Report, error) {
@@ -185,6 +186,9 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		return Report{}, err
 	}
 	cfg := e.cfg
+	if job.Sample > 0 {
+		cfg.Sampling.Every = job.Sample
+	}
 	if job.stream != nil {
 		cfg.Batches = min(cfg.Batches, streamBatches)
 	}
