@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 	"github.com/haulback/haulback/wire/archive"
 )
@@ -27,12 +28,13 @@ import (
 
 // DumpOptions says what a dump is to be.
 type DumpOptions struct {
-	Run      wire.RunID      // names the stream
-	Track    wire.Tracking   // whether change tracking may narrow it
-	Tracking string          // how changes are tracked, for the header
-	Base     archive.Base    // what the changes are of; of no use with TrackingOff
-	Labels   []archive.Label // come back in the header
-	Raw      bool            // never compress
+	Run      wire.RunID         // names the stream
+	Track    wire.Tracking      // whether change tracking may narrow it
+	Tracking string             // how changes are tracked, for the header
+	Base     archive.Base       // what the changes are of; of no use with TrackingOff
+	Labels   []archive.Label    // come back in the header
+	Raw      bool               // never compress
+	Throttle *throttle.Throttle // limits how fast it reads; nil: the engine's limits alone
 }
 
 // DumpReport is what a dump came to. Its Totals are of use without an error
@@ -57,7 +59,13 @@ func (e *Engine) Dump(ctx context.Context, source Endpoint, w io.Writer, o DumpO
 	if err := e.fit(disk, spec, false); err != nil {
 		return rep, err
 	}
-	s := newSource(&e.cfg, e.pool, disk, spec, nil, p)
+	s := newSource(&e.cfg, e.pool, disk, spec, p)
+	job := Job{Throttle: o.Throttle}
+	if err := job.limit(); err != nil {
+		return rep, err
+	}
+	s.gate = e.gateFor(terms{job: job.Throttle}, disk.Identity(), p)
+	defer s.gate.Disk.Release()
 	if err := s.narrow(ctx, o.Track, source.Hint); err != nil {
 		return rep, err
 	}
@@ -205,14 +213,17 @@ func (s *source) dumpPlan(ctx context.Context, m cbt.Map, free, jobs, order chan
 
 // dumpRead is stage 2.
 func (s *source) dumpRead(ctx context.Context, raw bool, jobs chan *dumpJob) error {
-	rd := &reader{layout: s.layout, read: s.disk.ReadAt, holes: &holes{}, hash: cbt.NewHasher(), pulse: newPulse(), retry: readRetries}
+	pulse := newPulse()
+	rd := &reader{
+		layout: s.layout, read: s.disk.ReadAt, holes: &holes{}, hash: cbt.NewHasher(), pulse: pulse, pace: &pacer{s.gate, pulse}, retry: readRetries,
+	}
 	enc := archive.Encoder{Raw: raw}
 	for j := range jobs {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		rd.buf = j.block.raw
-		err := rd.batch(j.batch, j.want, &j.v)
+		err := rd.batch(ctx, j.batch, j.want, &j.v)
 		if err != nil {
 			err = errors.Join(s.changed(), diskError(wire.CodeRead, "source", "read", s.layout.batch(j.batch), err))
 		} else {

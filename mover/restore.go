@@ -131,7 +131,7 @@ func (e *Engine) survey(ctx context.Context, disk Disk, h *archive.Header) (*sur
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if err := rd.batch(b, wire.FullMask(rd.grains(b)), &v); err != nil {
+		if err := rd.batch(ctx, b, wire.FullMask(rd.grains(b)), &v); err != nil {
 			return nil, diskError(wire.CodeRead, "target", "read", rd.layout.batch(b), err)
 		}
 		v.fold(all)
