@@ -53,6 +53,8 @@ func TestHostileTarget(t *testing.T) {
 			e.send(&wire.Ack{Received: 1 << 20, Durable: 1 << 20})
 			e.send(&wire.Ack{Received: 1 << 20, Durable: 1 << 10})
 		}, wire.CodeFrame},
+		"paces who dialed":          {func(e *evil) { manifests(e); e.send(&wire.Pace{Wire: 1 << 20}) }, wire.CodeFrame},
+		"paces before it opens":     {func(e *evil) { e.send(&wire.Pace{Wire: 1 << 20}) }, wire.CodeFrame},
 		"redo of what was not sent": {func(e *evil) { manifests(e); e.send(&wire.Redo{Batch: 3, Mask: 1, Round: 1}) }, wire.CodeFrame},
 		"verified at once":          {func(e *evil) { manifests(e); e.send(&wire.Verified{State: wire.StateVerified}) }, wire.CodeFrame},
 		"verified, another root": {func(e *evil) {

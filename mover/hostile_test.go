@@ -193,8 +193,14 @@ func TestHostileSource(t *testing.T) {
 			b := wire.AppendFrame(nil, hello(wire.OpPush, wire.ModeCopy, "disk"))
 			e.raw(bytes.Replace(b, []byte("disk"), []byte("d\nsk"), 1))
 		}, wire.CodeFrame},
-		"push to a source":        {func(e *evil) { e.send(hello(wire.OpPush, wire.ModeCopy, "image")) }, wire.CodeRole},
-		"pull from a target":      {func(e *evil) { e.send(hello(wire.OpPull, wire.ModeCopy, "disk")) }, wire.CodeRole},
+		"push to a source":    {func(e *evil) { e.send(hello(wire.OpPush, wire.ModeCopy, "image")) }, wire.CodeRole},
+		"pull from a target":  {func(e *evil) { e.send(hello(wire.OpPull, wire.ModeCopy, "disk")) }, wire.CodeRole},
+		"a rate that is none": {push(func(e *evil) { e.send(&wire.Pace{Read: 1}) }), wire.CodeFrame},
+		"a rate before it opens": {func(e *evil) {
+			e.send(hello(wire.OpPush, wire.ModeCopy, "disk"))
+			e.expect(new(wire.Welcome))
+			e.send(&wire.Pace{Wire: wire.LeastRate - 1})
+		}, wire.CodeFrame},
 		"order without the right": {func(e *evil) { e.send(hello(wire.OpOrder, wire.ModeCopy, "image")) }, wire.CodeUnauthorized},
 		"pass 0": {func(e *evil) {
 			h := hello(wire.OpPush, wire.ModeCopy, "disk")

@@ -63,20 +63,26 @@ func (l *lane) expectWithin(d time.Duration, f wire.Frame) error {
 	return onLink(err)
 }
 
-// expectAlive is expectWithin a peer that may need longer and knocks meanwhile.
-func (l *lane) expectAlive(d time.Duration, f wire.Frame) error {
+// expectAlive is expectWithin a peer that may need longer and knocks meanwhile,
+// or says what its job is limited to.
+func (l *lane) expectAlive(d time.Duration, f wire.Frame, by *terms) error {
 	for until := time.Now().Add(longest); ; {
 		if err := l.link.Control().SetReadDeadline(time.Now().Add(d)); err != nil {
 			return onLink(err)
 		}
 		t, body, err := l.in.Next()
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded) && l.link.Err() == nil, err == nil && t == wire.TypePing && time.Now().After(until):
+		case errors.Is(err, os.ErrDeadlineExceeded) && l.link.Err() == nil, err == nil && t != f.Type() && time.Now().After(until):
 			return wire.Errorf(wire.CodeTimeout, "no frame of type %d within %v", f.Type(), d)
 		case err != nil:
 			return onLink(err)
 		case t == wire.TypePing:
 			d = openWait // it lives
+			continue
+		case t == wire.TypePace:
+			if err := by.takePace(body); err != nil {
+				return err
+			}
 			continue
 		case t != f.Type():
 			return onLink(fmt.Errorf("%w: type %d where %d has to come", wire.ErrFrame, t, f.Type()))

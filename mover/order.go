@@ -45,10 +45,13 @@ func follow(ctx context.Context, l *lane, o *wire.Order, thr *throttle.Throttle,
 		l.link.CloseWithError(wire.CodeCanceled, "cancelled by the one who ordered it")
 	})
 	defer stop()
+	by := terms{job: thr, tells: true, told: wire.Pace{Wire: o.Rate}}
+	if err := by.begin(l); err != nil {
+		return false, err
+	}
 	if err := l.send(o); err != nil {
 		return false, err
 	}
-	by := terms{job: thr, tells: true, told: wire.Pace{Wire: o.Rate}}
 	defer beside(func(stopped <-chan struct{}) {
 		_ = by.tellPace(ctx, l, stopped) // a link that fails is seen below
 	})()
@@ -83,7 +86,8 @@ func follow(ctx context.Context, l *lane, o *wire.Order, thr *throttle.Throttle,
 // order pushes exp as the peer asks, telling it how it goes.
 func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello, p *Progress) error {
 	var o wire.Order
-	if err := l.expect(&o); err != nil {
+	by := terms{job: new(throttle.Throttle)}
+	if err := l.expectAlive(firstFrame, &o, &by); err != nil {
 		return err
 	}
 	if s.dial == nil {
@@ -101,9 +105,10 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 		default:
 		}
 	}
-	by := terms{job: new(throttle.Throttle)}
-	_ = by.job.SetPeer(throttle.Limits{Wire: atLeast(o.Rate)}) // in range
-	s.wg.Go(func() { cancel(by.follow(l)) })                   // ends with the link
+	if !by.heard {
+		_ = by.job.SetPeer(throttle.Limits{Wire: atLeast(o.Rate)}) // in range
+	}
+	s.wg.Go(func() { cancel(by.follow(l)) }) // ends with the link
 	job := Job{
 		Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Throttle: by.job, Retry: time.Duration(o.Retry) * time.Second,
 		Track: h.Track, Source: Endpoint{Name: exp.Name, Open: exp.Open, Hint: exp.Hint},

@@ -28,6 +28,7 @@ type terms struct {
 	here  bool      // the other half is in this process
 	tells bool      // the job began at this end, which tells the other its limits
 	told  wire.Pace // what the other end knows already
+	heard bool      // the other end has said what is to be kept to
 }
 
 // limit makes sure that the job has a Throttle.
@@ -63,8 +64,22 @@ func atLeast(rate int64) int64 {
 	return max(rate, throttle.Least)
 }
 
-// tellPace tells the other end the limits of the job, at the start and when they
-// change.
+// begin tells the other end the limits of the job before it opens its disk: a
+// job that begins at full speed is what its limits are there to prevent.
+func (by *terms) begin(l *lane) error {
+	if !by.tells {
+		return nil
+	}
+	now, _, _ := by.job.Now()
+	f := paceOf(now)
+	if f == by.told {
+		return nil
+	}
+	by.told = f
+	return l.send(&f)
+}
+
+// tellPace tells the other end the limits of the job whenever they change.
 func (by *terms) tellPace(ctx context.Context, l *lane, finished <-chan struct{}) error {
 	for last := by.told; ; {
 		now, changed, until := by.job.Now()
@@ -110,6 +125,7 @@ func (by *terms) takePace(body []byte) error {
 		return err
 	}
 	l := throttle.Limits{Wire: f.Wire, Read: f.Read, Latency: f.Latency, Priority: throttle.Priority(f.Priority)}
+	by.heard = true
 	set := by.job.SetPeer
 	if by.here {
 		set = by.job.Set

@@ -44,7 +44,7 @@ func (o *outcome) report(rep *Report, l *lane) {
 // A source may take up to wait, and longer while it gives signs of life: it
 // opens its disk, and may have to ask what changed on it.
 func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpec, by terms, p *Progress, wait time.Duration) (o outcome, err error) {
-	if err := l.expectAlive(wait, &o.open); err != nil {
+	if err := l.expectAlive(wait, &o.open, &by); err != nil {
 		return o, err
 	}
 	if err := wanted(exp.track, &o.open); err != nil {
@@ -140,6 +140,9 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 		return err
 	}
 	defer e.pool.put(blocks)
+	if err := t.by.begin(l); err != nil {
+		return err
+	}
 	if err := l.send(&o.opened); err != nil {
 		return err
 	}

@@ -346,11 +346,14 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	}
 	s.mu.Unlock()
 	var opened wire.Opened
+	if err := s.by.begin(l); err != nil {
+		return opened, err
+	}
 	if err := l.send(&o); err != nil {
 		return opened, err
 	}
 	stop := l.knock()
-	err := l.expectAlive(openWait, &opened)
+	err := l.expectAlive(openWait, &opened, &s.by)
 	stop()
 	if err != nil {
 		return opened, err

@@ -343,17 +343,18 @@
 // other run under a higher epoch; one that is alive keeps it, and the other is
 // refused with CodeBusy.
 //
-// Pace. After Opened and before Finish the end that dialed may send Pace at any
-// time: the limits of the job that hold now, 0 for none. Each replaces the one
-// before. The other end keeps to them on top of its own, of each the lower: Wire
-// to what it sends and takes in Data frames, Read to what it reads of its disk,
-// Latency to how long that may take. Priority (1 low, 2 normal, 3 high) is the
-// share in what the daemon allows all its sessions; a listener takes low from a
-// peer, and high as normal. Pace from the end that listens is CodeFrame. Whoever
-// paces a session can slow that session down to 64 KiB/s and nothing else: the
-// listener's own limits stay, what others get of them grows, and a peer that is
-// allowed to use a disk could be as slow without asking. Before the first Pace
-// Hello.Rate holds for op pull; Pace supersedes it, and Order.Rate.
+// Pace. After Welcome and before Finish the end that dialed may send Pace at any
+// time: the limits of the job that hold now, 0 for none. It does so before Open
+// or Opened where there are any. Each replaces the one before. The other end
+// keeps to them on top of its own, of each the lower: Wire to what it sends and
+// takes in Data frames, Read to what it reads of its disk, Latency to how long
+// that may take. Priority (1 low, 2 normal, 3 high) is the share in what the
+// daemon allows all its sessions; a listener takes low from a peer, and high as
+// normal. Pace from the end that listens is CodeFrame. Before the first Pace
+// Hello.Rate holds for op pull; Pace supersedes it, and Order.Rate. Whoever paces
+// a session can slow that session down to 64 KiB/s and nothing else: what others
+// get of the listener's own limits grows, and a peer that is allowed to use a
+// disk could be as slow without asking.
 //
 // Windows. Window is the number of batches that may be told by Manifest and not
 // be settled; the target may use less. The source stops sending Data when its
@@ -376,8 +377,9 @@
 //
 // Op probe: Hello (pass and run may be 0), Welcome, Probed; the dialer closes.
 // Op order: Hello, Welcome, Order, then Status several times a second and one
-// Report; the dialer closes. The dialer may send Pace after Order: the listener
-// keeps to it and passes it on. If it closes earlier the copy is cancelled.
+// Report; the dialer closes. The dialer may send Pace before Order, which
+// then is what holds and not Order.Rate, and after it: the listener keeps to it
+// and passes it on. If the dialer closes earlier the copy is cancelled.
 //
 // # Errors
 //

@@ -15,7 +15,9 @@ const (
 )
 
 // queue is a token bucket of one kind and the jobs that wait for it. It belongs
-// to a Throttle, whose lock guards it.
+// to a Throttle, whose lock guards it. It is not golang.org/x/time/rate because
+// that hands out times in the future in the order of asking: no one can be let
+// past, and who has got his time sleeps it out whatever the rate becomes.
 type queue struct {
 	rate    int64   // bytes per second; 0: none
 	tokens  float64 // bytes that may go now; negative: those that went too early

@@ -170,8 +170,8 @@ func (t *Throttle) tick() {
 	t.serveLocked(now)
 }
 
-// take waits until n bytes of kind k may go for job. It calls waits, when there
-// is one, before and after it has to wait.
+// take waits until n bytes of kind k may go for job. m hears of a wait, as one
+// for b.
 func (t *Throttle) take(ctx context.Context, k kind, job *Throttle, n int64, m *Meter, b Bound) error {
 	t.mu.Lock()
 	now := time.Now()

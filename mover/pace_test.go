@@ -1,0 +1,371 @@
+package mover_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/mover/throttle"
+	"github.com/haulback/haulback/wire"
+)
+
+// metered is a disk that knows how much of it was read in each second.
+type metered struct {
+	flat
+	name  string
+	began time.Time
+	read  [4000]atomic.Int64
+	call  time.Duration // that each read takes
+}
+
+func newMetered(name string, content []byte) *metered {
+	return &metered{flat: flat{bytes.Clone(content)}, name: name, began: time.Now()}
+}
+
+func (d *metered) ReadAt(p []byte, off int64) (int, error) {
+	if d.call > 0 {
+		time.Sleep(d.call)
+	}
+	d.read[int(time.Since(d.began)/time.Second)].Add(int64(len(p)))
+	return d.flat.ReadAt(p, off)
+}
+
+func (d *metered) Identity() string { return d.name }
+
+func (d *metered) open(context.Context, mover.Access) (mover.Disk, error) { return d, nil }
+
+// mean is the rate of reading in bytes per second from the first second that
+// read something to the last.
+func (d *metered) mean() float64 {
+	first, last, sum := -1, 0, 0.0
+	for i := range d.read {
+		if n := d.read[i].Load(); n > 0 {
+			if first < 0 {
+				first = i
+			}
+			last, sum = i, sum+float64(n)
+		}
+	}
+	return sum / float64(last-first+1)
+}
+
+// between is what was read from second a to b.
+func (d *metered) between(a, b int) (sum int64) {
+	for i := a; i < b; i++ {
+		sum += d.read[i].Load()
+	}
+	return sum
+}
+
+// pair is a source daemon, a target daemon, and an operator.
+type pair struct {
+	src, dst       *metered
+	source, target *site
+	desk           *mover.Engine
+}
+
+func newPair(ctx context.Context, from, to []byte) (*pair, error) {
+	p := &pair{src: newMetered("source", from), dst: newMetered("target", to)}
+	cfg := mover.Config{Memory: 64 << 20, Workers: 2}
+	var err error
+	if p.target, err = newSite(ctx, cfg, memState{}, mover.Export{Name: "disk", Role: mover.RoleTarget, Open: p.dst.open}); err != nil {
+		return nil, err
+	}
+	e, err := mover.NewEngine(cfg, memState{})
+	if err != nil {
+		return nil, err
+	}
+	p.source = &site{engine: e, listen: newPipeListener(), server: mover.NewServer(e, func(ctx context.Context, _ *wire.Order) (wire.Link, error) {
+		return p.target.dial(ctx)
+	})}
+	p.source.server.SetExports([]mover.Export{{Name: "disk", Role: mover.RoleSource, Open: p.src.open, Peers: []wire.ID{{1}}, Operators: []wire.ID{{1}}}})
+	go func() { _ = p.source.server.Serve(ctx, p.source.listen) }()
+	p.desk, err = mover.NewEngine(cfg, nil)
+	return p, err
+}
+
+func (p *pair) close() error {
+	p.source.server.Drain()
+	p.target.server.Drain()
+	return errors.Join(p.source.engine.Close(), p.target.engine.Close(), p.desk.Close())
+}
+
+// ways are who begins a job, and where.
+var ways = []string{"push", "pull", "order", "local"}
+
+func (p *pair) run(ctx context.Context, way string, job mover.Job, prog *mover.Progress) (mover.Report, error) {
+	job.Run, job.Retry = wire.RunID{1}, time.Minute
+	if job.Mode == 0 {
+		job.Mode = wire.ModeCopy
+	}
+	job.Source, job.Target = mover.Endpoint{Name: "source", Open: p.src.open}, mover.Endpoint{Name: "target", Open: p.dst.open}
+	switch way {
+	case "push":
+		job.Target = p.target.remote("disk")
+		return p.source.engine.Run(ctx, job, prog)
+	case "pull":
+		job.Source = p.source.remote("disk")
+		return p.target.engine.Run(ctx, job, prog)
+	case "order":
+		return p.desk.Order(ctx, p.source.remote("disk").Remote, job, wire.Order{Address: "target:1", Export: "disk"}, prog)
+	}
+	return p.source.engine.Run(ctx, job, prog)
+}
+
+func noise(seed uint64, size int) []byte {
+	rng, b := rand.NewChaCha8([32]byte{byte(seed)}), make([]byte, size)
+	_, _ = rng.Read(b)
+	return b
+}
+
+// paced runs f with a pair in a bubble.
+func paced(t *testing.T, from, to []byte, f func(ctx context.Context, p *pair) error) {
+	t.Helper()
+	err := bubble(t, func(ctx context.Context) error {
+		p, err := newPair(ctx, from, to)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f(ctx, p), p.close())
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func job(l throttle.Limits) mover.Job {
+	thr, err := throttle.New(l)
+	if err != nil {
+		panic(err) // the test's own limits
+	}
+	return mover.Job{Throttle: thr}
+}
+
+// TestReadRate reads both disks whole at a rate of the job: it holds at each end
+// by itself, whoever began the job.
+func TestReadRate(t *testing.T) {
+	const size, rate = 64 << 20, 4 << 20
+	content := noise(1, size)
+	for _, way := range ways {
+		t.Run(way, func(t *testing.T) {
+			paced(t, content, content, func(ctx context.Context, p *pair) error {
+				var prog mover.Progress
+				rep, err := p.run(ctx, way, job(throttle.Limits{Read: rate}), &prog)
+				if err != nil || !rep.Equal {
+					return fmt.Errorf("equal %t: %w", rep.Equal, err)
+				}
+				for _, d := range []*metered{p.src, p.dst} {
+					if m := d.mean(); m < 0.85*rate || m > 1.05*rate {
+						return fmt.Errorf("%s: %.2f MiB/s, want %d", d.name, m/(1<<20), rate>>20)
+					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestTargetAloneIsHeld has a source that does not read what the target tells:
+// only the limit at the target keeps it from running ahead.
+func TestEachEndIsHeld(t *testing.T) {
+	const size, rate = 64 << 20, 4 << 20
+	content := noise(1, size)
+	for _, end := range []string{"source", "target"} {
+		t.Run(end, func(t *testing.T) {
+			paced(t, content, content, func(ctx context.Context, p *pair) error {
+				d, e := p.src, p.source.engine
+				if end == "target" {
+					d, e = p.dst, p.target.engine
+				}
+				if err := e.SetLimits(throttle.Limits{Read: rate}); err != nil {
+					return err
+				}
+				if _, err := p.run(ctx, "push", mover.Job{}, new(mover.Progress)); err != nil {
+					return err
+				}
+				if m := d.mean(); m < 0.85*rate || m > 1.05*rate {
+					return fmt.Errorf("%.2f MiB/s, want %d", m/(1<<20), rate>>20)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestWireRate sends all of a disk: limits of the job, and of the daemon at
+// either end, also where it only receives.
+func TestWireRate(t *testing.T) {
+	const size, rate = 32 << 20, 2 << 20
+	from, to := noise(1, size), noise(2, size)
+	for _, way := range ways {
+		for _, whose := range []string{"job", "source", "target"} {
+			t.Run(way+"/"+whose, func(t *testing.T) {
+				paced(t, from, to, func(ctx context.Context, p *pair) error {
+					var j mover.Job
+					l, held := throttle.Limits{Wire: rate}, true
+					var err error
+					switch whose {
+					case "job":
+						j = job(l)
+					case "source":
+						err, held = p.source.engine.SetLimits(l), way != "local" // which uses no network
+					case "target":
+						err, held = p.target.engine.SetLimits(l), way != "local"
+					}
+					if err != nil {
+						return err
+					}
+					began := time.Now()
+					if _, err := p.run(ctx, way, j, new(mover.Progress)); err != nil {
+						return err
+					}
+					took := time.Since(began).Seconds()
+					if want := float64(size / rate); held && (took < 0.95*want || took > 1.2*want) || !held && took > 1 {
+						return fmt.Errorf("%.1f s, want %.1f (%t)", took, want, held)
+					}
+					if !bytes.Equal(p.dst.b, from) {
+						return errors.New("the target differs")
+					}
+					return nil
+				})
+			})
+		}
+	}
+}
+
+// TestChangeWhileRunning sets a job free that would need hours, at both ends,
+// and turns it down again.
+func TestChangeWhileRunning(t *testing.T) {
+	const size = 512 << 20
+	content := make([]byte, size)
+	copy(content, noise(1, size/4))
+	for _, way := range ways {
+		t.Run(way, func(t *testing.T) {
+			paced(t, content, content, func(ctx context.Context, p *pair) error {
+				j := job(throttle.Limits{Read: throttle.Least})
+				var prog mover.Progress
+				var slow [2]int64
+				time.AfterFunc(100*time.Second+time.Millisecond, func() {
+					slow = [2]int64{p.src.between(0, 101), p.dst.between(0, 101)}
+					if b := prog.Bound(); way != "order" && b != "job rate" {
+						t.Errorf("bound by %q", b)
+					}
+					_ = j.Throttle.Set(throttle.Limits{Read: 16 << 20})
+				})
+				time.AfterFunc(110*time.Second, func() { _ = j.Throttle.Set(throttle.Limits{}) })
+				began := time.Now()
+				rep, err := p.run(ctx, way, j, &prog)
+				if err != nil || !rep.Equal {
+					return fmt.Errorf("equal %t: %w", rep.Equal, err)
+				}
+				for i, d := range []*metered{p.src, p.dst} {
+					if n := slow[i]; n < 4<<20 || n > 9<<20 {
+						return fmt.Errorf("%s: %d bytes in 100 s at 64 KiB/s", d.name, n)
+					}
+					if n := d.between(101, 110); n < 100<<20 || n > 180<<20 {
+						return fmt.Errorf("%s: %d MiB in 9 s at 16 MiB/s", d.name, n>>20)
+					}
+				}
+				if took := time.Since(began); took < 110*time.Second || took > 111*time.Second {
+					return fmt.Errorf("took %v, want 110 s: it was not set free at once", took)
+				}
+				if rep.Counters.Reconnects > 0 {
+					return fmt.Errorf("%d reconnects: a job that is paced looks dead", rep.Counters.Reconnects)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestSlowestIsNoStall copies at the lowest rates, of each kind, for longer than
+// any watchdog waits.
+func TestSlowestIsNoStall(t *testing.T) {
+	const size = 12 << 20
+	from, to := noise(1, size), noise(2, size)
+	for _, way := range ways {
+		for name, l := range map[string]throttle.Limits{"wire": {Wire: throttle.Least}, "read": {Read: throttle.Least}, "both": {Wire: throttle.Least, Read: throttle.Least}} {
+			t.Run(way+"/"+name, func(t *testing.T) {
+				paced(t, from, to, func(ctx context.Context, p *pair) error {
+					rep, err := p.run(ctx, way, job(l), new(mover.Progress))
+					if err != nil || rep.Counters.Reconnects > 0 || !bytes.Equal(p.dst.b, from) {
+						return fmt.Errorf("%d reconnects: %w", rep.Counters.Reconnects, err)
+					}
+					return nil
+				})
+			})
+		}
+	}
+}
+
+// TestDaemonShares lets jobs of three priorities, begun here and by peers, share
+// what a daemon may read.
+func TestDaemonShares(t *testing.T) {
+	const size, rate = 128 << 20, 20 << 20
+	content := noise(1, size)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		e, err := mover.NewEngine(mover.Config{Limits: throttle.Limits{Read: rate}}, memState{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close() // holds nothing that counts
+		var p [3]*pair
+		done := make(chan struct{})
+		for i, pr := range []throttle.Priority{throttle.Low, throttle.Normal, throttle.High} {
+			if p[i], err = newPair(ctx, content, content); err != nil {
+				t.Fatal(err)
+			}
+			p[i].src.name, p[i].source.engine = fmt.Sprint(i), e
+			go func() {
+				_, _ = p[i].run(ctx, "push", job(throttle.Limits{Priority: pr}), new(mover.Progress))
+				done <- struct{}{}
+			}()
+		}
+		for range p {
+			<-done
+		}
+		for i, weight := range []float64{1, 4, 16} {
+			got, want := float64(p[i].src.between(0, 4)), 4*rate*weight/21
+			if got < 0.85*want-512<<10 || got > 1.15*want+1<<20 {
+				t.Errorf("job of weight %v read %.1f MiB, want %.1f", weight, got/(1<<20), want/(1<<20))
+			}
+			p[i].target.server.Drain()
+			p[i].source.server.Drain()
+		}
+	})
+}
+
+// TestLatencyOfTheJob holds at both ends, and is told.
+func TestLatencyOfTheJob(t *testing.T) {
+	const size = 256 << 20
+	content := noise(1, size)
+	for _, way := range ways {
+		for _, slow := range []string{"source", "target"} {
+			t.Run(way+"/"+slow, func(t *testing.T) {
+				paced(t, content, content, func(ctx context.Context, p *pair) error {
+					d := p.src
+					if slow == "target" {
+						d = p.dst
+					}
+					d.call = 20 * time.Millisecond // 25 MiB/s with two workers
+					if _, err := p.run(ctx, way, job(throttle.Limits{Latency: 10 * time.Millisecond}), new(mover.Progress)); err != nil {
+						return err
+					}
+					if n := d.between(10, 60); n < 40<<20 || n > 60<<20 {
+						return fmt.Errorf("%d MiB in 50 s, want one a second", n>>20)
+					}
+					return nil
+				})
+			})
+		}
+	}
+}
