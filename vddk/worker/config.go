@@ -141,3 +141,6 @@ func (c *Config) program() (string, error) {
 	}
 	return path, nil
 }
+
+// Find is the path of the worker's program, beside this one or in PATH.
+func Find() (string, error) { return new(Config).program() }
