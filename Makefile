@@ -10,7 +10,7 @@ PROGRAMS := ./cmd/haulback ./cmd/haulbackd
 # where git cannot tell (an unpacked archive), they say "devel".
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --porcelain >/dev/null 2>&1 && echo true || echo false)
 
-.PHONY: all demo test check race fuzz bench cover clean help
+.PHONY: all demo test man check race fuzz bench cover clean help
 
 all: ## build bin/haulback and bin/haulbackd, static, and bin/haulback-vddk where gcc is
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ $(PROGRAMS)
@@ -23,6 +23,11 @@ demo: all ## copy a disk between two daemons, kill one half way, and prove the r
 
 test: ## everything that has to be green: installs what it needs, checks, tests, builds
 	@GO=$(GO) deploy/ci/test.sh
+
+man: ## the manual pages of both programs, in out/man
+	@mkdir -p $(OUT)/man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)} $(GO) run ./cmd/haulback man --dir $(OUT)/man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)} $(GO) run ./cmd/haulbackd man --dir $(OUT)/man
 
 check: ## format, vet, staticcheck, module files; no tests
 	@GO=$(GO) deploy/ci/check.sh

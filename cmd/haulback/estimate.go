@@ -156,7 +156,9 @@ func (l *estimateLine) fill(e *estimate.Estimate) {
 
 func (l *estimateLine) text() string {
 	var b strings.Builder
-	row := func(name, format string, args ...any) { fmt.Fprintf(&b, "%-11s %s\n", name, fmt.Sprintf(format, args...)) }
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-11s %s\n", name, fmt.Sprintf(format, args...))
+	}
 	row("source", "%s, %s (%d bytes), of it %s data", l.Source, size.Text(l.Total), l.Total, size.Text(l.Data))
 	if l.Target != "" {
 		row("target", "%s", l.Target)

@@ -9,6 +9,7 @@ import (
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/build"
 	"github.com/haulback/haulback/cmd/internal/config"
+	"github.com/haulback/haulback/cmd/internal/manual"
 )
 
 // command is haulbackd and its subcommands.
@@ -19,6 +20,7 @@ func command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(runCommand(), configCommand(), versionCommand())
+	root.AddCommand(manual.Command(root))
 	exitcode.Mark(root)
 	return root
 }
