@@ -46,7 +46,8 @@ type Remote struct {
 	Name   string // for messages: "haulback://dr-proxy:7420/vm1-disk0"
 	Export string
 	Dial   func(ctx context.Context) (wire.Link, error)
-	here   bool // it is this process
+	here   bool       // it is this process
+	Ticket TicketFunc // for an export that wants tickets; nil: none is shown
 }
 
 // Endpoint is one side of a job: a disk of this process, or an export.
@@ -79,6 +80,7 @@ type Job struct {
 	Retry    time.Duration // how long to go on without progress after the peer was lost; 0: not at all
 
 	stream *streamDisk // of a restore: the source
+	grant  *grant      // of an order: the ticket for Source
 }
 
 // IncompleteError means that a pass began and did not end: the target is not
@@ -181,7 +183,10 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 	if err != nil {
 		return Report{}, diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
 	}
-	if err := e.fit(disk, spec, job.Unproved); err != nil {
+	if err = job.grant.fits(disk); err == nil {
+		err = e.fit(disk, spec, job.Unproved)
+	}
+	if err != nil {
 		_ = disk.Close() // only read
 		return Report{}, err
 	}
@@ -210,7 +215,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		}
 		l, err := dial(ctx, to, &hello)
 		if err != nil {
-			return false, err
+			return false, to.renewed(ctx, err, hello.Ticket)
 		}
 		opened, v, err := s.session(ctx, l)
 		if opened.Epoch > 0 {
@@ -221,7 +226,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 			err = s.conclude(&rep, &v)
 		}
 		l.end(err)
-		return opened.Epoch > 0, s.learn(err)
+		return opened.Epoch > 0, to.renewed(ctx, s.learn(err), hello.Ticket)
 	})
 	p.endLink()
 	rep.Hinted, rep.Reason = s.hinted(), s.plan.Reason
@@ -272,7 +277,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 		hello.Rate = now.Wire
 		l, err := dial(ctx, from, &hello)
 		if err != nil {
-			return false, err
+			return false, from.renewed(ctx, err, hello.Ticket)
 		}
 		o, err := e.receive(ctx, l, exp, spec, terms{job: job.Throttle, tells: true, told: wire.Pace{Wire: hello.Rate}}, p, openWait)
 		if o.began && track != wire.TrackingOff && !o.open.Hinted && !said {
@@ -290,7 +295,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 		if err == nil {
 			err = o.verdict(spec.mode, p.bad.Load())
 		}
-		return o.began, err
+		return o.began, from.renewed(ctx, err, hello.Ticket)
 	})
 	rep.Counters = p.Counters()
 	return rep, err
@@ -298,6 +303,9 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 
 // dial opens a link to r and says hello.
 func dial(ctx context.Context, r *Remote, hello *wire.Hello) (*lane, error) {
+	if err := r.show(ctx, hello); err != nil {
+		return nil, err
+	}
 	link, err := r.Dial(ctx)
 	if err != nil {
 		return nil, dialError(err)
@@ -334,7 +342,10 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 			moved = time.Now()
 			wait.Reset()
 		}
-		resumable := retryable(err) || began && waits(err)
+		resumable, patience := retryable(err) || began && waits(err), limit
+		if _, ok := errors.AsType[*renewError](err); ok {
+			patience = max(limit, renewPatience)
+		}
 		switch {
 		case codeOf(err) == wire.CodeDistrust && ctx.Err() == nil && tries <= maxDistrust:
 			p.event(oneLine(err) + "; comparing everything")
@@ -342,8 +353,11 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
 			fallthrough
-		case !resumable || limit == 0 || tries > 1 && time.Since(moved) >= limit: // one silent link may take as long
-			if began && (resumable || ctx.Err() != nil || codeOf(err) == wire.CodeNoSpace) {
+		case !resumable || patience == 0 || tries > 1 && time.Since(moved) >= patience: // one silent link may take as long
+			if began && (resumable || ctx.Err() != nil || codeOf(err) == wire.CodeNoSpace || codeOf(err) == wire.CodeTicket) {
+				if _, ok := errors.AsType[*IncompleteError](err); ok {
+					return err // of one who did the work for us
+				}
 				return &IncompleteError{Err: err}
 			}
 			return err

@@ -18,6 +18,7 @@ import (
 type hold struct {
 	key     string
 	run     wire.RunID
+	fence   uint64                     // of the ticket that opened it; 0: none
 	active  bool                       // a link works with it, or it is being closed
 	closing bool                       // of active: it is being closed
 	cancel  context.CancelCauseFunc    // ends that link's session
@@ -41,7 +42,10 @@ var errSuperseded = wire.Errorf(wire.CodeSuperseded, "a new link of the same run
 // (fencing F1). One of another run keeps the disk, unless its peer is dead: a
 // source that was killed does not say so, and who starts it again shall not
 // wait for a time-out.
-func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, cancel context.CancelCauseFunc, b bug) (*hold, error) {
+//
+// A ticket of a later epoch of the disk's controller takes the disk from any
+// session, and one of an earlier epoch from none.
+func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, fence uint64, cancel context.CancelCauseFunc, b bug) (*hold, error) {
 	for {
 		h.mu.Lock()
 		cur := h.m[key]
@@ -55,16 +59,23 @@ func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, cancel 
 		}
 		if !cur.active {
 			cur.use(run, cancel)
+			cur.fence = fence
 			h.mu.Unlock()
 			return cur, nil
 		}
 		x := *cur // what is in it may change without the lock
 		h.mu.Unlock()
 		if !x.closing {
-			if x.run != run && (x.alive == nil || x.alive(ctx)) {
+			switch {
+			case fence < x.fence:
+				return nil, fencedOff(fence, x.fence)
+			case fence > x.fence:
+				x.cancel(fencedOff(x.fence, fence))
+			case x.run != run && (x.alive == nil || x.alive(ctx)):
 				return nil, inUse(x.run)
+			default:
+				x.cancel(errSuperseded)
 			}
-			x.cancel(errSuperseded)
 		}
 		if b == bugNoDrain {
 			h.forget(cur)

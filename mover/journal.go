@@ -224,6 +224,9 @@ func (j *journal) fill(f StateFile) error {
 	add(recHead, appendText(nil, s.Identity))
 	add(recOpen, openPayload(s.Session, s.SessionPass, s.Owner, s.Plan, s.Size))
 	add(recState, s.statePayload())
+	if s.Fence > 0 {
+		add(recFence, fencePayload(s.Fence))
+	}
 	for _, p := range mapPayloads(s.Durable) {
 		add(recDurable, p)
 	}
@@ -283,6 +286,11 @@ func (j *journal) append(t recordType, epoch uint64, payload []byte) error {
 // open records that a session begins. From here on epoch is never given again.
 func (j *journal) open(epoch uint64, run wire.RunID, pass uint32, owner [16]byte, plan cbt.Digest, size int64) error {
 	return j.add(recOpen, epoch, openPayload(run, pass, owner, plan, size))
+}
+
+// fence records the epoch of a ticket: no lower one opens the disk again.
+func (j *journal) fence(epoch uint64) error {
+	return j.add(recFence, j.state.Epoch, fencePayload(epoch))
 }
 
 // mark records that the disk is about to be overwritten.

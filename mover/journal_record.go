@@ -53,6 +53,7 @@ const (
 	recPoison   recordType = 9  // the disk is given up, with the reason
 	recState    recordType = 10 // compaction: State and what belongs to it
 	recSuspect  recordType = 11 // a flush failed: caches of the disk may say what it does not hold
+	recFence    recordType = 12 // the epoch of the controller's ticket; a lower one is out for ever
 )
 
 var (
@@ -142,6 +143,7 @@ type JournalState struct {
 	Skipped  int64      // with Root: grains that a hint alone calls unchanged
 	Sampled  int64      // and grains that the hint calls unchanged and that were compared
 	Reason   string     // with StatePoisoned, or what is damaged in the journal
+	Fence    uint64     // the highest epoch of a controller's ticket that opened the disk; 0: none did
 	Suspect  bool       // a flush failed since the last proof: not even the map of holes is believed
 
 	Session     wire.RunID // the run of the last session; it becomes Run when it marks or verifies
@@ -187,6 +189,8 @@ func (s *JournalState) apply(r *record, mixRuns bool) error {
 		}
 		p.copy(s.Root[:])
 		s.sampled(&p)
+	case recFence:
+		s.Fence = max(s.Fence, p.u64())
 	case recClosed:
 	case recSuspect:
 		s.Suspect = true
@@ -249,6 +253,8 @@ func (s *JournalState) statePayload() []byte {
 	}
 	return appendSampled(appendText(append(b, suspect), s.Reason), s.Skipped, s.Sampled)
 }
+
+func fencePayload(epoch uint64) []byte { return binary.BigEndian.AppendUint64(nil, epoch) }
 
 func appendText(b []byte, s string) []byte {
 	s = s[:min(len(s), 1024)]

@@ -27,13 +27,19 @@ func (e *Engine) Order(ctx context.Context, from *Remote, spec Job, o wire.Order
 	err := e.retry(ctx, spec.Retry, p, func(ctx context.Context) (bool, error) {
 		l, err := dial(ctx, from, &hello)
 		if err != nil {
-			return false, err
+			return false, from.renewed(ctx, err, hello.Ticket)
+		}
+		if to := spec.Target.Remote; to != nil && to.Ticket != nil {
+			if o.Ticket, err = to.Ticket(ctx); err != nil {
+				l.end(err)
+				return false, err
+			}
 		}
 		now, _, _ := spec.Throttle.Now()
 		o.Rate = now.Wire
 		began, err := follow(ctx, l, &o, spec.Throttle, &rep, p)
 		l.end(err)
-		return began, err
+		return began, from.renewed(ctx, err, hello.Ticket)
 	})
 	rep.Counters = p.Counters()
 	return rep, err
@@ -93,6 +99,9 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 	if s.dial == nil {
 		return wire.Errorf(wire.CodeUnauthorized, "this daemon takes no orders")
 	}
+	if err := exp.grant.pushesTo(h.Export, o.Peer); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer l.whenDone(ctx, func(error) {
@@ -111,9 +120,10 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 	s.wg.Go(func() { cancel(by.follow(l)) }) // ends with the link
 	job := Job{
 		Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Throttle: by.job, Retry: time.Duration(o.Retry) * time.Second,
-		Track: h.Track, Source: Endpoint{Name: exp.Name, Open: exp.Open, Hint: exp.Hint},
+		Track: h.Track, grant: exp.grant, Source: Endpoint{Name: exp.Name, Open: exp.Open, Hint: exp.Hint},
 		Target: Endpoint{Name: o.Address, Remote: &Remote{
 			Name: o.Address, Export: o.Export, Dial: func(ctx context.Context) (wire.Link, error) { return s.dial(ctx, &o) },
+			Ticket: func(context.Context) ([]byte, error) { return o.Ticket, nil },
 		}},
 	}
 	type result struct {
@@ -194,7 +204,7 @@ func fromReport(r *wire.Report, rep *Report, p *Progress) error {
 	// The other daemon has tried for as long as it was told to.
 	var err error = &finalError{&wire.Error{Code: r.Code, Text: r.Text, Remote: true}}
 	switch r.Code {
-	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeNoSpace, wire.CodeCanceled:
+	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeNoSpace, wire.CodeCanceled, wire.CodeTicket:
 		if r.Epoch > 0 {
 			err = &IncompleteError{Err: err}
 		}

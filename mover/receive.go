@@ -66,7 +66,7 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	if _, use := e.targets.held(exp.Name); use != "" && spec.mode == wire.ModeVerify {
 		return o, wire.Errorf(wire.CodeBusy, "the disk is %s; wait for it, or go on with that run", use)
 	}
-	h, err := e.targets.acquire(ctx, key, spec.run, cancel, e.cfg.bug)
+	h, err := e.targets.acquire(ctx, key, spec.run, exp.grant.fence(), cancel, e.cfg.bug)
 	if err != nil {
 		return o, err
 	}
@@ -121,7 +121,7 @@ func keepable(err error) bool {
 	switch codeOf(err) {
 	case wire.CodeOK:
 		return retryable(err)
-	case wire.CodeTimeout, wire.CodeUnreachable, wire.CodeSuperseded, wire.CodeDiskLost: // the source's disk: its own is broken
+	case wire.CodeTimeout, wire.CodeUnreachable, wire.CodeSuperseded, wire.CodeTicket, wire.CodeDiskLost: // the source's disk: its own is broken
 		return true
 	}
 	return false
@@ -159,7 +159,7 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 	if broken := t.broken(); broken != nil {
 		err = broken // it came first, whatever ended the link
 	}
-	if codeOf(err) == wire.CodeDraining {
+	if code := codeOf(err); code == wire.CodeDraining || code == wire.CodeTicket {
 		if cerr := ts.lastCheckpoint(); cerr != nil {
 			e.cfg.Log.Warn("last checkpoint before the stop was not made", "run", t.passSpec.run, "err", cerr)
 		}
@@ -173,7 +173,10 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec passSpec, o *outcome, p *Progress) (*target, error) {
 	if t, ok := h.res.(*target); ok {
 		if t.passSpec == spec && t.owner == o.open.Owner && t.size == o.open.Size {
-			t.prog = p
+			t.prog, t.grant = p, exp.grant
+			if err := t.grant.fits(t.disk); err != nil {
+				return nil, err
+			}
 			return t, e.again(t, o)
 		}
 		e.targets.fill(h, nil)
@@ -190,7 +193,7 @@ func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec pass
 		return nil, diskError(wire.CodeOpen, "target", "open", cbt.Extent{}, err)
 	}
 	t := &target{
-		layout: layout{o.open.Size}, passSpec: spec, cfg: &e.cfg, disk: disk, fails: &e.fails, prog: p, owner: o.open.Owner, pulled: exp.held,
+		layout: layout{o.open.Size}, passSpec: spec, cfg: &e.cfg, disk: disk, fails: &e.fails, prog: p, owner: o.open.Owner, pulled: exp.held, grant: exp.grant,
 	}
 	if err := e.openNew(t, o); err != nil {
 		_ = t.close() // nothing was written
@@ -206,12 +209,15 @@ func (e *Engine) openNew(t *target, o *outcome) error {
 	if t.disk.Size() < t.size {
 		return wire.Errorf(wire.CodeTooSmall, "the target has %d bytes, the source %d: make the target at least as large", t.disk.Size(), t.size)
 	}
+	if err := t.grant.fits(t.disk); err != nil {
+		return err
+	}
 	_, t.cold = cold(t.disk)
 	t.rewind(false)
 	o.opened = wire.Opened{Epoch: 1, Size: t.disk.Size(), Cold: t.cold, Identity: t.disk.Identity()}
 	if t.mode == wire.ModeVerify {
 		t.epoch = 1
-		return nil
+		return e.mayCompare(t)
 	}
 	if _, ok := t.disk.(WritableDisk); !ok {
 		return wire.Errorf(wire.CodeRole, "the disk cannot be written")
@@ -222,6 +228,18 @@ func (e *Engine) openNew(t *target, o *outcome) error {
 	}
 	t.journal = j
 	return t.takeUp(o)
+}
+
+// mayCompare applies the fence to a session that writes nothing.
+func (e *Engine) mayCompare(t *target) error {
+	if t.grant == nil {
+		return nil
+	}
+	st, err := ReadJournal(e.state, t.disk.Identity())
+	if err == nil && t.grant.Epoch < st.Fence {
+		err = fencedOff(t.grant.Epoch, st.Fence)
+	}
+	return err
 }
 
 // takeUp begins a session on a disk that is held, if it may.
@@ -247,6 +265,9 @@ func (t *target) admit(o *wire.Open) error {
 	if o.Held != 0 && st.Epoch > 0 && st.Owner != o.Owner && t.cfg.bug != bugLowerEpoch {
 		return wire.Errorf(wire.CodeFenced, "epoch %d of this disk is over: run %v has epoch %d now", o.Held, st.Session, st.Epoch)
 	}
+	if t.grant != nil && t.grant.Epoch < st.Fence && t.cfg.bug != bugLowerEpoch {
+		return fencedOff(t.grant.Epoch, st.Fence)
+	}
 	if t.pulled > 0 && st.Epoch > t.pulled && st.Session != t.passSpec.run {
 		return wire.Errorf(wire.CodeFenced, "epoch %d of this disk is over: run %v has epoch %d now", t.pulled, st.Session, st.Epoch)
 	}
@@ -260,6 +281,11 @@ func (t *target) admit(o *wire.Open) error {
 // left in caches: only then is the disk worth reading.
 func (t *target) begin(o *wire.Open) error {
 	st := &t.journal.state
+	if f := t.grant.fence(); f > st.Fence {
+		if err := t.journal.fence(f); err != nil {
+			return err
+		}
+	}
 	t.epoch = max(st.Epoch, o.Held) + 1
 	if err := t.journal.open(t.epoch, t.passSpec.run, t.pass, o.Owner, o.Plan, t.size); err != nil {
 		return err

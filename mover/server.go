@@ -41,6 +41,8 @@ type Export struct {
 	Peers     []wire.ID // who may use it
 	Operators []wire.ID // who may order this daemon to push it to another
 	Open      OpenDisk
+	Tickets   *TicketPolicy  // nil: the list of peers is enough
+	grant     *grant         // of one session: the ticket that opened it
 	held      uint64         // the epoch that the run of a puller had last; 0: none
 	track     *wire.Tracking // of a target in this process: what was asked for; nil: what the source says
 	Hint      HintFunc       // of a source: asks for its changes; nil: the disk itself, if it is a Tracker
@@ -197,6 +199,8 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 
 // handle reads the Hello and does what it asks for.
 func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() { l.end(context.Cause(ctx)) })
 	defer stop()
 	if err := l.expect(h); err != nil {
@@ -206,6 +210,7 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	if err != nil {
 		return err
 	}
+	defer exp.grant.expires(h.Export, cancel)()
 	if err := l.send(&wire.Welcome{Agent: s.e.cfg.Agent}); err != nil {
 		return err
 	}
@@ -260,8 +265,16 @@ func (s *Server) admit(peer wire.ID, h *wire.Hello) (*Export, error) {
 		return nil, wire.Errorf(wire.CodeRole, "export %q is a target and is not read by copies", h.Export)
 	case h.Pass == 0 && h.Op != wire.OpProbe:
 		return nil, wire.Errorf(wire.CodeFrame, "pass 0")
+	case exp.Tickets == nil || h.Op == wire.OpProbe:
+		return exp, nil
 	}
-	return exp, nil
+	g, err := exp.Tickets.open(peer, h)
+	if err != nil {
+		return nil, err
+	}
+	opened := *exp
+	opened.grant = g
+	return &opened, nil
 }
 
 // probe tells about an export, without the right to change anything.

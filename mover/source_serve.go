@@ -15,13 +15,13 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 	defer cancel(nil)
 	defer l.whenDone(ctx, cancel)()
 	key := fmt.Sprintf("%s %v %d %v", exp.Name, spec.run, spec.pass, l.link.Peer())
-	h, err := e.sources.acquire(ctx, key, spec.run, cancel, e.cfg.bug)
+	h, err := e.sources.acquire(ctx, key, spec.run, 0, cancel, e.cfg.bug)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		linger := e.cfg.Linger
-		if err == nil || !retryable(err) {
+		if err == nil || !retryable(err) && codeOf(err) != wire.CodeTicket {
 			linger = 0
 		}
 		_ = e.sources.release(h, linger) // a source: nothing can be lost
@@ -54,6 +54,9 @@ func (e *Engine) pulled(ctx context.Context, l *lane, h *hold, exp *Export, spec
 	if !ok {
 		return e.openPulled(ctx, h, exp, spec, hello, p)
 	}
+	if err := exp.grant.fits(s.disk); err != nil {
+		return nil, err
+	}
 	s.watchOver(p)
 	if err := s.retrack(hello.Track, hello.Full); err != nil {
 		return nil, err
@@ -66,7 +69,9 @@ func (e *Engine) openPulled(ctx context.Context, h *hold, exp *Export, spec pass
 	if err != nil {
 		return nil, diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
 	}
-	err = e.fit(disk, spec, false)
+	if err = exp.grant.fits(disk); err == nil {
+		err = e.fit(disk, spec, false)
+	}
 	if err == nil {
 		s := newSource(&e.cfg, e.pool, disk, spec, p)
 		if err = s.narrow(ctx, hello.Track, exp.Hint); err == nil {

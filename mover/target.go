@@ -24,6 +24,7 @@ type target struct {
 	gate   *throttle.Gate // of by
 	owner  [16]byte
 	epoch  uint64
+	grant  *grant // the ticket of the last link; nil: none is wanted
 	pulled uint64 // the epoch before, where this process pulls; the source may be another owner by now
 	cold   string
 

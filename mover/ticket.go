@@ -1,0 +1,153 @@
+package mover
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/haulback/haulback/wire"
+)
+
+// TicketPolicy makes an export want a ticket besides its list of peers.
+type TicketPolicy struct {
+	Self        []wire.ID // this daemon: its key, and the one before while that is changed
+	Controllers []wire.ID // whose signatures count
+}
+
+// TicketFunc gives the newest ticket that the caller has, at each try to
+// connect. It is how tickets are renewed.
+type TicketFunc func(ctx context.Context) ([]byte, error)
+
+// grant is a ticket that opened an export. The nil grant is of an export that
+// wants none.
+type grant struct {
+	*wire.Ticket
+	until time.Time // by the monotonic clock
+}
+
+// ticketError is the one answer to a session whose ticket is missing, wrong, or
+// over. It is only ever told to peers that the export lists.
+func ticketError(export, reason string) error {
+	return wire.Errorf(wire.CodeTicket, "export %q opens only with a ticket that one of its controllers signed for this use: %s", export, reason)
+}
+
+// open is the second lock of an export. What the ticket says of the disk is
+// compared when the disk is open (fits), and the peer of an order when it is
+// named (pushesTo).
+func (p *TicketPolicy) open(peer wire.ID, h *wire.Hello) (*grant, error) {
+	if len(h.Ticket) == 0 {
+		return nil, ticketError(h.Export, "there is none")
+	}
+	t, err := wire.ParseTicket(h.Ticket)
+	if err != nil {
+		return nil, ticketError(h.Export, "it is not valid")
+	}
+	left, err := t.Good(time.Now())
+	here, there := t.Target, t.Source // of a push, and of a comparison that the peer reads
+	if h.Op == wire.OpPull || h.Op == wire.OpOrder {
+		here, there = t.Source, t.Target
+	}
+	switch {
+	case !slices.Contains(p.Controllers, t.Signer()):
+		return nil, ticketError(h.Export, "it is signed by another key")
+	case err != nil:
+		return nil, ticketError(h.Export, err.Error())
+	case h.Op != wire.OpOrder && there != peer:
+		return nil, ticketError(h.Export, "it is for another peer")
+	case !slices.Contains(p.Self, here):
+		return nil, ticketError(h.Export, "it is for another daemon")
+	case t.Export != h.Export:
+		return nil, ticketError(h.Export, "it is for another export")
+	case t.Run != h.Run:
+		return nil, ticketError(h.Export, "it is for another run")
+	case t.Pass != 0 && t.Pass != h.Pass:
+		return nil, ticketError(h.Export, "it is for another pass")
+	case t.Op != opOf(h):
+		return nil, ticketError(h.Export, "it is to "+t.Op.String()+", this is to "+opOf(h).String())
+	}
+	return &grant{Ticket: t, until: time.Now().Add(left)}, nil
+}
+
+// opOf is what a session does to the export that it names.
+func opOf(h *wire.Hello) wire.TicketOp {
+	switch {
+	case h.Mode == wire.ModeVerify:
+		return wire.TicketVerify
+	case h.Op == wire.OpPush:
+		return wire.TicketWrite
+	}
+	return wire.TicketRead
+}
+
+// pushesTo refuses an order to push to another than the ticket names.
+func (g *grant) pushesTo(export string, to wire.ID) error {
+	if g != nil && g.Target != to {
+		return ticketError(export, "it is for another target")
+	}
+	return nil
+}
+
+// fits refuses a disk that is not the one of the ticket.
+func (g *grant) fits(disk Disk) error {
+	switch {
+	case g == nil:
+	case g.Identity != disk.Identity():
+		return ticketError(g.Export, "it is for another disk than the one that is there now")
+	case g.Size != disk.Size():
+		return ticketError(g.Export, "it is for a disk of another size")
+	}
+	return nil
+}
+
+// fence is the epoch of the grant; without one there is none to go by.
+func (g *grant) fence() uint64 {
+	if g == nil {
+		return 0
+	}
+	return g.Epoch
+}
+
+// expires cancels when the grant is over. The function it returns stops that.
+func (g *grant) expires(export string, cancel context.CancelCauseFunc) (stop func() bool) {
+	if g == nil {
+		return func() bool { return true }
+	}
+	return time.AfterFunc(time.Until(g.until), func() { cancel(ticketError(export, "its time is over")) }).Stop
+}
+
+// fencedOff says that a controller has given the disk to a later epoch.
+func fencedOff(mine, now uint64) error {
+	return wire.Errorf(wire.CodeFenced, "the ticket's epoch %d is over: the disk is at epoch %d of its controller", mine, now)
+}
+
+// show puts the newest ticket into the Hello of the next link.
+func (r *Remote) show(ctx context.Context, hello *wire.Hello) (err error) {
+	if r.Ticket != nil {
+		hello.Ticket, err = r.Ticket(ctx)
+	}
+	return err
+}
+
+// renewError ends a link for want of a good ticket, and there is a later one.
+type renewError struct{ err error }
+
+func (e *renewError) Error() string   { return e.err.Error() }
+func (e *renewError) Unwrap() error   { return e.err }
+func (e *renewError) Retryable() bool { return true }
+
+// renewed makes err one that is worth another try, if the peer wants a better
+// ticket than the one that it was shown and there is another now.
+func (r *Remote) renewed(ctx context.Context, err error, shown []byte) error {
+	if err == nil || r.Ticket == nil || codeOf(err) != wire.CodeTicket || !remote(err) {
+		return err
+	}
+	if b, terr := r.Ticket(ctx); terr == nil && len(b) > 0 && !bytes.Equal(b, shown) {
+		return &renewError{err}
+	}
+	return err
+}
+
+// renewPatience is how long a run that does not try again otherwise goes on
+// with new tickets that get it no further.
+const renewPatience = time.Minute
