@@ -63,6 +63,7 @@ func (j Journal) Copied(root cbt.Digest) error {
 	return j.add(recCopied, j.state.Epoch, verifiedPayload(root, 0, 0))
 }
 func (j Journal) Suspect() error             { return j.suspect() }
+func (j Journal) Fence(epoch uint64) error   { return j.fence(epoch) }
 func (j Journal) Poison(reason string) error { return j.poison(reason) }
 
 // Close releases the file.
