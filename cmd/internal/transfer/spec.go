@@ -38,6 +38,9 @@ func (s *Spec) check() error {
 	if s.Retry < 0 {
 		return usage("--retry %v: a negative time", s.Retry)
 	}
+	if s.Mode == wire.ModeVerify && (s.Full || s.Create || s.Tracking != "" && s.Tracking != site.TrackFull) {
+		return usage("a verify reads everything and makes nothing: leave out --verify full, --create and --cbt")
+	}
 	return s.checkTracking()
 }
 

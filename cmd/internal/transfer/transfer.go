@@ -43,8 +43,23 @@ type Transfer struct {
 	warnings []string // of the disks of this machine
 }
 
-// New checks everything that can be checked without touching a disk.
+// New checks everything that can be checked without opening a disk.
 func New(spec Spec) (*Transfer, error) {
+	t, err := parse(spec)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.checkMissing()
+}
+
+// Check says what is wrong with spec itself, whatever is there or not. The error
+// is a usage error.
+func Check(spec Spec) error {
+	_, err := parse(spec)
+	return err
+}
+
+func parse(spec Spec) (*Transfer, error) {
 	t := &Transfer{Spec: spec}
 	if err := t.check(); err != nil {
 		return nil, err
@@ -71,7 +86,7 @@ func New(spec Spec) (*Transfer, error) {
 	case !t.src.Remote() && t.driver() == "":
 		return nil, usage("--cbt export: the source %s is no export of a daemon; use bitmap:NAME or fiemap:PATH", t.src.Text)
 	}
-	return t, t.checkMissing()
+	return t, t.checkCreate()
 }
 
 // checkMissing says which disk of this machine is not there, and what helps.
@@ -88,6 +103,11 @@ func (t *Transfer) checkMissing() error {
 			return usage("%s: there is no such file or device; check the path", e.Text)
 		}
 	}
+	return nil
+}
+
+// checkCreate says what cannot be made here.
+func (t *Transfer) checkCreate() error {
 	if t.Create && t.dst.Remote() {
 		return usage("--create: makes files of this machine only; make the file of the export %q at its daemon", t.dst.Export)
 	}
