@@ -68,8 +68,8 @@ type Store interface {
 // Queue hands out work: names of what is to be done, the rest is in a Store.
 // Safe for concurrent use.
 type Queue interface {
-	// Push adds an item. An item with this ID that waits or is delivered stays
-	// as it is; one on the dead letter list comes back with a fresh count.
+	// Push adds an item. An item with this ID that is there, waiting, delivered
+	// or on the dead letter list, stays as it is.
 	Push(ctx context.Context, id string, priority int) error
 	// Take waits for the item with the highest priority, and of these the oldest.
 	// The item is not given to others until the visibility timeout has passed
@@ -78,7 +78,8 @@ type Queue interface {
 	Take(ctx context.Context) (Delivery, error)
 	// Dead is the dead letter list.
 	Dead(ctx context.Context) ([]Letter, error)
-	// Forget drops an item wherever it is; none is no error.
+	// Forget drops an item wherever it is; none is no error. A dead one that is
+	// forgotten and pushed has a fresh count.
 	Forget(ctx context.Context, id string) error
 }
 

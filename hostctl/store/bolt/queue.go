@@ -94,7 +94,7 @@ func (db *DB) Push(ctx context.Context, id string, priority int) error {
 	if err := store.CheckKey(id); err != nil {
 		return err
 	}
-	if old := q.items[id]; old != nil && !old.dead {
+	if q.items[id] != nil {
 		return nil
 	}
 	i := item{id: id, priority: int64(priority)}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 
 	"github.com/haulback/haulback/hostctl/store"
@@ -151,6 +152,15 @@ func (db *DB) List(ctx context.Context, prefix string) (entries []store.Entry, a
 		return nil, 0, err
 	}
 	return entries, at, nil
+}
+
+// Copy writes the file as it is at one moment, while it is in use: a backup
+// that Open takes.
+func (db *DB) Copy(w io.Writer) error {
+	return db.view(func(tx *bbolt.Tx) error {
+		_, err := tx.WriteTo(w)
+		return err
+	})
 }
 
 // record appends a change to the history and drops what is beyond its bounds.

@@ -175,10 +175,7 @@ func (d *double) find(id string) int {
 
 func (d *double) Push(_ context.Context, id string, priority int) error {
 	defer d.lock()()
-	if i := d.find(id); i >= 0 && d.fault != "twice" {
-		if d.items[i].dead {
-			d.items[i].dead, d.items[i].count, d.items[i].free = false, 0, time.Time{}
-		}
+	if d.find(id) >= 0 && d.fault != "twice" {
 		return nil
 	}
 	d.sequence++

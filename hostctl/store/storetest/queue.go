@@ -113,6 +113,11 @@ func testDead(t *testing.T, k Kit) {
 		t.Fatalf("dead letters: %+v", letters)
 	}
 	push(t, q, "bad", 0)
+	nothing(t, q, "pushed while it is dead")
+	if err := q.Forget(ctx, "bad"); err != nil {
+		t.Error(err)
+	}
+	push(t, q, "bad", 0)
 	if d := take(t, q); d.ID() != "bad" || d.Deliveries() != 1 {
 		t.Errorf("brought back: %s (%d)", d.ID(), d.Deliveries())
 	}
