@@ -26,7 +26,7 @@ import (
 func (e *Engine) Watch(ctx context.Context, after uint64, f Filter) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
-		w := &watch{e: e, f: f, after: after, yield: yield, newest: map[string]uint64{}, told: map[*start]Counters{}}
+		w := &watch{e: e, f: f, after: after, from: after, yield: yield, newest: map[string]uint64{}, told: map[*start]Counters{}}
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		defer cancel()
