@@ -7,10 +7,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/haulback/haulback/cmd/internal/limits"
 	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/cmd/internal/site"
-	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/cmd/internal/transfer"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -34,6 +35,7 @@ be an operator of the source.`
 // flags are those of copy and verify, as typed.
 type flags struct {
 	rate, transport, verify, run string
+	readRate, latency            string
 	cbt                          string
 	sample                       int64
 	retry                        time.Duration
@@ -78,6 +80,8 @@ func verifyCommand(g *global) *cobra.Command {
 
 func linkFlags(cmd *cobra.Command, f *flags) {
 	cmd.Flags().StringVar(&f.rate, "rate", "", "at most `SIZE` per second on the wire, as in 50MiB (default no limit)")
+	cmd.Flags().StringVar(&f.readRate, "read-rate", "", "read, and hash, at most `SIZE` per second from the disk at each end, as in 200MiB (default no limit)")
+	cmd.Flags().StringVar(&f.latency, "latency", "", "back off when the storage at either end takes longer than `TIME` for 256 KiB, as in 20ms (default never)")
 	cmd.Flags().StringVar(&f.transport, "transport", site.QUIC, "`NAME` of the transport: quic (UDP) or tls (TCP)")
 	cmd.Flags().DurationVar(&f.retry, "retry", 5*time.Minute, "how long to go on without progress after the peer was lost; 0s: not at all")
 }
@@ -89,13 +93,8 @@ func (f *flags) spec(mode wire.Mode, src, dst string) (transfer.Spec, error) {
 		Transport: f.transport, Retry: f.retry,
 	}
 	var err error
-	if f.rate != "" {
-		if s.Rate, err = size.Parse(f.rate); err == nil && s.Rate == 0 {
-			err = usage("leave it out for no limit")
-		}
-		if err != nil {
-			return s, usage("--rate: %w", err)
-		}
+	if s.Throttle, err = f.throttle(); err != nil {
+		return s, err
 	}
 	switch f.verify {
 	case "", "pass":
@@ -109,6 +108,22 @@ func (f *flags) spec(mode wire.Mode, src, dst string) (transfer.Spec, error) {
 	}
 	s.GoOn = "run the same command with --run " + uuid.UUID(s.Run).String()
 	return s, nil
+}
+
+// throttle is what limits the copy, at each end.
+func (f *flags) throttle() (*throttle.Throttle, error) {
+	var l throttle.Limits
+	var err error
+	if l.Wire, err = limits.Rate(f.rate); err != nil {
+		return nil, usage("--rate: %w", err)
+	}
+	if l.Read, err = limits.Rate(f.readRate); err != nil {
+		return nil, usage("--read-rate: %w", err)
+	}
+	if l.Latency, err = limits.Latency(f.latency); err != nil {
+		return nil, usage("--latency: %w", err)
+	}
+	return throttle.New(l)
 }
 
 // move copies or compares two disks.

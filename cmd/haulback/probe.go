@@ -29,7 +29,7 @@ func probeCommand(g *global) *cobra.Command {
 		},
 	}
 	linkFlags(cmd, &f)
-	for _, name := range []string{"rate", "retry"} {
+	for _, name := range []string{"rate", "read-rate", "latency", "retry"} {
 		_ = cmd.Flags().MarkHidden(name) // fails only for a flag that is not there
 	}
 	return cmd

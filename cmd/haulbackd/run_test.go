@@ -154,3 +154,25 @@ func TestReload(t *testing.T) {
 		t.Errorf("probe of an export that is gone: exit code %d, want 12\n%s", r.Code, r.Stderr)
 	}
 }
+
+// TestReloadRates sets a copy free that would take most of an hour.
+func TestReloadRates(t *testing.T) {
+	t.Parallel()
+	desk, home := cmdtest.NewSite(t, &programs, "desk"), cmdtest.NewSite(t, &programs, "home")
+	desk.Pair(home)
+	const size = 128 << 20
+	local, disk := desk.Disk("local", size, 1), home.Disk("disk", size, 2)
+	export := cmdtest.Export("one", disk, "target", desk)
+	d := home.Daemon(export, "[limits]\nwindows = [\"00:00-24:00 read 64KiB\"]\n")
+	c := desk.Start("copy", local, d.URI("one"))
+	cmdtest.Await(t, "the session", func() bool { return strings.Contains(d.Stderr(), "session begins") })
+	home.Configure(export, "[limits]\nrate = \"10GiB\"\n")
+	d.Signal(syscall.SIGHUP)
+	if r := c.Wait(); r.Code != 0 {
+		t.Fatalf("exit code %d, want 0\n%s%s", r.Code, r.Out, r.Stderr)
+	}
+	cmdtest.MustEqual(t, local, disk)
+	if s := d.Stderr(); !strings.Contains(s, "configuration reloaded") || strings.Contains(s, "needs a restart") {
+		t.Errorf("the log does not say that rates were reloaded:\n%s", s)
+	}
+}

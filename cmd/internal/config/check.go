@@ -10,9 +10,11 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/haulback/haulback/cmd/internal/limits"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/wire"
 )
@@ -103,6 +105,35 @@ func (c *checker) limits(t limitsTOML) Limits {
 		if err := one.Engine().Validate(); err != nil {
 			c.wrong("limits."+one.key, fmt.Errorf("limits.%s: %s", one.key, strings.TrimPrefix(err.Error(), "mover: ")))
 		}
+	}
+	return l
+}
+
+// throttle reads what SIGHUP changes of the limits.
+func (c *checker) throttle(t limitsTOML) (l throttle.Limits) {
+	for _, r := range []struct {
+		key, text string
+		to        *int64
+	}{{"rate", t.Rate, &l.Wire}, {"read_rate", t.ReadRate, &l.Read}} {
+		n, err := limits.Rate(r.text)
+		if err != nil {
+			c.wrong("limits."+r.key, fmt.Errorf("limits.%s: %w", r.key, err))
+		}
+		*r.to = n
+	}
+	var err error
+	if l.Latency, err = limits.Latency(t.Latency); err != nil {
+		c.wrong("limits.latency", fmt.Errorf("limits.latency: %w", err))
+	}
+	if len(t.Windows) > throttle.MaxWindows {
+		c.wrong("limits.windows", fmt.Errorf("limits.windows: %d windows, at most %d may be", len(t.Windows), throttle.MaxWindows))
+	}
+	for _, text := range t.Windows {
+		w, err := limits.Window(text)
+		if err != nil {
+			c.wrong("limits.windows", fmt.Errorf("limits.windows: %w", err))
+		}
+		l.Windows = append(l.Windows, w)
 	}
 	return l
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/strict"
 	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -26,8 +27,9 @@ type Config struct {
 	Site     *site.Site
 	Log      Log
 	Limits   Limits
-	Peers    site.Peers // of the site and of the file
-	Own      site.Peers // of the file alone
+	Throttle throttle.Limits // of all sessions together
+	Peers    site.Peers      // of the site and of the file
+	Own      site.Peers      // of the file alone
 	Exports  []Export
 	Warnings []string // what may be meant, but is worth a look
 }
@@ -82,6 +84,11 @@ type limitsTOML struct {
 	Checkpoint string `toml:"checkpoint"`
 	Window     string `toml:"window"`
 	Sessions   int    `toml:"sessions"`
+
+	Rate     string   `toml:"rate"`
+	ReadRate string   `toml:"read_rate"`
+	Latency  string   `toml:"latency"`
+	Windows  []string `toml:"windows"`
 }
 
 type exportTOML struct {
@@ -177,7 +184,7 @@ func (c *checker) warn(key, format string, args ...any) {
 }
 
 func (c *checker) check(f *file) *Config {
-	cfg := &Config{File: c.path, Listen: c.listen(f.Listen), Log: c.log(f.Log), Limits: c.limits(f.Limits)}
+	cfg := &Config{File: c.path, Listen: c.listen(f.Listen), Log: c.log(f.Log), Limits: c.limits(f.Limits), Throttle: c.throttle(f.Limits)}
 	cfg.QUIC, cfg.TLS = c.transports(f.Transports)
 	c.site(f, cfg)
 	cfg.Exports = c.exports(f.Export, cfg.Peers)

@@ -5,10 +5,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -62,6 +65,13 @@ func TestMistakes(t *testing.T) {
 		{"too large", "[limits]\nmemory = \"9000000TiB\"\n", 2, []string{"too large"}},
 		{"below the least", "[limits]\nmemory = \"1MiB\"\n", 2, []string{"memory", "64 MiB"}},
 		{"workers", "[limits]\nworkers = 999\n", 2, []string{"999 workers"}},
+		{"rate without a unit", "[limits]\nrate = \"50\"\n", 2, []string{"limits.rate", "unit"}},
+		{"rate below a grain", "[limits]\nread_rate = \"1KiB\"\n", 2, []string{"limits.read_rate", "below 64KiB"}},
+		{"rate of nothing", "[limits]\nrate = \"0B\"\n", 2, []string{"limits.rate", "leave it out"}},
+		{"latency without a unit", "[limits]\nlatency = \"20\"\n", 2, []string{"limits.latency", "20ms"}},
+		{"latency type", "[limits]\nlatency = 20\n", 2, []string{"latency"}},
+		{"window", "[limits]\nwindows = [\"Mon-Fri 08:00-18:00 10MiB\", \"Mon 8:00-18:00 1MiB\"]\n", 2, []string{"limits.windows", `"8:00"`, `window "Mon 8:00-18:00 1MiB"`}},
+		{"window day", "[limits]\nwindows = [\"Mo-Fr 08:00-18:00 10MiB\"]\n", 2, []string{"Mo-Fr", "Mon, Tue"}},
 		{"peer without a name", fmt.Sprintf("[[peer]]\nid = %q\n", id), 1, []string{"peer name"}},
 		{"peer name", fmt.Sprintf("[[peer]]\nname = \"a b\"\nid = %q\n", id), 2, []string{"a b"}},
 		{"peer ID", "[[peer]]\nname = \"a\"\nid = \"" + string(typo) + "\"\n", 3, []string{"group 1 or 2", "haulback peer id"}},
@@ -169,6 +179,10 @@ level = "debug"
 [limits]
 memory = "256MiB"
 checkpoint = "16MiB"
+rate = "100MiB"
+read_rate = "1GiB"
+latency = "20ms"
+windows = ["Mon-Fri 08:00-18:00 wire 10MiB read 50MiB", "22:00-06:00 unlimited"]
 [[peer]]
 name = "dr"
 id = %q
@@ -193,6 +207,13 @@ operators = ["desk"]
 	}
 	if c.Listen != "127.0.0.1:7421" || c.QUIC || !c.TLS || c.Log.Level != slog.LevelDebug || c.Limits.Memory != 256<<20 || c.Limits.Checkpoint != 16<<20 {
 		t.Errorf("Load: %+v", c)
+	}
+	l := throttle.Limits{
+		Wire: 100 << 20, Read: 1 << 30, Latency: 20 * time.Millisecond,
+		Windows: []throttle.Window{{Days: [7]bool{1: true, 2: true, 3: true, 4: true, 5: true}, From: 480, To: 1080, Wire: 10 << 20, Read: 50 << 20}, {From: 1320, To: 360}},
+	}
+	if !reflect.DeepEqual(c.Throttle, l) {
+		t.Errorf("limits %+v, want %+v", c.Throttle, l)
 	}
 	if len(c.Peers) != 2 || c.Peers[0].Name != "desk" || c.Peers[1].Address != "proxy.example:7420" {
 		t.Errorf("peers %v, want desk and dr, once each", c.Peers)

@@ -17,6 +17,10 @@
 //	checkpoint = "64MiB"            # written bytes between two flushes
 //	window     = "32MiB"            # sent beyond a checkpoint
 //	sessions   = 256
+//	rate       = "100MiB"           # per second on the network, all sessions together
+//	read_rate  = "400MiB"           # per second from disks; these four change at SIGHUP
+//	latency    = "20ms"             # of the storage, above which reading backs off
+//	windows    = ["Mon-Fri 08:00-18:00 wire 20MiB read 50MiB", "Sat,Sun 00:00-24:00 unlimited"]
 //
 //	[[peer]]                        # more come from STATE/peers.toml
 //	name    = "dr"

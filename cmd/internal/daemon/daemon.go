@@ -156,6 +156,9 @@ func (d *Daemon) use(cfg *config.Config) {
 		})
 	}
 	d.server.SetExports(exports)
+	if err := d.engine.SetLimits(cfg.Throttle); err != nil {
+		d.log.Error("limits stay as they are", "err", err) // they were checked
+	}
 }
 
 // kind is the driver's word for a disk in probes.

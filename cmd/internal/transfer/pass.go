@@ -69,7 +69,7 @@ func (t *Transfer) whole(c wire.Counters) wire.Counters {
 }
 
 func (t *Transfer) start(ctx context.Context, n uint32, full bool, p *mover.Progress) (mover.Report, error) {
-	job := mover.Job{Run: t.Spec.Run, Pass: n, Mode: t.Mode, Full: full, Track: t.want(), Rate: t.Rate, Retry: t.Retry}
+	job := mover.Job{Run: t.Spec.Run, Pass: n, Mode: t.Mode, Full: full, Track: t.want(), Sample: t.Sample, Throttle: t.Throttle, Rate: t.Rate, Retry: t.Retry}
 	if full {
 		job.Track = wire.TrackingOff
 	}

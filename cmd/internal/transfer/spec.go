@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -12,15 +13,16 @@ type Spec struct {
 	Mode           wire.Mode
 	Source, Target string // as Help says
 	Run            wire.RunID
-	Full           bool          // read everything again at the end
-	Tracking       string        // full or empty, bitmap:NAME, fiemap:PATH, export
-	Strict         bool          // fail where Tracking cannot be used
-	Sample         int64         // compare one grain in so many of what tracking calls unchanged; 0: the engine's choice
-	Create         bool          // make the target file when there is none
-	Transport      string        // "quic" or "tls"
-	Rate           int64         // bytes per second on the wire; 0: no limit
-	Retry          time.Duration // how long to go on without progress after the peer was lost; 0: not at all
-	GoOn           string        // what a caller does after an interruption, for messages
+	Full           bool               // read everything again at the end
+	Tracking       string             // full or empty, bitmap:NAME, fiemap:PATH, export
+	Strict         bool               // fail where Tracking cannot be used
+	Sample         int64              // compare one grain in so many of what tracking calls unchanged; 0: the engine's choice
+	Create         bool               // make the target file when there is none
+	Transport      string             // "quic" or "tls"
+	Rate           int64              // bytes per second on the wire; 0: no limit
+	Throttle       *throttle.Throttle // instead of Rate: limits that may change; nil: none
+	Retry          time.Duration      // how long to go on without progress after the peer was lost; 0: not at all
+	GoOn           string             // what a caller does after an interruption, for messages
 }
 
 // leastRate is a grain per second: with less no frame leaves before a peer
