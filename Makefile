@@ -10,7 +10,7 @@ PROGRAMS := ./cmd/haulback ./cmd/haulbackd
 # where git cannot tell (an unpacked archive), they say "devel".
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --porcelain >/dev/null 2>&1 && echo true || echo false)
 
-.PHONY: all demo test man check race fuzz bench cover clean help
+.PHONY: all demo test man check race fuzz proto proto-accept bench cover clean help
 
 all: ## build bin/haulback and bin/haulbackd, static, and bin/haulback-vddk where gcc is
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ $(PROGRAMS)
@@ -38,6 +38,12 @@ race: ## the tests with the race detector and in random order
 fuzz: ## each fuzz target for FUZZTIME
 	@GO=$(GO) FUZZTIME=$(FUZZTIME) deploy/ci/fuzz.sh
 
+proto: ## the control API's Go code from wire/control/v1/haulback.proto; needs protoc
+	@GO=$(GO) deploy/ci/proto.sh
+
+proto-accept: ## record additions to the control API; refuses whatever else changed
+	$(GO) test ./wire/control/v1 -count=1 -run '^TestOnlyAdditions$$' -accept
+
 bench: ## the benchmarks; pipe into benchstat
 	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
 
@@ -51,4 +57,4 @@ clean: ## remove what was built
 	rm -rf bin $(OUT)
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24

@@ -19,3 +19,5 @@ echo "   staticcheck"
 echo "   go mod tidy, go mod verify"
 "$GO" mod tidy -diff
 "$GO" mod verify >/dev/null
+echo "   generated code"
+deploy/ci/proto.sh --check

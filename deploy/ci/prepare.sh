@@ -8,13 +8,18 @@ export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 command -v "$GO" >/dev/null || { echo "$GO: not found; install Go 1.26 or later from https://go.dev/dl" >&2; exit 1; }
 
 declare -A package=([gcc]=gcc [git]=git [cmp]=diffutils [losetup]=mount [mount]=mount [mkfs.ext4]=e2fsprogs [debugfs]=e2fsprogs
-  [mkfs.xfs]=xfsprogs [mkfs.btrfs]=btrfs-progs [qemu-img]=qemu-utils [nbdkit]=nbdkit [nbdcopy]=libnbd-bin)
+  [mkfs.xfs]=xfsprogs [mkfs.btrfs]=btrfs-progs [qemu-img]=qemu-utils [nbdkit]=nbdkit [nbdcopy]=libnbd-bin
+  [curl]=curl [protoc]=protobuf-compiler [grpc_python_plugin]=protobuf-compiler-grpc)
 declare -A install=()
 for tool in "${!package[@]}"; do
   command -v "$tool" >/dev/null || install[${package[$tool]}]=1
 done
 # gcc alone has no C library headers
 [[ -e /usr/include/stdlib.h ]] || install[libc6-dev]=1
+# protoc alone has not the .proto files of times and durations
+[[ -e /usr/include/google/protobuf/duration.proto ]] || install[libprotobuf-dev]=1
+# the client in a second language; Debian's Python, whatever python3 the PATH has
+/usr/bin/python3 -c 'import grpc, google.protobuf' 2>/dev/null || install[python3-grpcio]=1 install[python3-protobuf]=1
 ((${#install[@]})) || exit 0
 echo "   installing ${!install[*]}"
 if [[ $EUID != 0 ]]; then
