@@ -65,10 +65,11 @@ func (r *rules) local(c *conn) (Caller, error) {
 	if c.strange != nil {
 		return Caller{Name: "unknown"}, refusal("this daemon cannot tell who calls: %v", c.strange)
 	}
-	who := Caller{Name: c.peer.String(), Role: Admin}
+	who := Caller{Name: c.peer.String()}
 	if !c.peer.mayUse(r.own, r.group) {
 		return who, refusal("%s may not call this daemon: only root, the daemon's own user (uid %d) and members of its control group may", who.Name, r.own)
 	}
+	who.Role = Admin
 	return who, nil
 }
 

@@ -82,6 +82,13 @@ func (s *Server) gate(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler) // this connection ends, nothing else
 		}
 	}()
+	rc := http.NewResponseController(w)
+	c.pace = paced{rc: rc, d: s.cfg.Bounds.WriteTime}
+	if r.Body != http.NoBody {
+		_ = rc.SetReadDeadline(time.Now().Add(s.cfg.Bounds.RequestTime))
+		r = r.WithContext(r.Context()) // a copy: the server wants to find its own body in its own request
+		r.Body = &body{ReadCloser: r.Body, rc: rc}
+	}
 	release, err := s.admit(c, r)
 	if err != nil {
 		s.refuse(w, r, c, err)
@@ -91,8 +98,6 @@ func (s *Server) gate(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), callKey{}, c))
 	defer cancel(nil)
 	c.cancel = cancel
-	rc := http.NewResponseController(w)
-	c.pace = paced{rc: rc, d: s.cfg.Bounds.WriteTime}
 	if s.isStream(c.path) {
 		if !s.enlist(c) {
 			s.refuse(w, r, c, draining())
@@ -107,10 +112,6 @@ func (s *Server) gate(w http.ResponseWriter, r *http.Request) {
 		_ = rc.SetWriteDeadline(time.Now().Add(s.cfg.Bounds.UnaryTime + s.cfg.Bounds.WriteTime))
 	}
 	r = r.WithContext(ctx)
-	if r.Body != http.NoBody {
-		_ = rc.SetReadDeadline(time.Now().Add(s.cfg.Bounds.RequestTime))
-		r.Body = &body{ReadCloser: r.Body, rc: rc}
-	}
 	if _, pattern := s.mux.Handler(r); pattern == "" {
 		_ = s.errs.Write(w, r, jobpb.FromError(connect.Errorf(connect.CodeUnimplemented, "no %s %s here; docs/api.md lists what there is", r.Method, clip(c.path))))
 		return
@@ -192,8 +193,6 @@ func clip(text string) string {
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, c *call, err error) {
 	out := jobpb.FromError(err)
 	s.audit.refused(r.Context(), c.entry(clip(c.path), "", out))
-	// What he still sends is not read: the connection ends with the answer.
-	w.Header().Set("Connection", "close")
 	_ = s.errs.Write(w, r, out)
 }
 

@@ -44,9 +44,9 @@ func kindOf(reason string) kind {
 		return kind{connect.CodeAlreadyExists, never}
 	case job.ReasonAuth:
 		return kind{connect.CodePermissionDenied, never}
-	case job.ReasonConflict, job.ReasonTooSmall, job.ReasonCBT, job.ReasonBase:
+	case job.ReasonTooSmall, job.ReasonCBT, job.ReasonBase:
 		return kind{connect.CodeFailedPrecondition, never}
-	case job.ReasonStorage:
+	case job.ReasonConflict, job.ReasonStorage:
 		return kind{connect.CodeFailedPrecondition, reconcile}
 	case job.ReasonFenced, job.ReasonSource:
 		return kind{connect.CodeAborted, reconcile}
@@ -108,7 +108,7 @@ func FromError(err error) *connect.Error {
 		if r := FromRetry(f.Retry); r != controlv1.Retry_RETRY_UNSPECIFIED {
 			k.retry = r
 		}
-		return withInfo(connect.NewError(k.code, f.Text), f.Reason, k.retry, metadata(err)).WithCause(err)
+		return withInfo(connect.NewError(k.code, valid(f.Text)), f.Reason, k.retry, metadata(err)).WithCause(err)
 	}
 	reason := job.ReasonInternal
 	switch {
@@ -119,7 +119,7 @@ func FromError(err error) *connect.Error {
 	}
 	k := kindOf(reason)
 	// Whoever may call at all may read the daemon's log as well.
-	return withInfo(connect.NewError(k.code, err.Error()), reason, k.retry, nil).WithCause(err)
+	return withInfo(connect.NewError(k.code, valid(err.Error())), reason, k.retry, nil).WithCause(err)
 }
 
 // metadata is what a program needs to know of an error.

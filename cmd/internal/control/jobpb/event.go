@@ -39,7 +39,7 @@ func (s *Events) From(e *job.Event) *controlv1.WatchResponse {
 	case job.Telemetry:
 		out.Event = &controlv1.WatchResponse_Progress{Progress: s.progress(e)}
 	case job.Note:
-		out.Event = &controlv1.WatchResponse_Notice{Notice: &controlv1.Notice{Id: e.Job.ID, Disk: e.Disk, Warning: e.Warning, Text: e.Text}}
+		out.Event = &controlv1.WatchResponse_Notice{Notice: &controlv1.Notice{Id: e.Job.ID, Disk: e.Disk, Warning: e.Warning, Text: valid(e.Text)}}
 	default:
 		return nil
 	}

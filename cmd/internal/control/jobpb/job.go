@@ -2,6 +2,7 @@ package jobpb
 
 import (
 	"encoding/hex"
+	"strings"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/hostctl/job"
@@ -79,9 +80,9 @@ func phase(p controlv1.Phase) job.Phase {
 func fromOutcome(o *job.Outcome, tracking, transport string) *controlv1.Outcome {
 	out := &controlv1.Outcome{
 		State: o.State, Verified: o.Verified, Equal: o.Equal, Epoch: o.Epoch, Root: digest(o.Root), Counters: FromCounters(&o.Counters),
-		RequestedTracking: tracking, ActualTracking: o.ActualTracking, TrackingReason: o.TrackingReason,
+		RequestedTracking: tracking, ActualTracking: o.ActualTracking, TrackingReason: valid(o.TrackingReason),
 		RequestedTransport: transport, ActualTransport: o.ActualTransport,
-		ColdReads: o.Cold, SourceIdentity: o.SourceIdentity, TargetIdentity: o.TargetIdentity, LargerBytes: o.Larger,
+		ColdReads: o.Cold, SourceIdentity: valid(o.SourceIdentity), TargetIdentity: valid(o.TargetIdentity), LargerBytes: o.Larger,
 	}
 	for _, e := range o.Bad {
 		out.Bad = append(out.Bad, &controlv1.BadExtent{ByteOffset: e.Off, SizeBytes: e.Len, Unreadable: e.Unreadable})
@@ -131,7 +132,7 @@ func FromFailure(f *job.Failure) *controlv1.Failure {
 	if f == nil {
 		return nil
 	}
-	return &controlv1.Failure{Reason: f.Reason, Text: f.Text, Retry: FromRetry(f.Retry), ExitCode: int32(f.Exit)}
+	return &controlv1.Failure{Reason: f.Reason, Text: valid(f.Text), Retry: FromRetry(f.Retry), ExitCode: int32(f.Exit)}
 }
 
 // ToFailure is the failure in a message, nil for none.
@@ -141,6 +142,10 @@ func ToFailure(m *controlv1.Failure) *job.Failure {
 	}
 	return &job.Failure{Reason: m.Reason, Text: m.Text, Retry: toRetry(m.Retry), Exit: int(m.ExitCode)}
 }
+
+// valid makes text of what may be a path or the words of a kernel: one byte that
+// is not UTF-8 would make the whole job a message that nobody can be sent.
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 // digest is empty for the zero digest, which nothing has.
 func digest(d cbt.Digest) string {
