@@ -20,6 +20,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/haulback/haulback/cmd/internal/control/client"
+	controlv1 "github.com/haulback/haulback/wire/control/v1"
 )
 
 // stranger is a user and a group that nothing here belongs to.
@@ -252,6 +255,13 @@ func TestTLS(t *testing.T) {
 	}
 	if e := r.audited(submit, "AUTH"); e.Caller != "cert monitor" || e.Role != Viewer || e.From == "" {
 		t.Errorf("audit: %+v", e)
+	}
+	own, err := client.TLS(r.s.Addrs()[1].String(), client.Files{Cert: ca.path("monitor.crt"), Key: ca.path("monitor.key"), CA: ca.path("ca.crt")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := controlv1.NewJobsClient(own).Get(t.Context(), &controlv1.GetRequest{Id: "a"}); err != nil || resp.Job.Owner != "cert backup.example.org" {
+		t.Errorf("our own client: %v %v", resp, err)
 	}
 	p := curl(t, "", "-N", "--cacert", ca.path("ca.crt"), "--cert", ca.path("monitor.crt"), "--key", ca.path("monitor.key"), "--max-time", "1", base+"/v1/events")
 	if p.status != 200 || !strings.Contains(p.body, "event: synced") {

@@ -121,7 +121,7 @@ type Bounds struct {
 	WriteTime       time.Duration // for a caller to take one event; 30 s
 	KeepAlive       time.Duration // between two signs of life of an event stream; 15 s
 	IdleTime        time.Duration // of a connection without a request; 2 min
-	ListBytes       int           // of a page of jobs, about; 2 MiB
+	ListBytes       int           // of a page of jobs, about; 1 MiB: clients of gRPC take 4 MiB, and the last batch comes on top
 	RefusalsAudited int           // refusals a second that are audited; 10: a flood of them is counted, not written
 }
 
@@ -144,7 +144,7 @@ func (b Bounds) withDefaults() Bounds {
 	def(&b.WriteTime, 30*time.Second)
 	def(&b.KeepAlive, 15*time.Second)
 	def(&b.IdleTime, 2*time.Minute)
-	def(&b.ListBytes, 2<<20)
+	def(&b.ListBytes, 1<<20)
 	def(&b.RefusalsAudited, 10)
 	return b
 }

@@ -78,7 +78,7 @@ func TestErrors(t *testing.T) {
 		{name: "no mode", method: "Jobs/Submit", body: `{"id":"x","spec":{"disks":[{}]}}`, status: 400, code: "invalid_argument", reason: "INVALID", retry: job.RetryNever, text: "spec.mode"},
 		{name: "no disk", method: "Jobs/Submit", body: `{"id":"x","spec":{"mode":"MODE_COPY"}}`, status: 400, code: "invalid_argument", reason: "INVALID", retry: job.RetryNever, text: "disks"},
 		{name: "an id that is none", method: "Jobs/Submit", body: strings.Replace(spec("ID", "vm"), "ID", "../etc", 1), status: 400, code: "invalid_argument", reason: "INVALID", retry: job.RetryNever},
-		{name: "too large", method: "Jobs/Submit", body: `{"id":"` + strings.Repeat("x", 1<<20) + `"}`, status: 429, code: "resource_exhausted", reason: "QUOTA", retry: job.RetryBackoff, text: "1048576"},
+		{name: "too large", method: "Jobs/Submit", body: `{"id":"` + strings.Repeat("x", 1<<20) + `"}`, status: 429, code: "resource_exhausted", reason: "QUOTA", retry: job.RetryNever, text: "1048576"},
 		{name: "another spec", method: "Jobs/Submit", body: spec("taken", "other"), status: 409, code: "already_exists", reason: "ALREADY_EXISTS", retry: job.RetryNever, text: "taken"},
 		{name: "not found", method: "Jobs/Get", body: `{"id":"absent"}`, status: 404, code: "not_found", reason: "NOT_FOUND", retry: job.RetryNever, text: "absent"},
 		{name: "not found to watch", method: "Jobs/Cancel", body: `{"id":"absent"}`, status: 404, code: "not_found", reason: "NOT_FOUND", retry: job.RetryNever},

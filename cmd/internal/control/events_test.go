@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 
+	"github.com/haulback/haulback/cmd/internal/control/client"
 	"github.com/haulback/haulback/cmd/internal/control/jobpb"
 	"github.com/haulback/haulback/hostctl/job"
 	controlv1 "github.com/haulback/haulback/wire/control/v1"
@@ -200,9 +201,9 @@ func (r *rig) transport() connect.Transport {
 	return connecthttp.NewTransport(r.httpClient(), "http://haulback")
 }
 
-// client is a generated client on the socket.
+// client is the client of our own programs, which speaks HTTP/2.
 func (r *rig) client() controlv1.JobsClient {
-	return controlv1.NewJobsClient(connect.NewClient(r.transport()))
+	return controlv1.NewJobsClient(client.Socket(r.socket))
 }
 
 // TestWatchEnds ends streams within bounds although nobody takes their events.
@@ -343,8 +344,10 @@ func FuzzEventsQuery(f *testing.F) {
 // FuzzJSON posts any bytes as a submit: an answer that is JSON comes, always.
 func FuzzJSON(f *testing.F) {
 	r := newRig(f, nil)
-	for _, seed := range []string{"", "{}", "[]", "null", `{"id":"a"}`, spec("a", "vm"), `{"id":"a","spec":{"retry":"1s"}}`, `{"spec":{"limits":{"windows":[null]}}}`,
-		`{"spec":{"disks":[null]}}`, `{"tickets":[null]}`, strings.Repeat("[", 20000), `{"spec":{"retry":"315576000000s","mode":1}}`} {
+	for _, seed := range []string{
+		"", "{}", "[]", "null", `{"id":"a"}`, spec("a", "vm"), `{"id":"a","spec":{"retry":"1s"}}`, `{"spec":{"limits":{"windows":[null]}}}`,
+		`{"spec":{"disks":[null]}}`, `{"tickets":[null]}`, strings.Repeat("[", 20000), `{"spec":{"retry":"315576000000s","mode":1}}`,
+	} {
 		f.Add([]byte(seed))
 	}
 	client := r.httpClient()

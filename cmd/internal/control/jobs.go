@@ -18,7 +18,7 @@ const ticketBytes = 4096
 
 // Pages: what is asked of the engine at once, and what a caller may ask for.
 const (
-	batchJobs = 16
+	batchJobs = 8
 	pageJobs  = 100
 	maxPage   = 1000
 )

@@ -100,7 +100,11 @@ func FromError(err error) *connect.Error {
 			return made
 		}
 		reason := reasonOf(made.Code())
-		return withInfo(made, reason, kindOf(reason).retry, nil)
+		retry := kindOf(reason).retry
+		if reason == job.ReasonQuota { // the same request is as large the next time
+			retry = never
+		}
+		return withInfo(made, reason, retry, nil)
 	}
 	var f *job.Failure
 	if errors.As(err, &f) {

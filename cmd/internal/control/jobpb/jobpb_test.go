@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -198,14 +200,18 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
-// TestErrors takes every reason to a caller and back.
-func TestErrors(t *testing.T) {
-	reasons := []string{
+// reasons are all that there are.
+func reasons() []string {
+	return []string{
 		job.ReasonInternal, job.ReasonInvalid, job.ReasonNotFound, job.ReasonConflict, job.ReasonExists, job.ReasonAuth, job.ReasonFenced, job.ReasonBusy,
 		job.ReasonUnavailable, job.ReasonEndpoint, job.ReasonTooSmall, job.ReasonChecksum, job.ReasonCBT, job.ReasonBase, job.ReasonSource, job.ReasonStorage,
 		job.ReasonNoSpace, job.ReasonIncomplete, job.ReasonCanceled, job.ReasonDraining, job.ReasonQuota, job.ReasonEngine, ReasonDeadline, ReasonUnimplemented,
 	}
-	for _, reason := range reasons {
+}
+
+// TestErrors takes every reason to a caller and back.
+func TestErrors(t *testing.T) {
+	for _, reason := range reasons() {
 		k := kindOf(reason)
 		if reason != job.ReasonInternal && k.code == connect.CodeInternal || k.retry == 0 {
 			t.Errorf("%s has no place in the table: %v", reason, k)
@@ -246,6 +252,30 @@ func TestErrors(t *testing.T) {
 	exists := FromError(&job.ExistsError{ID: "a", Have: cbt.Digest{1}, Asked: cbt.Digest{2}})
 	if info, _ := Info(exists); exists.Code() != connect.CodeAlreadyExists || info.Metadata["stored_digest"][:2] != "01" || info.Metadata["submitted_digest"][:2] != "02" {
 		t.Errorf("%v %v", exists, info)
+	}
+}
+
+// TestTable holds the table of docs/api.md to what callers get.
+func TestTable(t *testing.T) {
+	text, err := os.ReadFile("../../../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile("(?m)^\\| (`[A-Z_`, ]+`) \\| ([a-z_]+) \\| [0-9]+ \\| ([A-Z_]+) \\|")
+	seen := map[string]bool{}
+	for _, m := range row.FindAllStringSubmatch(string(text), -1) {
+		for _, reason := range strings.Split(strings.ReplaceAll(m[1], "`", ""), ", ") {
+			k := kindOf(reason)
+			if k.code.String() != m[2] || k.retry.String() != "RETRY_"+m[3] {
+				t.Errorf("%s is %v %v, the table says %s %s", reason, k.code, k.retry, m[2], m[3])
+			}
+			seen[reason] = true
+		}
+	}
+	for _, reason := range reasons() {
+		if !seen[reason] {
+			t.Errorf("%s is not in the table", reason)
+		}
 	}
 }
 
