@@ -165,7 +165,7 @@ func TestRestoreCheckBase(t *testing.T) {
 	scribble(rng, want, 4)
 	e := newEngine(t, mover.Config{})
 	full, f := dump(t, e, disk(base), mover.DumpOptions{})
-	inc, _ := changedDump(t, e, base, want, archive.Base{Root: f.Totals.Root}, 0xe)
+	inc, c := changedDump(t, e, base, want, archive.Base{Root: f.Totals.Root}, 0xe)
 	_, w := dump(t, e, disk(want), mover.DumpOptions{})
 
 	dst := disk(bytes.Clone(base)) // copied there by another program
@@ -180,13 +180,34 @@ func TestRestoreCheckBase(t *testing.T) {
 		t.Errorf("journal %+v", st)
 	}
 
+	at, _ := c.Header.Map.Complement(int64(len(base))).Next(0)
+	dst = disk(bytes.Clone(base))
+	opens := 0
+	meddled := endpoint("target", dst)
+	meddled.Open = func(ctx context.Context, a mover.Access) (mover.Disk, error) {
+		if opens++; opens == 4 { // looked at, read, restored; now it is to be proved
+			b := dst.Bytes()
+			d, err := dst.Reopen(movertest.ReadWrite)
+			if err != nil {
+				return nil, err
+			}
+			_, err = d.WriteAt([]byte{b[at.Off] ^ 1}, at.Off)
+			if err = errors.Join(err, d.Close()); err != nil {
+				return nil, err
+			}
+		}
+		return endpoint("target", dst).Open(ctx, a)
+	}
+	rep, err = restore(t, e, meddled, bytes.NewReader(inc), mover.RestoreOptions{CheckBase: true})
+	if st := journalOf(t, e, dst); codeOf(err) != wire.CodeVerify || rep.State == wire.StateVerified || st.State != wire.StateInconsistent {
+		t.Errorf("written to meanwhile: %v, report %v, journal %v, %d opens", err, rep.State, st.State, opens)
+	}
+
 	dst = disk(make([]byte, len(base)))
 	if _, err := restore(t, e, endpoint("target", dst), bytes.NewReader(full), mover.RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	touched := dst.Bytes()
-	outside := differing(base, want).AlignGrains(int64(len(base))).Complement(int64(len(base)))
-	at, _ := outside.Next(0)
 	touched[at.End()-1] ^= 1
 	before := disk(touched)
 	rep, err = restore(t, e, endpoint("target", before), bytes.NewReader(inc), mover.RestoreOptions{CheckBase: true})

@@ -77,7 +77,8 @@ func (j Journal) End() int64          { return j.at }
 func (e *Engine) Journal(t interface {
 	Helper()
 	Fatal(...any)
-}, identity string) JournalState {
+}, identity string,
+) JournalState {
 	t.Helper()
 	st, err := ReadJournal(e.state, identity)
 	if err != nil {

@@ -38,6 +38,8 @@ type source struct {
 
 	lost bool // its disk, since the last link; of who runs the sessions
 
+	claim func() cbt.Digest // of a stream: the root that it says it has; nil: none is known
+
 	mu      sync.Mutex
 	held    uint64            // epoch of the last link
 	fresh   bool              // all verdicts were dropped; the target has not been told
@@ -316,6 +318,9 @@ func (s *source) done() (wire.Finish, bool, error) {
 		return wire.Finish{}, false, nil
 	}
 	root, err := s.root.Sum()
+	if err == nil && s.claim != nil && s.badN == 0 && root != s.claim() {
+		err = wire.Errorf(wire.CodeVerify, "what was restored has root %v, the stream says %v", root, s.claim())
+	}
 	return wire.Finish{Root: root, Compared: s.matched, Bad: s.badN}, true, err
 }
 

@@ -48,7 +48,7 @@ func newStreamDisk(r *archive.Reader) *streamDisk {
 
 // feed makes d the source of s, which then compares what the stream carries.
 func (d *streamDisk) feed(s *source) {
-	d.low = s.low
+	d.low, s.claim = s.low, d.root
 	s.track = wire.TrackingStrict // a stream cannot be read again from its start
 	p := cbt.PlanFull(d.h.Size)
 	p.Reason = d.h.Reason
@@ -63,6 +63,13 @@ func (s *source) low() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.settled
+}
+
+// root is that of the trailer; zero before it was read.
+func (d *streamDisk) root() cbt.Digest {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.r.Totals().Root
 }
 
 // Size implements Disk.

@@ -196,6 +196,13 @@ func printable(s string) bool {
 	return true
 }
 
+// CheckLabels says whether a header takes these labels.
+func CheckLabels(list []Label) error {
+	h := Header{Kind: Full, Size: 1, Run: [16]byte{1}, Labels: list}
+	_, err := h.append(nil)
+	return err
+}
+
 // append appends the head of the Header frame.
 func (h *Header) append(b []byte) ([]byte, error) {
 	if err := errors.Join(h.check(), h.checkMaps()); err != nil {
