@@ -30,7 +30,7 @@ func command(g *global) *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&g.stateDir, "state-dir", "", "`DIR` with key, peers and journals (default /var/lib/haulback for root, else ~/.local/state/haulback)")
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON, one object a line")
-	root.AddCommand(copyCommand(g), verifyCommand(g), probeCommand(g), nbdCommand(g), peerCommand(g), versionCommand(g))
+	root.AddCommand(copyCommand(g), verifyCommand(g), probeCommand(g), dumpCommand(g), restoreCommand(g), nbdCommand(g), peerCommand(g), versionCommand(g))
 	root.AddCommand(extentsCommand(g), diffCommand(g), configCommand(g), selfcheckCommand(g), estimateCommand(g), capabilitiesCommand(g))
 	root.AddCommand(manual.Command(root))
 	complete(g, root)

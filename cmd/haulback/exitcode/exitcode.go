@@ -12,6 +12,7 @@ import (
 	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/vddk/nbd"
 	"github.com/haulback/haulback/wire"
+	"github.com/haulback/haulback/wire/archive"
 )
 
 // Code is the exit code of a process.
@@ -85,6 +86,10 @@ func Of(err error) Code {
 // is no wrong path.
 func ofSentinel(err error) Code {
 	switch {
+	case errors.Is(err, archive.ErrFormat):
+		return Usage
+	case errors.Is(err, archive.ErrDamaged):
+		return Verify
 	case errors.Is(err, wire.ErrUnknownPeer):
 		return Auth
 	case errors.Is(err, syscall.EBUSY), errors.Is(err, mover.ErrHeld):

@@ -16,6 +16,7 @@ import (
 	"github.com/haulback/haulback/vddk/nbd"
 	"github.com/haulback/haulback/vddk/worker/control"
 	"github.com/haulback/haulback/wire"
+	"github.com/haulback/haulback/wire/archive"
 )
 
 func TestOf(t *testing.T) {
@@ -68,6 +69,8 @@ func TestOf(t *testing.T) {
 		{"refused", refused, Unavailable},
 		{"no such host", &net.DNSError{IsNotFound: true}, Unavailable},
 		{"deadline", context.DeadlineExceeded, Unavailable},
+		{"a stream that is damaged", wire.Errorf(wire.CodeDiskChanged, "check: %w", archive.ErrDamaged), Verify},
+		{"no stream", fmt.Errorf("stdin: %w", archive.ErrFormat), Usage},
 		{"change tracking under --strict", code(wire.CodeHint), Tracking},
 		{"disk lost", code(wire.CodeDiskLost), Unavailable},
 		{"disk lost after begin", began(code(wire.CodeDiskLost)), Incomplete},

@@ -52,6 +52,12 @@ func (p *Programs) path(t *testing.T, name string) string {
 	return filepath.Join(p.dir, name)
 }
 
+// Dir has the programs, for a PATH.
+func (p *Programs) Dir(t *testing.T) string {
+	t.Helper()
+	return filepath.Dir(p.path(t, "haulback"))
+}
+
 // Result is how a command ended.
 type Result struct {
 	Code        int
@@ -100,9 +106,22 @@ func (p *Programs) Start(t *testing.T, name string, args ...string) *Process {
 // StartEnv is Start with more environment.
 func (p *Programs) StartEnv(t *testing.T, env []string, name string, args ...string) *Process {
 	t.Helper()
+	return p.start(t, env, nil, nil, name, args)
+}
+
+// start is StartEnv with files as standard input and output, where they are
+// not nil.
+func (p *Programs) start(t *testing.T, env []string, in, out *os.File, name string, args []string) *Process {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), Deadline)
 	x := &Process{t: t, Cmd: exec.CommandContext(ctx, p.path(t, name), args...), cancel: cancel}
 	x.Cmd.Stdout, x.Cmd.Stderr = &x.out, &x.stderr
+	if in != nil {
+		x.Cmd.Stdin = in
+	}
+	if out != nil {
+		x.Cmd.Stdout = out
+	}
 	// The race detector lets every process live for a second more than it
 	// needs: a minute, over all tests.
 	x.Cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir, "GORACE=atexit_sleep_ms=10"}, env...)

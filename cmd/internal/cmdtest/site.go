@@ -37,6 +37,13 @@ func (s *Site) Start(args ...string) *Process {
 	return s.programs.Start(s.t, "haulback", append([]string{"--state-dir", s.State}, args...)...)
 }
 
+// StartIO is Start with standard input from one file and standard output to
+// another; nil is none.
+func (s *Site) StartIO(in, out *os.File, args ...string) *Process {
+	s.t.Helper()
+	return s.programs.start(s.t, []string{"HAULBACK_PROGRESS_FPS=60"}, in, out, "haulback", append([]string{"--state-dir", s.State}, args...))
+}
+
 // Run runs haulback with the site's state.
 func (s *Site) Run(args ...string) Result {
 	s.t.Helper()

@@ -1,7 +1,8 @@
 // Package report tells what a run does: to people as text with a progress line
 // on a terminal, to programs as JSON lines.
 //
-// JSON lines go to standard output, one object each, with "schema": 1,
+// JSON lines go to standard output (of dump and restore, whose data goes there,
+// to standard error), one object each, with "schema": 1,
 // "message_type" and "time" (RFC 3339, UTC); an exit_error goes to standard
 // error as the last line of a run that failed. docs/cli.md has every type and
 // field, docs/cli.schema.json the same for programs. Bytes are plain integers.
@@ -19,9 +20,16 @@ import (
 	"github.com/haulback/haulback/wire"
 )
 
+// The modes of streams, as in Start.Mode.
+const (
+	ModeDump    = "dump"
+	ModeRestore = "restore"
+	ModeCheck   = "check" // a stream is read, and nothing written
+)
+
 // Start is what a run is asked to do.
 type Start struct {
-	Mode      string // "copy", "copy, then read everything again", "verify", "diff"
+	Mode      string // "copy", "copy, then read everything again", "verify", "diff", or one of a stream
 	Run       string
 	Source    string
 	Target    string

@@ -65,12 +65,20 @@ func verdict(r *Result) string {
 		return "Not verified. This run has written nothing to the target; haulback probe tells its state."
 	}
 	if r.unfinished() {
-		return fmt.Sprintf("Not verified. The target is Inconsistent: do not power on anything that uses it; go on with the same command and --run %s", r.Start.Run)
+		return fmt.Sprintf("Not verified. The target is Inconsistent: do not power on anything that uses it; %s", r.goOn())
 	}
 	if r.State == wire.StateClean { // nobody has said: the last word did not come
 		return "Not verified."
 	}
 	return fmt.Sprintf("Not verified: the target is %v.", r.State)
+}
+
+// goOn is what to do after a run that was cut.
+func (r *Result) goOn() string {
+	if r.Mode == ModeRestore {
+		return "restore the stream again, from its start"
+	}
+	return "go on with the same command and --run " + r.Start.Run
 }
 
 // sampled reports whether grains were left out of the comparison.

@@ -50,12 +50,23 @@ func (t *textOutput) Started(s Start) {
 	if s.Transport != "" {
 		over = " over " + s.Transport
 	}
-	t.say("%s %s to %s%s, run %s", verb(s.Mode), s.Source, s.Target, over, s.Run)
+	to := ""
+	if s.Target != "" {
+		to = " to " + s.Target
+	}
+	t.say("%s %s%s%s, run %s", verb(s.Mode), s.Source, to, over, s.Run)
 }
 
 func verb(mode string) string {
-	if mode == "verify" || mode == "diff" {
+	switch mode {
+	case "verify", "diff":
 		return "comparing"
+	case ModeDump:
+		return "dumping"
+	case ModeRestore:
+		return "restoring"
+	case ModeCheck:
+		return "checking"
 	}
 	return "copying"
 }

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/haulback/haulback/cmd/internal/report"
+	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/cmd/internal/transfer"
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/wire"
+	"github.com/haulback/haulback/wire/archive"
+)
+
+const dumpHelp = `Read a disk of this machine and write it to standard output as a stream that
+haulback restore reads, for a program that stores it: a backup server, a file, a
+tape. What is told of the run, text or JSON lines, goes to standard error.
+
+With --cbt and --base the stream has only what change tracking calls changed
+since the base was dumped, and a sample of the rest. It can be restored only onto
+its base. Where change tracking cannot be used, all of the disk is dumped, and
+the stream and the summary say so; with --strict the command fails instead, with
+exit code 14 and before the first byte.
+
+A dump that fails has no trailer: nothing takes what it wrote for a whole stream.
+The stream is documented in wire/archive/doc.go. docs/integration.md has a
+worked plugin of a backup server.
+
+` + transfer.Help
+
+// dumpSpec is what a dump is asked for, by flags or by a file.
+type dumpSpec struct {
+	Disk     string            `json:"disk"`
+	Tracking string            `json:"cbt"`
+	Base     string            `json:"base"`
+	Strict   bool              `json:"strict"`
+	Sample   int64             `json:"sample"`
+	Compress string            `json:"compress"`
+	Run      string            `json:"run"`
+	Labels   map[string]string `json:"labels"`
+}
+
+func dumpCommand(g *global) *cobra.Command {
+	var s dumpSpec
+	var file string
+	cmd := &cobra.Command{
+		Use: "dump DISK", Short: "Write a disk to standard output as a stream", Long: dumpHelp, Args: diskOrSpec(&file),
+		Example: "  haulback dump /srv/vm1.img >vm1.hb 2>vm1.log\n" +
+			"  haulback dump /dev/vg/vm1 --json 2>full.json | zstd >full.hb.zst\n" +
+			"  haulback dump 'nbd+unix:///vda?socket=/run/vm1.sock' --cbt bitmap:monday --base full.json >tuesday.hb",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := fromFile(cmd, file, &s); err != nil {
+				return err
+			}
+			if len(args) > 0 {
+				s.Disk = args[0]
+			}
+			return g.dump(cmd.Context(), &s)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&s.Tracking, "cbt", site.TrackFull, "`HOW` the changes are tracked: full (not at all), bitmap:NAME (dirty bitmap of an NBD export), fiemap:PATH (file that the disk was cloned from)")
+	f.StringVar(&s.Base, "base", "", "what the changes are of: the `ROOT` or run ID of a dump or copy, or the file with its JSON lines")
+	f.BoolVar(&s.Strict, "strict", false, "fail with exit code 14 where change tracking cannot be used")
+	f.Int64Var(&s.Sample, "sample", 0, "dump one grain in `N` of what change tracking calls unchanged (default 256)")
+	f.StringVar(&s.Compress, "compress", "lz4", "`HOW` to compress: lz4 (where it gains) or none")
+	f.StringVar(&s.Run, "run", "", "`ID` of the stream (default a new one)")
+	f.StringToStringVar(&s.Labels, "label", nil, "`NAME=TEXT` for the header of the stream; may be repeated")
+	f.StringVar(&file, "spec", "", "read disk and options from a JSON `FILE`, named like the flags; - is standard input")
+	return cmd
+}
+
+// options checks all that can be checked without touching a disk.
+func (s *dumpSpec) options() (e *transfer.Endpoint, o mover.DumpOptions, err error) {
+	if e, err = transfer.ParseEndpoint(s.Disk); err != nil {
+		return nil, o, err
+	}
+	tracked := s.Tracking != "" && s.Tracking != site.TrackFull
+	switch {
+	case e.Remote():
+		return nil, o, usage("%s: dump reads disks of this machine; run it on the host of that daemon, or copy the export to a file here and dump that", s.Disk)
+	case e.Missing():
+		return nil, o, usage("%s: there is no such file or device; check the path", s.Disk)
+	case !tracked && (s.Strict || s.Sample != 0):
+		return nil, o, usage("--strict and --sample go with --cbt, which says how changes are tracked")
+	case s.Sample < 0:
+		return nil, o, usage("--sample %d: one grain in so many, at least 1", s.Sample)
+	case tracked != (s.Base != ""):
+		return nil, o, usage("--cbt and --base go together: a stream of changes is of no use without the name of what has changed")
+	case s.Compress != "lz4" && s.Compress != "none" && s.Compress != "":
+		return nil, o, usage("--compress %q: lz4 or none", s.Compress)
+	}
+	o.Raw = s.Compress == "none"
+	if o.Labels, err = labelsOf(s.Labels); err != nil {
+		return nil, o, err
+	}
+	if tracked {
+		if err := site.CheckTrack(s.Tracking); err != nil {
+			return nil, o, usage("--cbt: %w", err)
+		}
+		if o.Base, err = parseBase(s.Base); err != nil {
+			return nil, o, usage("--base: %w", err)
+		}
+		o.Tracking, o.Track = s.Tracking, wire.TrackingUse
+		if s.Strict {
+			o.Track = wire.TrackingStrict
+		}
+	}
+	o.Run, err = runID(s.Run)
+	return e, o, err
+}
+
+// dump writes one stream to standard output.
+func (g *global) dump(ctx context.Context, s *dumpSpec) error {
+	e, o, err := s.options()
+	if err != nil {
+		return err
+	}
+	to, done, err := streamOut(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	w, err := g.open(s.Sample)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	out := g.streamOutput()
+	d, err := e.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	start := report.Start{Mode: report.ModeDump, Run: uuid.UUID(o.Run).String(), Source: e.Text, Target: "-", Tracking: s.Tracking}
+	out.Started(start)
+	for _, text := range []string{d.Warning, d.SourceWarning} {
+		if text != "" {
+			out.Remark(report.Warning, e.Text+": "+text)
+		}
+	}
+	p := &mover.Progress{Event: func(text string) { out.Remark(report.Event, text) }}
+	stop := report.Follow(out, g.streamed(p), g.every())
+	began := time.Now()
+	source := mover.Endpoint{Name: e.Text, Open: site.Disk{URI: e.Text, Track: o.Tracking, Log: report.NewLog(out)}.Opener()}
+	rep, err := w.engine.Dump(ctx, source, to, o, p)
+	stop()
+	if err == nil {
+		err = to.Close()
+	}
+	if err != nil {
+		return streamError(ctx, err)
+	}
+	report.Streamed(out, report.Stream{
+		Start: start, Header: &rep.Header, Totals: rep.Totals, Bytes: rep.Bytes, Phases: []report.Phase{{Name: "dump", Dur: time.Since(began)}},
+	})
+	return nil
+}
+
+// streamed are the counters of p. On a terminal the bar of a dump is what was
+// written: there is nothing to verify.
+func (g *global) streamed(p *mover.Progress) func() wire.Counters {
+	return func() wire.Counters {
+		c := p.Counters()
+		if !g.json {
+			c.Verified = c.Scanned + c.Holes
+		}
+		return c
+	}
+}
+
+// streamOutput is where a run is told whose data has standard output.
+func (g *global) streamOutput() report.Output {
+	if g.json {
+		return report.NewJSON(os.Stderr)
+	}
+	return report.NewText(os.Stderr, os.Stderr, terminalWidth)
+}
+
+func labelsOf(m map[string]string) (list []archive.Label, err error) {
+	for _, key := range sortedKeys(m) {
+		list = append(list, archive.Label{Key: key, Value: m[key]})
+	}
+	if err := archive.CheckLabels(list); err != nil {
+		return nil, usage("--label: %w", err)
+	}
+	return list, nil
+}
