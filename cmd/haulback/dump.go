@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"time"
 
@@ -42,6 +43,8 @@ type dumpSpec struct {
 	Compress string            `json:"compress"`
 	Run      string            `json:"run"`
 	Labels   map[string]string `json:"labels"`
+
+	flags flags // --progress-fd: a descriptor is the caller's, not a file's
 }
 
 func dumpCommand(g *global) *cobra.Command {
@@ -70,6 +73,7 @@ func dumpCommand(g *global) *cobra.Command {
 	f.StringVar(&s.Compress, "compress", "lz4", "`HOW` to compress: lz4 (where it gains) or none")
 	f.StringVar(&s.Run, "run", "", "`ID` of the stream (default a new one)")
 	f.StringToStringVar(&s.Labels, "label", nil, "`NAME=TEXT` for the header of the stream; may be repeated")
+	progressFlag(cmd, &s.flags)
 	f.StringVar(&file, "spec", "", "read disk and options from a JSON `FILE`, named like the flags; - is standard input")
 	return cmd
 }
@@ -125,31 +129,40 @@ func (g *global) dump(ctx context.Context, s *dumpSpec) error {
 		return err
 	}
 	defer done()
+	bar, err := s.flags.progress()
+	if err != nil {
+		return err
+	}
 	w, err := g.open(s.Sample)
 	if err != nil {
 		return err
 	}
 	defer w.close()
 	out := g.streamOutput()
+	return bar.end(g.dumpTo(ctx, to, w, e, o, out, barred{out, bar}))
+}
+
+// dumpTo is one dump. out tells how it ends, live what is meanwhile.
+func (g *global) dumpTo(ctx context.Context, to *os.File, w *work, e *transfer.Endpoint, o mover.DumpOptions, out, live report.Output) error {
 	d, err := e.Describe(ctx)
 	if err != nil {
 		return err
 	}
-	start := report.Start{Mode: report.ModeDump, Run: uuid.UUID(o.Run).String(), Source: e.Text, Target: "-", Tracking: s.Tracking}
-	out.Started(start)
+	start := report.Start{Mode: report.ModeDump, Run: uuid.UUID(o.Run).String(), Source: e.Text, Target: "-", Tracking: o.Tracking}
+	live.Started(start)
 	for _, text := range []string{d.Warning, d.SourceWarning} {
 		if text != "" {
 			out.Remark(report.Warning, e.Text+": "+text)
 		}
 	}
 	p := &mover.Progress{Event: func(text string) { out.Remark(report.Event, text) }}
-	stop := report.Follow(out, g.streamed(p), g.every())
+	stop := report.Follow(live, p.Counters, g.every())
 	began := time.Now()
 	source := mover.Endpoint{Name: e.Text, Open: site.Disk{URI: e.Text, Track: o.Tracking, Log: report.NewLog(out)}.Opener()}
 	rep, err := w.engine.Dump(ctx, source, to, o, p)
 	stop()
 	if err == nil {
-		err = to.Close()
+		err = whole(to)
 	}
 	if err != nil {
 		return streamError(ctx, err)
@@ -160,15 +173,27 @@ func (g *global) dump(ctx context.Context, s *dumpSpec) error {
 	return nil
 }
 
-// streamed are the counters of p. On a terminal the bar of a dump is what was
-// written: there is nothing to verify.
-func (g *global) streamed(p *mover.Progress) func() wire.Counters {
-	return func() wire.Counters {
-		c := p.Counters()
-		if !g.json {
-			c.Verified = c.Scanned + c.Holes
-		}
-		return c
+// barred is Output for a dump, whose bar is what was written: there is nothing to
+// verify.
+type barred struct {
+	report.Output
+	fd *progressFD // nil: none
+}
+
+// Started implements report.Output.
+func (b barred) Started(s report.Start) {
+	if b.fd != nil {
+		b.fd.with(report.NewText(io.Discard, io.Discard, func() int { return 0 })).Started(s)
+	}
+	b.Output.Started(s)
+}
+
+// Status implements report.Output.
+func (b barred) Status(c wire.Counters) {
+	b.Output.Status(c)
+	if b.fd != nil {
+		c.Verified = c.Scanned + c.Holes
+		b.fd.Status(c)
 	}
 }
 
@@ -178,6 +203,17 @@ func (g *global) streamOutput() report.Output {
 		return report.NewJSON(os.Stderr)
 	}
 	return report.NewText(os.Stderr, os.Stderr, terminalWidth)
+}
+
+// whole makes a stream in a file durable: who sees exit code 0 may delete what
+// the disk had before.
+func whole(f *os.File) error {
+	if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return f.Close()
 }
 
 func labelsOf(m map[string]string) (list []archive.Label, err error) {

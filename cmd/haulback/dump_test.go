@@ -343,6 +343,23 @@ func TestDumpPipeCloses(t *testing.T) {
 	want(t, "probe", cmdtest.Result{Stderr: s.OK("probe", s.Dir+"/b").Out}, 0, "Inconsistent")
 }
 
+// TestDumpProgress: a caller's descriptor gets how far a stream is.
+func TestDumpProgress(t *testing.T) {
+	t.Parallel()
+	s := cmdtest.NewSite(t, &programs, "desk")
+	a := s.Disk("a", 9*mib, 1)
+	for i, script := range []string{
+		`"$0" --state-dir "$1" dump "$2" --progress-fd 3 3>"$2.p0" >"$2.hb"`,
+		`"$0" --state-dir "$1" restore --verify-only --progress-fd 3 3>"$2.p1" <"$2.hb"`,
+		`"$0" --state-dir "$1" restore "$2.new" --create --progress-fd 3 3>"$2.p2" <"$2.hb"`,
+	} {
+		mustTool(t, "sh", "-c", script, filepath.Join(programs.Dir(t), "haulback"), s.State, a)
+		if got := readAll(t, fmt.Sprint(a, ".p", i)); !strings.HasPrefix(got, "0/100\n") || !strings.HasSuffix(got, "\n100/100\n") {
+			t.Errorf("%s wrote %q", script, got)
+		}
+	}
+}
+
 // TestRestoreNoSpace: a target that fills up is left Inconsistent with exit
 // code 3, and the same stream finishes it when there is room.
 func TestRestoreNoSpace(t *testing.T) {

@@ -45,6 +45,8 @@ type restoreSpec struct {
 	BaseRoot   string `json:"base_root"`
 	CheckBase  bool   `json:"check_base"`
 	VerifyOnly bool   `json:"verify_only"`
+
+	flags flags // --progress-fd: a descriptor is the caller's, not a file's
 }
 
 func restoreCommand(g *global) *cobra.Command {
@@ -79,6 +81,7 @@ func restoreCommand(g *global) *cobra.Command {
 	f.StringVar(&s.BaseRoot, "base-root", "", "`ROOT` of what the target holds, of a caller who knows")
 	f.BoolVar(&s.CheckBase, "check-base", false, "read all of the target before and after a stream of changes: it is then Verified without a sample")
 	f.BoolVar(&s.VerifyOnly, "verify-only", false, "read and check the stream and write nothing")
+	progressFlag(cmd, &s.flags)
 	f.StringVar(&file, "spec", "", "read target and options from a JSON `FILE`, named like the flags")
 	return cmd
 }
@@ -130,12 +133,23 @@ func (g *global) restore(ctx context.Context, s *restoreSpec) error {
 	if err != nil {
 		return streamError(ctx, err)
 	}
+	bar, err := s.flags.progress()
+	if err != nil {
+		return err
+	}
 	h, out := r.Header(), g.streamOutput()
+	live := bar.with(out)
 	start := report.Start{Mode: report.ModeRestore, Run: uuid.UUID(h.Run).String(), Source: "-", Target: s.Target, Tracking: h.Tracking}
 	if s.VerifyOnly {
 		start.Mode = report.ModeCheck
-		return g.look(ctx, r, out, start)
+		return bar.end(g.look(ctx, r, out, live, start))
 	}
+	return bar.end(g.restoreTo(ctx, e, r, o, live, start))
+}
+
+// restoreTo writes the stream to a disk.
+func (g *global) restoreTo(ctx context.Context, e *transfer.Endpoint, r *archive.Reader, o mover.RestoreOptions, out report.Output, start report.Start) error {
+	h := r.Header()
 	create := int64(0)
 	if e.Missing() {
 		if h.Kind != archive.Full {
@@ -178,30 +192,31 @@ func opener(d site.Disk) mover.OpenDisk {
 	}
 }
 
-// look reads the stream to its end.
-func (g *global) look(ctx context.Context, r *archive.Reader, out report.Output, start report.Start) error {
+// look reads the stream to its end. out tells how it ends, live what is
+// meanwhile.
+func (g *global) look(ctx context.Context, r *archive.Reader, out, live report.Output, start report.Start) error {
 	start.Target = ""
-	out.Started(start)
+	live.Started(start)
 	p, began, buf := new(wire.Counters), time.Now(), make([]byte, cbt.BatchSize)
 	p.Total = r.Header().Map.Len()
 	next := began.Add(g.every())
 	for ctx.Err() == nil {
 		it, err := r.Next(func(e cbt.Extent) []byte { return buf[:e.Len] })
 		if errors.Is(err, io.EOF) {
-			out.Close()
+			live.Close()
 			report.Streamed(out, report.Stream{
 				Start: start, Header: r.Header(), Totals: r.Totals(), Bytes: r.Consumed(), Phases: []report.Phase{{Name: "check", Dur: time.Since(began)}},
 			})
 			return nil
 		}
 		if err != nil {
-			out.Close()
+			live.Close()
 			return streamError(ctx, err)
 		}
 		p.Scanned += it.Extent.Len
 		p.Verified, p.Wire = p.Scanned, r.Consumed()
 		if now := time.Now(); now.After(next) {
-			out.Status(*p)
+			live.Status(*p)
 			next = now.Add(g.every())
 		}
 	}

@@ -19,6 +19,7 @@ type textOutput struct {
 	now   func() time.Time
 	meter meter
 	drawn bool
+	dump  bool
 }
 
 // NewText writes the summary to out and what happens meanwhile to term. The
@@ -54,6 +55,9 @@ func (t *textOutput) Started(s Start) {
 	if s.Target != "" {
 		to = " to " + s.Target
 	}
+	t.mu.Lock()
+	t.dump = s.Mode == ModeDump
+	t.mu.Unlock()
 	t.say("%s %s%s%s, run %s", verb(s.Mode), s.Source, to, over, s.Run)
 }
 
@@ -86,6 +90,9 @@ func (t *textOutput) Status(c wire.Counters) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.dump { // nothing is verified: what is written counts
+		c.Verified = c.Scanned + c.Holes
+	}
 	line := progressLine(c, t.meter.rate(t.now(), c.Verified), width-1)
 	io.WriteString(t.term, clearLine+line)
 	t.drawn = true
