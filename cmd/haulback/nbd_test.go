@@ -132,7 +132,7 @@ func TestNBDServeJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(x.Stdout()), &line); err != nil {
 		t.Errorf("%v: %s", err, x.Stdout())
 	}
-	if line.Type != "serving" || line.Disk != a || line.Size != mib || !line.ReadOnly || line.Export != "x" || !strings.HasPrefix(line.URI, "nbd+unix:///x?socket=/") {
+	if !strings.Contains(x.Stdout(), `"message_type":"serving"`) || line.Disk != a || line.Size != mib || !line.ReadOnly || line.Export != "x" || !strings.HasPrefix(line.URI, "nbd+unix:///x?socket=/") {
 		t.Errorf("got %+v", line)
 	}
 	x.Signal(syscall.SIGTERM)

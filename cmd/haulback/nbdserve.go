@@ -32,8 +32,6 @@ type nbdServe struct {
 
 // nbdServing is what is printed when clients may come.
 type nbdServing struct {
-	Schema   int      `json:"schema"`
-	Type     string   `json:"message_type"`
 	Disk     string   `json:"disk"`
 	Size     int64    `json:"size"`
 	ReadOnly bool     `json:"read_only"`
@@ -126,7 +124,7 @@ func (s *nbdServe) serve(cmd *cobra.Command, disk vddk.Disk, ln []net.Listener, 
 		go func() { served <- server.Serve(ctx, l) }()
 	}
 	err = s.tell(cmd, &nbdServing{
-		Schema: 1, Type: "serving", Disk: s.disk.Text, Size: d.Size, ReadOnly: !s.flags.writable,
+		Disk: s.disk.Text, Size: d.Size, ReadOnly: !s.flags.writable,
 		Export: s.flags.name, URI: s.place.uri(ln[0].Addr(), s.flags.name), Warnings: warnings,
 	})
 	if err != nil {
@@ -167,7 +165,7 @@ func (s *nbdServe) tell(cmd *cobra.Command, v *nbdServing) error {
 		how = "read-only"
 	}
 	if s.g.json {
-		if err := report.WriteLine(cmd.OutOrStdout(), report.TypeStarted, v); err != nil {
+		if err := report.WriteLine(cmd.OutOrStdout(), report.TypeServing, v); err != nil {
 			return err
 		}
 	} else if _, err := fmt.Fprintf(cmd.OutOrStdout(), "serving %s %s at %s\n", v.Disk, how, v.URI); err != nil {

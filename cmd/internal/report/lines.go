@@ -22,6 +22,7 @@ const (
 	TypeSetting   = "setting"
 	TypeCheck     = "check"
 	TypePeer      = "peer"
+	TypeServing   = "serving" // nbd serve: clients may come
 )
 
 // Lines writes the JSON lines of a command that has more to say than a
