@@ -165,3 +165,10 @@ func Await(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// Path is the file of the binary called name, for who starts it in a way of its
+// own: with more file descriptors, from a shell.
+func (p *Programs) Path(t *testing.T, name string) string {
+	t.Helper()
+	return p.path(t, name)
+}
