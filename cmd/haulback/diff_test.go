@@ -151,11 +151,22 @@ func TestDiffFullDisk(t *testing.T) {
 	t.Parallel()
 	s := cmdtest.NewSite(t, &programs, "desk")
 	a, b := s.Disk("a", mib, 1), s.Disk("b", mib, 2)
-	for _, args := range []string{"diff " + a + " " + b, "extents " + a, "diff --json " + a + " " + b, "extents --json " + a} {
-		sh := exec.Command("sh", "-c", programs.Path(t, "haulback")+" --state-dir "+s.State+" "+args+" >/dev/full")
-		out, err := sh.CombinedOutput()
-		if ee, ok := err.(*exec.ExitError); !ok || ee.ExitCode() != 1 || !strings.Contains(string(out), "no space") {
-			t.Errorf("%s: %v: %s", args, err, out)
+	for _, args := range [][]string{{"diff", a, b}, {"extents", a}, {"diff", "--json", a, b}, {"extents", "--json", a}} {
+		if r := fullDisk(t, s, args...); r.Code != 1 || !strings.Contains(r.Stderr, "no space") {
+			t.Errorf("%q: exit code %d: %s", args, r.Code, r.Stderr)
 		}
 	}
+}
+
+// fullDisk runs haulback with a standard output that takes nothing.
+func fullDisk(t *testing.T, s *cmdtest.Site, args ...string) cmdtest.Result {
+	t.Helper()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	check(t, err)
+	defer full.Close()
+	var stderr strings.Builder
+	cmd := exec.CommandContext(t.Context(), programs.Path(t, "haulback"), append([]string{"--state-dir", s.State}, args...)...)
+	cmd.Stdout, cmd.Stderr = full, &stderr
+	_ = cmd.Run() // the code says it
+	return cmdtest.Result{Code: cmd.ProcessState.ExitCode(), Stderr: stderr.String()}
 }

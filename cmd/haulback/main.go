@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/report"
@@ -47,10 +49,18 @@ func wantsJSON(args []string) bool {
 	return false
 }
 
+// printable keeps what a file holds from speaking to the terminal.
+func printable(r rune) rune {
+	if r == '\n' || r == '\t' || unicode.IsPrint(r) && r != unicode.ReplacementChar {
+		return r
+	}
+	return '?'
+}
+
 // errorText is one line, but for an error whose lines show a place.
 func errorText(err error) string {
 	if _, ok := errors.AsType[*exitcode.Lines](err); ok {
-		return err.Error()
+		return strings.Map(printable, err.Error())
 	}
 	return report.OneLine(err.Error())
 }
