@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/haulback/haulback/cmd/internal/site"
 )
 
 // words are what a flag takes, with a word on each; a value that ends in a colon
@@ -28,7 +30,11 @@ func complete(g *global, cmd *cobra.Command) {
 			hint := cobra.ShellCompDirectiveNoFileComp
 			var fit []string
 			for _, w := range list {
-				if value, _, _ := strings.Cut(w, "\t"); strings.HasPrefix(value, begun) {
+				value, _, _ := strings.Cut(w, "\t")
+				if here := cmd.Name() == "extents" || cmd.Name() == "estimate"; here && (value == site.TrackFull || value == site.TrackExport) {
+					continue // these ask the disk itself
+				}
+				if strings.HasPrefix(value, begun) {
 					fit = append(fit, w)
 					if strings.HasSuffix(value, ":") {
 						hint |= cobra.ShellCompDirectiveNoSpace

@@ -11,6 +11,7 @@ import (
 	"github.com/haulback/haulback/cmd/internal/estimate"
 	"github.com/haulback/haulback/cmd/internal/extents"
 	"github.com/haulback/haulback/cmd/internal/report"
+	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/cmd/internal/transfer"
 	"github.com/haulback/haulback/vddk"
@@ -84,6 +85,9 @@ type estimateLine struct {
 func estimated(ctx context.Context, f *estimateFlags, args []string) (*estimateLine, error) {
 	if f.sample < 0 {
 		return nil, usage("--sample %d: a number of grains, or 0 for none", f.sample)
+	}
+	if f.cbt == site.TrackFull {
+		f.cbt = ""
 	}
 	src, err := openHere(ctx, "estimate", args[0], f.cbt)
 	if err != nil {

@@ -68,11 +68,11 @@ func (w *walker) table(table, prefix string, v reflect.Value) {
 		switch {
 		case name == "" || name == "-":
 		case field.Kind() == reflect.Struct && !isText(field):
-			later = append(later, func() { w.table(name, prefix+name+".", field) })
+			later = append(later, func() { w.table(path(prefix)+name, prefix+name+".", field) })
 		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct:
 			later = append(later, func() {
 				for i := range field.Len() {
-					w.table("["+name+"]", fmt.Sprintf("%s%s[%d].", prefix, name, i), field.Index(i))
+					w.table("["+path(prefix)+name+"]", fmt.Sprintf("%s%s[%d].", prefix, name, i), field.Index(i))
 				}
 			})
 		default:
@@ -83,6 +83,12 @@ func (w *walker) table(table, prefix string, v reflect.Value) {
 		f()
 	}
 }
+
+// path is a prefix without the numbers of its elements, as in the head of a
+// table.
+func path(prefix string) string { return element.ReplaceAllString(prefix, "") }
+
+var element = regexp.MustCompile(`\[\d+\]`)
 
 // isText reports whether a struct is one value in TOML.
 func isText(v reflect.Value) bool {
@@ -95,7 +101,7 @@ func (w *walker) value(table, name, path string, v reflect.Value) {
 	switch line, set := w.places[path]; {
 	case set:
 		s.Value, s.Origin = v.Interface(), fmt.Sprintf("%s:%d", w.path, line)
-	case !w.effective || strings.HasPrefix(table, "["):
+	case !w.effective || strings.Contains(path, "["):
 		return
 	default:
 		s.Value = w.defaults[path]

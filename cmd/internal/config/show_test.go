@@ -1,6 +1,54 @@
 package config
 
-import "testing"
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/haulback/haulback/cmd/internal/strict"
+)
+
+// TestNested: tables in tables come out as TOML that means the same.
+func TestNested(t *testing.T) {
+	type leaf struct {
+		Name  string   `toml:"name"`
+		Token string   `toml:"token"`
+		List  []string `toml:"list"`
+	}
+	type branch struct {
+		Size  int    `toml:"size"`
+		Leaf  *leaf  `toml:"leaf"`
+		Leafs []leaf `toml:"leafs"`
+	}
+	type tree struct {
+		Branches []branch `toml:"branches"`
+		Branch   branch   `toml:"branch"`
+		Key      string   `toml:"key"`
+	}
+	text := "key = \"k\"\n[branch]\nsize = 1\n[branch.leaf]\nname = \"a\"\n[[branch.leafs]]\nname = \"b\"\nlist = [\"x\", \"y\"]\n" +
+		"[[branches]]\nsize = 2\n[[branches]]\nsize = 3\n"
+	var before, after tree
+	if err := toml.Unmarshal([]byte(text), &before); err != nil {
+		t.Fatal(err)
+	}
+	for _, effective := range []bool{false, true} {
+		w := &walker{path: "f", places: strict.Index([]byte(text)), effective: effective}
+		w.table("", "", reflect.ValueOf(before))
+		shown, err := Text(w.list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after = tree{}
+		if err := toml.Unmarshal([]byte(shown), &after); err != nil || !reflect.DeepEqual(before, after) {
+			t.Errorf("effective %v: %v\n%s", effective, err, shown)
+		}
+		if strings.Contains(shown, "token is not set") && !effective {
+			t.Errorf("what is not set is shown:\n%s", shown)
+		}
+	}
+}
 
 func TestRedact(t *testing.T) {
 	for _, c := range []struct {
