@@ -60,6 +60,11 @@ type Server struct {
 	here    bool     // peers are the other half of a job of this process
 	exports atomic.Pointer[map[string]*Export]
 
+	// Observe is told of every session but probes, before it begins and after it
+	// has ended; nil is not. Set it before Serve. It may be called from many
+	// goroutines, and the session waits for it.
+	Observe func(context.Context, SessionEvent)
+
 	wg       sync.WaitGroup
 	mu       sync.Mutex
 	links    map[*served]struct{}
@@ -177,7 +182,13 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 	l := newLane(link)
 	p := new(Progress)
 	var h wire.Hello
-	err := s.handle(ctx, l, &h, p)
+	ev := SessionEvent{Peer: link.Peer(), Addr: link.RemoteAddr()}
+	err := s.handle(ctx, l, &h, p, &ev)
+	if ev.Hello.Export != "" {
+		ev.Err = err
+		ev.Ended = true
+		s.observe(ctx, ev)
+	}
 	log := s.e.cfg.Log.With("peer", link.Peer().String(), "addr", link.RemoteAddr(), "export", h.Export, "run", h.Run.String())
 	c := p.Counters()
 	attrs := []any{
@@ -198,7 +209,7 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 }
 
 // handle reads the Hello and does what it asks for.
-func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress) error {
+func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress, ev *SessionEvent) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() { l.end(context.Cause(ctx)) })
@@ -206,9 +217,16 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	if err := l.expect(h); err != nil {
 		return helloError(err)
 	}
+	if h.Op != wire.OpProbe {
+		ev.Hello = *h
+	}
 	exp, err := s.admit(l.link.Peer(), h)
 	if err != nil {
 		return err
+	}
+	ev.Granted = true
+	if h.Op != wire.OpProbe {
+		s.observe(ctx, *ev)
 	}
 	defer exp.grant.expires(h.Export, cancel)()
 	if err := l.send(&wire.Welcome{Agent: s.e.cfg.Agent}); err != nil {
@@ -234,6 +252,22 @@ func (s *Server) terms(h *wire.Hello) terms {
 	by := terms{job: new(throttle.Throttle), here: s.here}
 	_ = by.job.SetPeer(throttle.Limits{Wire: atLeast(h.Rate)}) // in range
 	return by
+}
+
+// SessionEvent is the begin or the end of a session, or that it was refused.
+type SessionEvent struct {
+	Peer    wire.ID
+	Addr    string // where the peer is
+	Hello   wire.Hello
+	Granted bool // the export table and the ticket let it in
+	Ended   bool
+	Err     error // with Ended; nil: it did what it was to do
+}
+
+func (s *Server) observe(ctx context.Context, ev SessionEvent) {
+	if s.Observe != nil {
+		s.Observe(context.WithoutCancel(ctx), ev)
+	}
 }
 
 // helloError makes a wrong first frame one with a code of its own.

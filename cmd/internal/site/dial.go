@@ -28,9 +28,10 @@ func CheckTransport(name string) error {
 	return fmt.Errorf("transport %q: quic or tls", name)
 }
 
-// Dial makes a link to the peer id at address. Every QUIC link has a socket of
+// Dial makes a link to the peer at address; a peer that changes its key has two
+// identities (Peers.Pins). Every QUIC link has a socket of
 // its own, so that one that hangs takes no other down.
-func Dial(ctx context.Context, transport, address string, key *wire.Key, id wire.ID) (wire.Link, error) {
+func Dial(ctx context.Context, transport, address string, key *wire.Key, id ...wire.ID) (wire.Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	link, err := dial(ctx, transport, address, key, id)
@@ -40,9 +41,9 @@ func Dial(ctx context.Context, transport, address string, key *wire.Key, id wire
 	return &closedOnce{Link: link}, nil
 }
 
-func dial(ctx context.Context, transport, address string, key *wire.Key, id wire.ID) (wire.Link, error) {
+func dial(ctx context.Context, transport, address string, key *wire.Key, id []wire.ID) (wire.Link, error) {
 	if transport == TLS {
-		return wire.DialTLS(ctx, address, key, id)
+		return wire.DialTLS(ctx, address, key, id...)
 	}
 	addr, err := resolve(ctx, address)
 	if err != nil {
@@ -52,7 +53,7 @@ func dial(ctx context.Context, transport, address string, key *wire.Key, id wire
 	if err != nil {
 		return nil, err
 	}
-	return wire.DialQUIC(ctx, pc, addr, key, id)
+	return wire.DialQUIC(ctx, pc, addr, key, id...)
 }
 
 // closedOnce is a link whose CloseWithError returns when the first call of it
@@ -93,4 +94,23 @@ func resolve(ctx context.Context, address string) (*net.UDPAddr, error) {
 		}
 	}
 	return &net.UDPAddr{IP: use.IP, Port: n, Zone: use.Zone}, nil
+}
+
+// Pair joins the daemon at address, which has made code, and gives its identity.
+// Own is where the daemon of this site is, or empty.
+func Pair(ctx context.Context, transport, address string, key *wire.Key, code wire.PairCode, own, agent string) (wire.ID, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
+	defer cancel()
+	if transport == TLS {
+		return wire.PairTLS(ctx, address, key, code, own, agent)
+	}
+	addr, err := resolve(ctx, address)
+	if err != nil {
+		return wire.ID{}, err
+	}
+	pc, _, err := wire.ListenPacket(":0")
+	if err != nil {
+		return wire.ID{}, err
+	}
+	return wire.PairQUIC(ctx, pc, addr, key, code, own, agent)
 }

@@ -26,8 +26,9 @@ const DefaultPort = "7420"
 type Peer struct {
 	Name    string
 	ID      wire.ID
-	Address string // HOST:PORT, or empty for one that only dials us
-	Where   string // the file and line that says so, for messages
+	Next    wire.ID // the identity that it is about to change to; zero: none
+	Address string  // HOST:PORT, or empty for one that only dials us
+	Where   string  // the file and line that says so, for messages
 }
 
 // Peers is who is paired.
@@ -38,9 +39,25 @@ func (p Peers) Named(name string) (Peer, bool) {
 	return p.find(func(e Peer) bool { return e.Name == name })
 }
 
-// WithID is the peer with that identity.
+// IDs are the identities that e is let in with: two while it changes its key.
+func (e Peer) IDs() []wire.ID {
+	if e.Next.IsZero() {
+		return []wire.ID{e.ID}
+	}
+	return []wire.ID{e.ID, e.Next}
+}
+
+// WithID is the peer with that identity, or about to have it.
 func (p Peers) WithID(id wire.ID) (Peer, bool) {
-	return p.find(func(e Peer) bool { return e.ID == id })
+	return p.find(func(e Peer) bool { return slices.Contains(e.IDs(), id) })
+}
+
+// Pins are the identities of the peer that has id; id alone when none has.
+func (p Peers) Pins(id wire.ID) []wire.ID {
+	if e, ok := p.WithID(id); ok {
+		return e.IDs()
+	}
+	return []wire.ID{id}
 }
 
 // Allowed implements wire.Peers.
@@ -93,7 +110,11 @@ func (p Peers) Add(e Peer) (Peers, error) {
 	if old, ok := p.Named(e.Name); ok {
 		return p, fmt.Errorf("peer %q: the name is taken%s; choose another or run: haulback peer remove %s", e.Name, old.from(), e.Name)
 	}
-	if old, ok := p.WithID(e.ID); ok {
+	for _, id := range e.IDs() {
+		old, ok := p.WithID(id)
+		if !ok {
+			continue
+		}
 		return p, fmt.Errorf("peer %q: the same ID is paired under the name %q%s; one of the two has to go", e.Name, old.Name, old.from())
 	}
 	return append(p, e), nil
@@ -110,6 +131,7 @@ func (e Peer) from() string {
 type PeerEntry struct {
 	Name    string `toml:"name"`
 	ID      string `toml:"id"`
+	NextID  string `toml:"next_id,omitempty"`
 	Address string `toml:"address,omitempty"`
 }
 
@@ -123,6 +145,14 @@ func (e PeerEntry) Peer() (p Peer, key string, err error) {
 		return p, "id", fmt.Errorf("peer %q: %q is not a peer ID: %s; copy what \"haulback peer id\" prints there", e.Name, e.ID, reason(err))
 	}
 	p = Peer{Name: e.Name, ID: id}
+	if e.NextID != "" {
+		if p.Next, err = wire.ParseID(e.NextID); err != nil {
+			return p, "next_id", fmt.Errorf("peer %q: %q is not a peer ID: %s; copy what \"haulback peer rotate prepare\" prints there", e.Name, e.NextID, reason(err))
+		}
+		if p.Next == p.ID {
+			return p, "next_id", fmt.Errorf("peer %q: next_id is the ID that it has", e.Name)
+		}
+	}
 	if e.Address != "" {
 		if p.Address, err = Address(e.Address); err != nil {
 			return p, "address", fmt.Errorf("peer %q: %w", e.Name, err)
@@ -216,6 +246,45 @@ func (s *Site) AddPeer(p Peer) error {
 	return s.change(func(peers Peers) (Peers, error) { return peers.Add(p) })
 }
 
+// AddNext lets the peer called name in with the identity next as well: it is
+// about to change its key.
+func (s *Site) AddNext(name string, next wire.ID) error {
+	return s.edit(name, func(peers Peers, p *Peer) error {
+		if old, ok := peers.WithID(next); ok && old.Name != name {
+			return fmt.Errorf("peer %q: the same ID is paired under the name %q%s", name, old.Name, old.from())
+		}
+		if next == p.ID {
+			return fmt.Errorf("peer %q: that is the ID that it has; add the one that \"haulback peer rotate prepare\" prints there", name)
+		}
+		p.Next = next
+		return nil
+	})
+}
+
+// Promote ends the change of a key: the peer called name is let in with its
+// next identity only.
+func (s *Site) Promote(name string) error {
+	return s.edit(name, func(_ Peers, p *Peer) error {
+		if p.Next.IsZero() {
+			return fmt.Errorf("peer %q: it has no next ID; run: haulback peer add NEXTID --name %s --next", name, name)
+		}
+		p.ID, p.Next = p.Next, wire.ID{}
+		return nil
+	})
+}
+
+// edit changes the entry of one peer.
+func (s *Site) edit(name string, change func(Peers, *Peer) error) error {
+	return s.change(func(peers Peers) (Peers, error) {
+		for i := range peers {
+			if peers[i].Name == name {
+				return peers, change(peers, &peers[i])
+			}
+		}
+		return nil, fmt.Errorf("peer %q: not in %s; see: haulback peer list", name, s.PeersFile())
+	})
+}
+
 // RemovePeer ends the pairing with the peer called name.
 func (s *Site) RemovePeer(name string) error {
 	return s.change(func(peers Peers) (Peers, error) {
@@ -239,6 +308,11 @@ func (s *Site) change(edit func(Peers) (Peers, error)) error {
 		return err
 	}
 	defer unlock()
+	return s.changeLocked(edit)
+}
+
+// changeLocked is change for who holds the lock.
+func (s *Site) changeLocked(edit func(Peers) (Peers, error)) error {
 	peers, err := s.Peers()
 	if err != nil {
 		return err
@@ -248,13 +322,17 @@ func (s *Site) change(edit func(Peers) (Peers, error)) error {
 	}
 	var file peersTOML
 	for _, p := range peers {
-		file.Peer = append(file.Peer, PeerEntry{Name: p.Name, ID: p.ID.String(), Address: p.Address})
+		e := PeerEntry{Name: p.Name, ID: p.ID.String(), Address: p.Address}
+		if !p.Next.IsZero() {
+			e.NextID = p.Next.String()
+		}
+		file.Peer = append(file.Peer, e)
 	}
 	text, err := toml.Marshal(file)
 	if err != nil {
 		return err
 	}
-	text = append([]byte("# Written by \"haulback peer\". A running daemon reads it again at SIGHUP.\n"), text...)
+	text = append([]byte("# Written by \"haulback peer\". A running daemon notices when it changes.\n"), text...)
 	if err := renameio.WriteFile(s.PeersFile(), text, 0o600); err != nil {
 		return fmt.Errorf("peers: %w", err)
 	}

@@ -1,0 +1,120 @@
+package site
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/haulback/haulback/hostctl/audit"
+	"github.com/haulback/haulback/wire"
+)
+
+// A key is changed in steps, each of them one rename or link, so that a crash
+// between two leaves a site with a whole key that its peers let in:
+//
+//	prepare   identity.key.next is made; peers add its ID beside the old one
+//	switch    identity.key.old becomes a second name of identity.key, then
+//	          identity.key.next takes the name identity.key
+//	promote   at each peer: the old ID is let in no more
+const (
+	nextSuffix = ".next"
+	oldSuffix  = ".old"
+)
+
+// PrepareKey is the key that this site is about to change to, made when there
+// is none.
+func (s *Site) PrepareKey() (*wire.Key, error) {
+	if _, err := s.Key(); err != nil {
+		return nil, err
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	key, err := wire.LoadKey(s.key + nextSuffix)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	made := s.key + nextSuffix + ".new" // one that a crash has left half written is nobody's yet
+	if err := os.Remove(made); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if key, err = wire.CreateKey(made); err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	return key, s.rename(made, s.key+nextSuffix)
+}
+
+// SwitchKey makes the prepared key the site's.
+func (s *Site) SwitchKey() (*wire.Key, error) {
+	unlock, err := s.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	key, err := wire.LoadKey(s.key + nextSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("no key was prepared; run: haulback peer rotate prepare")
+	}
+	if err != nil {
+		return nil, err
+	}
+	kept := s.key + oldSuffix + ".new"
+	if err := os.Remove(kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.Link(s.key, kept); err != nil {
+		return nil, fmt.Errorf("keep the old key: %w", err)
+	}
+	// If a crash came here before, old is this very file, and rename of two names
+	// of one file does nothing.
+	if err := os.Remove(s.key + oldSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := s.rename(kept, s.key+oldSuffix); err != nil {
+		return nil, err
+	}
+	return key, s.rename(s.key+nextSuffix, s.key)
+}
+
+// rename is durable when it returns.
+func (s *Site) rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// AuditDir is where the record of who was let in is.
+func (s *Site) AuditDir() string { return filepath.Join(s.dir, "audit") }
+
+// Audit opens the record of who was let in. Processes take turns in it.
+func (s *Site) Audit() (*audit.Log, error) {
+	if err := s.Make(); err != nil {
+		return nil, err
+	}
+	key, err := s.Key()
+	if err != nil {
+		return nil, err
+	}
+	return audit.Open(s.AuditDir(), key)
+}
+
+// Signs reports whether public is a key of this site: the one that it has, the
+// next, or the one before.
+func (s *Site) Signs(public ed25519.PublicKey) bool {
+	for _, path := range []string{s.key, s.key + nextSuffix, s.key + oldSuffix} {
+		if key, err := wire.LoadKey(path); err == nil && key.Public().Equal(public) {
+			return true
+		}
+	}
+	return false
+}
