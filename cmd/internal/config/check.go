@@ -153,14 +153,29 @@ func (c *checker) exports(list []exportTOML, peers site.Peers) []Export {
 		e := Export{Name: t.Name, URI: t.URI, Role: c.role(at, t), Track: t.Track}
 		c.track(at, t)
 		c.disk(at, t)
-		e.Peers = c.ids(at+"peers", t.Name, t.Peers, peers)
-		e.Operators = c.ids(at+"operators", t.Name, t.Operators, peers)
+		e.names = t
+		c.who(at, &e, peers)
 		if len(t.Peers)+len(t.Operators) == 0 {
 			c.warn(at+"name", "export %q: nobody may use it; list names of peers under peers or operators", t.Name)
 		}
 		exports = append(exports, e)
 	}
 	return exports
+}
+
+// who finds the identities of those that an export names.
+func (c *checker) who(at string, e *Export, peers site.Peers) {
+	t := e.names
+	e.Peers = c.ids(at+"peers", t.Name, t.Peers, peers)
+	e.Operators = c.ids(at+"operators", t.Name, t.Operators, peers)
+	e.Controllers = c.ids(at+"controllers", t.Name, t.Controllers, peers)
+	e.Tickets = t.Ticket
+	switch {
+	case t.Ticket && len(t.Controllers) == 0:
+		c.wrong(at+"ticket", fmt.Errorf("export %q: ticket = true, and no controllers; name the peers whose tickets open it", t.Name))
+	case !t.Ticket && len(t.Controllers) > 0:
+		c.wrong(at+"controllers", fmt.Errorf("export %q: controllers sign tickets, and it wants none; say ticket = true, or take them out", t.Name))
+	}
 }
 
 // track checks the change tracking of a source.
@@ -223,7 +238,7 @@ func (c *checker) ids(key, export string, names []string, peers site.Peers) []wi
 			}
 			continue
 		}
-		ids = append(ids, p.ID)
+		ids = append(ids, p.IDs()...)
 	}
 	return ids
 }

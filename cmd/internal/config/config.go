@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/strict"
@@ -59,6 +60,29 @@ type Export struct {
 	Track     string // change tracking that peers may ask for, of a source; empty: none
 	Peers     []wire.ID
 	Operators []wire.ID
+	// Tickets says that a ticket of one of Controllers is wanted as well.
+	Tickets     bool
+	Controllers []wire.ID
+	names       exportTOML // of the lists, for Repeer
+}
+
+// Repeer is c with paired in the place of the peers of its site: what a change
+// of who is paired makes of a configuration that has not changed.
+func (c *Config) Repeer(paired site.Peers) (*Config, error) {
+	peers := slices.Clone(paired)
+	for _, own := range c.Own {
+		var err error
+		if peers, err = peers.Add(own); err != nil {
+			return nil, err
+		}
+	}
+	out := *c
+	out.Peers, out.Warnings, out.Exports = peers, nil, slices.Clone(c.Exports)
+	mute := &checker{blind: true} // it was told when the names were read
+	for i := range out.Exports {
+		mute.who("", &out.Exports[i], peers)
+	}
+	return &out, nil
 }
 
 // file is the TOML as it stands.
@@ -98,6 +122,9 @@ type exportTOML struct {
 	Track     string   `toml:"cbt"`
 	Peers     []string `toml:"peers"`
 	Operators []string `toml:"operators"`
+	// Ticket and Controllers are the second lock.
+	Ticket      bool     `toml:"ticket"`
+	Controllers []string `toml:"controllers"`
 }
 
 // DefaultFile is the configuration that is used when none is named.

@@ -33,6 +33,8 @@
 //	role      = "target"            # or "source"
 //	peers     = ["dr"]              # may use it
 //	operators = ["desk"]            # may order this daemon to push it
+//	ticket      = true              # only with a ticket that one of
+//	controllers = ["desk"]          # these has signed
 //
 // Everything but exports and peers has a default. A key that is set to what
 // its default is means the same as no key.

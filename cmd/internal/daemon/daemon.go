@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/haulback/haulback/cmd/internal/build"
 	"github.com/haulback/haulback/cmd/internal/config"
 	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/hostctl/audit"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/wire"
@@ -33,7 +35,14 @@ type Daemon struct {
 	server  *mover.Server
 	ports   *ports
 	peers   atomic.Pointer[site.Peers]
-	own     site.Peers // of the last good configuration file; for reload only
+	own     site.Peers // of the last good configuration file; under using
+
+	using   sync.Mutex     // held while peers and exports change
+	good    *config.Config // the last good configuration
+	dialled dialled
+	inviter inviter
+	record  recorder
+	recheck atomic.Bool // peers may have changed while they were read
 }
 
 // Start opens what cfg names; when it returns, peers can connect.
@@ -52,12 +61,15 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if d.key, err = d.cfg.Site.Key(); err != nil {
 		return err
 	}
+	d.record.open(d.cfg.Site, d.log)
+	d.inviter = inviter{site: d.cfg.Site, record: &d.record, log: d.log}
 	engine := d.cfg.Limits.Engine()
 	engine.Agent, engine.Log = build.Agent("haulbackd"), d.log
 	if d.engine, err = mover.NewEngine(engine, d.journal); err != nil {
 		return err
 	}
 	d.server = mover.NewServer(d.engine, d.dial)
+	d.server.Observe = d.observe
 	d.use(d.cfg)
 	d.ports, err = listen(ctx, d.cfg, d.key, d, d.log)
 	return err
@@ -67,12 +79,17 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 // read its configuration again.
 func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) error {
 	d.log.Info("haulbackd ready", "id", d.key.ID().String(), "listen", d.ports.addr, "exports", len(d.cfg.Exports))
+	d.record.note(ctx, audit.Entry{Actor: "daemon", Action: "daemon.start", Object: d.ports.addr, Outcome: "ok", Details: map[string]string{"id": d.key.ID().String(), "version": build.Agent("haulbackd")}})
 	n := notifier{log: d.log}
 	n.ready()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range d.ports.listeners {
 		g.Go(func() error { return d.server.Serve(ctx, l) })
 	}
+	g.Go(func() error {
+		d.watch(ctx)
+		return nil
+	})
 	g.Go(func() error {
 		d.supervise(ctx, reload, &n)
 		return nil
@@ -93,7 +110,7 @@ func (d *Daemon) supervise(ctx context.Context, reload <-chan struct{}, n *notif
 			n.alive(d.server.Sessions())
 		case <-reload:
 			n.reloading()
-			d.reload()
+			d.reload(ctx)
 			n.ready()
 		case <-ctx.Done():
 			return
@@ -103,8 +120,12 @@ func (d *Daemon) supervise(ctx context.Context, reload <-chan struct{}, n *notif
 
 // reload takes over the peers and exports of the configuration. With a mistake
 // in it the exports stay as they are, but who was removed loses his access.
-func (d *Daemon) reload() {
+func (d *Daemon) reload(ctx context.Context) {
+	defer d.recheck.Store(true) // what was read here may be older than what watch has read
 	cfg, err := config.Load(d.cfg.File)
+	d.using.Lock()
+	defer d.using.Unlock()
+	d.record.note(ctx, reloaded(err))
 	if err != nil {
 		d.log.Error("configuration has a mistake, the old one stays in use", "err", err)
 		d.repair()
@@ -115,7 +136,7 @@ func (d *Daemon) reload() {
 		d.log.Warn("only peers and exports are reloaded, the rest of the configuration needs a restart")
 	}
 	d.use(cfg)
-	d.server.Revoke(d.Allowed)
+	d.revoke()
 	d.log.Info("configuration reloaded", "peers", len(cfg.Peers), "exports", len(cfg.Exports))
 }
 
@@ -126,18 +147,8 @@ func (d *Daemon) repair() {
 	if err != nil {
 		own = d.own
 	}
-	peers, err := d.cfg.Site.Peers()
-	if err != nil {
-		d.log.Error("the paired peers cannot be read, only those of the configuration file are let in", "err", err)
-		peers = nil
-	}
-	for _, p := range own {
-		if !peers.Allowed(p.ID) {
-			peers = append(peers, p)
-		}
-	}
-	d.peers.Store(&peers)
-	d.server.Revoke(d.Allowed)
+	peers := d.admit(own)
+	d.revoke()
 	d.log.Warn("peers reloaded, exports not", "peers", len(peers))
 }
 
@@ -148,11 +159,11 @@ func (d *Daemon) use(cfg *config.Config) {
 	}
 	peers := cfg.Peers
 	d.peers.Store(&peers)
-	d.own = cfg.Own
+	d.own, d.good = cfg.Own, cfg
 	var exports []mover.Export
 	for _, e := range cfg.Exports {
 		exports = append(exports, mover.Export{
-			Name: e.Name, Role: e.Role, Kind: kind(e.URI), Peers: e.Peers, Operators: e.Operators, Open: site.Disk{URI: e.URI, Track: e.Track, Log: d.log}.Opener(),
+			Name: e.Name, Role: e.Role, Kind: kind(e.URI), Tickets: d.tickets(&e), Peers: e.Peers, Operators: e.Operators, Open: site.Disk{URI: e.URI, Track: e.Track, Log: d.log}.Opener(),
 		})
 	}
 	d.server.SetExports(exports)
@@ -184,12 +195,20 @@ func (d *Daemon) dial(ctx context.Context, o *wire.Order) (wire.Link, error) {
 	if err := site.CheckTransport(o.Transport); err != nil {
 		return nil, wire.Errorf(wire.CodeFrame, "order: %w", err)
 	}
-	return site.Dial(ctx, o.Transport, o.Address, d.key, o.Peer)
+	link, err := site.Dial(ctx, o.Transport, o.Address, d.key, d.peers.Load().Pins(o.Peer)...)
+	if err == nil {
+		d.dialled.add(link)
+		if !d.Allowed(link.Peer()) { // it was removed meanwhile
+			d.revoke()
+		}
+	}
+	return link, err
 }
 
 // stop drains within drainTime.
 func (d *Daemon) stop() error {
 	d.log.Info("haulbackd stops", "sessions", d.server.Sessions())
+	d.record.drain(context.Background(), d.server.Sessions()) // what ends a daemon is no caller's
 	err := d.ports.closeListeners()
 	done := make(chan struct{})
 	go func() { // ends with the process when a disk hangs
@@ -217,5 +236,6 @@ func (d *Daemon) close() (err error) {
 	if d.journal != nil {
 		err = errors.Join(err, d.journal.Close())
 	}
+	err = errors.Join(err, d.record.close())
 	return err
 }

@@ -53,7 +53,7 @@ func listenOnce(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemo
 			p.close()
 		}
 	}()
-	lc := wire.ListenConfig{KnownAddrs: d.lives, Refusals: new(wire.Refusals), Log: log}
+	lc := wire.ListenConfig{KnownAddrs: d.lives, Inviter: &d.inviter, Refusals: new(wire.Refusals), Log: log}
 	if cfg.QUIC {
 		err = p.quic(key, d, lc, log)
 	}

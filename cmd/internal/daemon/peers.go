@@ -1,0 +1,168 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/haulback/haulback/cmd/internal/config"
+	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/wire"
+)
+
+// peersPoll is how often the files of who may come in are looked at: one stat
+// each. A peer that was removed has to be out within a second.
+const peersPoll = 250 * time.Millisecond
+
+// mark tells one state of a file from another. Files are replaced whole, so the
+// inode changes even where the clock does not.
+type mark struct {
+	inode, size   uint64
+	mtime, ctime  syscall.Timespec
+	there, broken bool
+}
+
+func markOf(path string) mark {
+	st, err := os.Stat(path)
+	if err != nil {
+		return mark{broken: !os.IsNotExist(err)}
+	}
+	m := mark{there: true, size: uint64(st.Size())}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		m.inode, m.mtime, m.ctime = sys.Ino, sys.Mtim, sys.Ctim
+	}
+	return m
+}
+
+// watch puts changes of peers.toml and of the invitations to work until ctx is
+// done.
+func (d *Daemon) watch(ctx context.Context) {
+	tick := time.NewTicker(peersPoll)
+	defer tick.Stop()
+	d.recheck.Store(true) // what has changed since the configuration was read
+	var peers, invitations mark
+	for {
+		if now := markOf(d.cfg.Site.PeersFile()); now != peers || d.recheck.Swap(false) {
+			peers = now
+			d.repeer()
+		}
+		if now := markOf(d.cfg.Site.InvitationsFile()); now != invitations || d.inviter.over() {
+			invitations = now
+			d.inviter.look()
+		}
+		d.record.flush(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// repeer takes over who is paired now. Who is not any more is cut off first:
+// that waits for nothing.
+func (d *Daemon) repeer() {
+	before := *d.peers.Load()
+	d.using.Lock()
+	defer d.using.Unlock()
+	peers := d.admit(d.own)
+	d.revoke()
+	if samePeers(before, peers) {
+		return
+	}
+	cfg, err := d.good.Repeer(d.paired())
+	if err != nil {
+		d.log.Error("the paired peers do not go together with those of the configuration file", "err", err)
+		return
+	}
+	d.use(cfg)
+	d.log.Info("peers changed", "peers", len(peers))
+}
+
+// paired are the peers of the site. It fails closed: those that cannot be read
+// are none.
+func (d *Daemon) paired() site.Peers {
+	peers, err := d.cfg.Site.Peers()
+	if err != nil {
+		d.log.Error("the paired peers cannot be read, only those of the configuration file are let in", "err", err)
+		return nil
+	}
+	return peers
+}
+
+// admit lets in who is paired, and own, the peers of the configuration file.
+func (d *Daemon) admit(own site.Peers) site.Peers {
+	peers := d.paired()
+	for _, p := range own {
+		if !peers.Allowed(p.ID) {
+			peers = append(peers, p)
+		}
+	}
+	d.peers.Store(&peers)
+	return peers
+}
+
+func samePeers(a, b site.Peers) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := a[i], b[i]
+		x.Where, y.Where = "", ""
+		if x != y {
+			return false
+		}
+	}
+	return true
+}
+
+// revoke ends the sessions of who is not let in any more, also those that this
+// daemon has dialled.
+func (d *Daemon) revoke() {
+	d.server.Revoke(d.Allowed)
+	d.dialled.revoke(d.Allowed)
+}
+
+// tickets is the second lock of an export.
+func (d *Daemon) tickets(e *config.Export) *mover.TicketPolicy {
+	if !e.Tickets {
+		return nil
+	}
+	return &mover.TicketPolicy{Self: []wire.ID{d.key.ID()}, Controllers: e.Controllers}
+}
+
+// dialled are the links that orders have made.
+type dialled struct {
+	mu    sync.Mutex
+	links map[wire.Link]struct{}
+}
+
+// add keeps link until it ends.
+func (d *dialled) add(link wire.Link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.links == nil {
+		d.links = make(map[wire.Link]struct{})
+	}
+	d.links[link] = struct{}{}
+	go func() { // ends with the link
+		<-link.Done()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.links, link)
+	}()
+}
+
+func (d *dialled) revoke(allowed func(wire.ID) bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for link := range d.links {
+		if !allowed(link.Peer()) {
+			// Telling the peer may take two seconds; the next must not wait.
+			go link.CloseWithError(wire.CodeUnauthorized, "this daemon is not paired with its peer any more")
+		}
+	}
+}
