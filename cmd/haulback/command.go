@@ -30,9 +30,9 @@ func command(g *global) *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&g.stateDir, "state-dir", "", "`DIR` with key, peers and journals (default /var/lib/haulback for root, else ~/.local/state/haulback)")
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON, one object a line")
-	root.AddCommand(copyCommand(g), verifyCommand(g), probeCommand(g), dumpCommand(g), restoreCommand(g), nbdCommand(g), peerCommand(g), versionCommand(g))
-	root.AddCommand(extentsCommand(g), diffCommand(g), configCommand(g), selfcheckCommand(g), estimateCommand(g), capabilitiesCommand(g))
-	root.AddCommand(manual.Command(root))
+	root.AddCommand(copyCommand(g), verifyCommand(g), probeCommand(g), dumpCommand(g), restoreCommand(g), nbdCommand(g))
+	root.AddCommand(extentsCommand(g), diffCommand(g), estimateCommand(g), capabilitiesCommand(g), selfcheckCommand(g), configCommand(g))
+	root.AddCommand(peerCommand(g), ticketCommand(g), auditCommand(g), versionCommand(g), manual.Command(root))
 	complete(g, root)
 	exitcode.Mark(root)
 	return root

@@ -40,6 +40,7 @@ type flags struct {
 	sample                       int64
 	retry                        time.Duration
 	progressFD                   string
+	sourceTicket, targetTicket   string
 	create, strict               bool
 }
 
@@ -73,6 +74,7 @@ func verifyCommand(g *global) *cobra.Command {
 			return move(cmd.Context(), g, &f, wire.ModeVerify, args[0], args[1])
 		},
 	}
+	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of the run that tickets are for")
 	linkFlags(cmd, &f)
 	progressFlag(cmd, &f)
 	return cmd
@@ -83,6 +85,8 @@ func linkFlags(cmd *cobra.Command, f *flags) {
 	cmd.Flags().StringVar(&f.readRate, "read-rate", "", "read, and hash, at most `SIZE` per second from the disk at each end, as in 200MiB (default no limit)")
 	cmd.Flags().StringVar(&f.latency, "latency", "", "back off when the storage at either end takes longer than `TIME` for 256 KiB, as in 20ms (default never)")
 	cmd.Flags().StringVar(&f.transport, "transport", site.QUIC, "`NAME` of the transport: quic (UDP) or tls (TCP)")
+	cmd.Flags().StringVar(&f.sourceTicket, "source-ticket", "", "`FILE` with a controller's ticket, for a source export that wants one; read again at every try, so that a new one can take its place")
+	cmd.Flags().StringVar(&f.targetTicket, "target-ticket", "", "`FILE` with a controller's ticket, for a target export that wants one")
 	cmd.Flags().DurationVar(&f.retry, "retry", 5*time.Minute, "how long to go on without progress after the peer was lost; 0s: not at all")
 }
 
@@ -104,6 +108,12 @@ func (f *flags) spec(mode wire.Mode, src, dst string) (transfer.Spec, error) {
 		return s, usage("--verify %q: pass or full", f.verify)
 	}
 	if s.Run, err = runID(f.run); err != nil {
+		return s, err
+	}
+	if s.SourceTicket, err = ticketFrom(f.sourceTicket); err != nil {
+		return s, err
+	}
+	if s.TargetTicket, err = ticketFrom(f.targetTicket); err != nil {
 		return s, err
 	}
 	s.GoOn = "run the same command with --run " + uuid.UUID(s.Run).String()

@@ -75,5 +75,9 @@ func (r *reach) Peers() (site.Peers, error) {
 // Dial implements transfer.Reach. Self was called before: nobody is dialled who
 // was not pinned.
 func (r *reach) Dial(ctx context.Context, transport, address string, id wire.ID) (wire.Link, error) {
-	return site.Dial(ctx, transport, address, r.key, id)
+	peers, err := r.Peers()
+	if err != nil {
+		return nil, err
+	}
+	return site.Dial(ctx, transport, address, r.key, peers.Pins(id)...)
 }

@@ -142,7 +142,7 @@ func isUsage(err error) bool {
 		return true
 	}
 	for _, wrong := range []error{
-		wire.ErrKeyExposed, wire.ErrBadKey, wire.ErrBadID,
+		wire.ErrKeyExposed, wire.ErrBadKey, wire.ErrBadID, wire.ErrBadTicket, wire.ErrBadCode,
 		vddk.ErrKind, vddk.ErrReadOnly, vddk.ErrFormat, vddk.ErrTrack, nbd.ErrReadOnly, nbd.ErrNoFlush,
 	} {
 		if errors.Is(err, wrong) {
@@ -159,7 +159,7 @@ func ofWire(e *wire.Error) Code {
 		return Verify
 	case wire.CodeBusy, wire.CodeFenced:
 		return Locked
-	case wire.CodeUnauthorized, wire.CodeExport: // a daemon does not say which exports others may use
+	case wire.CodeUnauthorized, wire.CodeTicket, wire.CodeExport: // a daemon does not say which exports others may use
 		return Auth
 	case wire.CodeTooSmall, wire.CodeRole:
 		return Usage

@@ -72,6 +72,8 @@ func TestOf(t *testing.T) {
 		{"a stream that is damaged", wire.Errorf(wire.CodeDiskChanged, "check: %w", archive.ErrDamaged), Verify},
 		{"no stream", fmt.Errorf("stdin: %w", archive.ErrFormat), Usage},
 		{"change tracking under --strict", code(wire.CodeHint), Tracking},
+		{"ticket", code(wire.CodeTicket), Auth},
+		{"ticket after begin", began(code(wire.CodeTicket)), Incomplete},
 		{"disk lost", code(wire.CodeDiskLost), Unavailable},
 		{"disk lost after begin", began(code(wire.CodeDiskLost)), Incomplete},
 		{"NBD server is down", wire.Errorf(wire.CodeOpen, "open: %w", retry{}), Unavailable},

@@ -74,6 +74,12 @@ func (t *Transfer) start(ctx context.Context, n uint32, full bool, p *mover.Prog
 		job.Track = wire.TrackingOff
 	}
 	job.Source, job.Target = t.side(t.src, t.srcID, 0, t.driver()), t.side(t.dst, t.dstID, t.create, "")
+	if job.Source.Remote != nil {
+		job.Source.Remote.Ticket = t.SourceTicket
+	}
+	if job.Target.Remote != nil {
+		job.Target.Remote.Ticket = t.TargetTicket
+	}
 	if job.Source.Remote == nil || job.Target.Remote == nil {
 		return t.engine.Run(ctx, job, p)
 	}

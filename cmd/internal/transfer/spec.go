@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
@@ -22,7 +23,10 @@ type Spec struct {
 	Rate           int64              // bytes per second on the wire; 0: no limit
 	Throttle       *throttle.Throttle // instead of Rate: limits that may change; nil: none
 	Retry          time.Duration      // how long to go on without progress after the peer was lost; 0: not at all
-	GoOn           string             // what a caller does after an interruption, for messages
+	// SourceTicket and TargetTicket are for exports that want tickets; nil shows
+	// none. They are asked again at every try, which is how tickets are renewed.
+	SourceTicket, TargetTicket mover.TicketFunc
+	GoOn                       string // what a caller does after an interruption, for messages
 }
 
 // leastRate is a grain per second: with less no frame leaves before a peer
