@@ -32,6 +32,8 @@ type Config struct {
 	Peers    site.Peers      // of the site and of the file
 	Own      site.Peers      // of the file alone
 	Exports  []Export
+	Control  Control
+	Jobs     Jobs
 	Warnings []string // what may be meant, but is worth a look
 }
 
@@ -93,6 +95,8 @@ type file struct {
 	KeyFile    string           `toml:"key_file"`
 	Log        logTOML          `toml:"log"`
 	Limits     limitsTOML       `toml:"limits"`
+	Control    controlTOML      `toml:"control"`
+	Jobs       jobsTOML         `toml:"jobs"`
 	Peer       []site.PeerEntry `toml:"peer"`
 	Export     []exportTOML     `toml:"export"`
 }
@@ -215,6 +219,10 @@ func (c *checker) check(f *file) *Config {
 	cfg.QUIC, cfg.TLS = c.transports(f.Transports)
 	c.site(f, cfg)
 	cfg.Exports = c.exports(f.Export, cfg.Peers)
+	if cfg.Site != nil {
+		cfg.Control = c.control(f.Control, cfg.Site.Dir())
+	}
+	cfg.Jobs = c.jobs(f.Jobs)
 	cfg.Warnings = c.warnings
 	return cfg
 }

@@ -22,6 +22,22 @@
 //	latency    = "20ms"             # of the storage, above which reading backs off
 //	windows    = ["Mon-Fri 08:00-18:00 wire 20MiB read 50MiB", "Sat,Sun 00:00-24:00 unlimited"]
 //
+//	[control]                       # the control API
+//	socket    = "/run/haulback/control.sock" # or "none"
+//	group     = "haulback"          # may use the socket, as root and the daemon's user may
+//	listen    = "0.0.0.0:7421"      # TCP with mutual TLS; none without this key
+//	cert      = "/etc/haulback/control.pem"
+//	key       = "/etc/haulback/control.key"
+//	client_ca = "/etc/haulback/clients.pem"
+//	admins    = ["backup.example.org"] # names in certificates: may do everything
+//	viewers   = ["grafana.example.org"] # may look at jobs
+//
+//	[jobs]
+//	disks    = 4                    # that run at once
+//	per_host = 2                    # of them, of one other host
+//	keep     = "720h"               # jobs that have ended
+//	allow    = ["/srv/*", "haulback://dr-proxy:7420/*", "export:*"] # default everything
+//
 //	[[peer]]                        # more come from STATE/peers.toml
 //	name    = "dr"
 //	id      = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"

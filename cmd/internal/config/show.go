@@ -44,6 +44,7 @@ func (c *Config) defaults() map[string]any {
 		"log.level": strings.ToLower(c.Log.Level.String()), "log.format": c.Log.Format,
 		"limits.memory": bytes(e.Memory), "limits.workers": e.Workers, "limits.checkpoint": bytes(e.Checkpoint),
 		"limits.window": bytes(e.Window), "limits.sessions": e.Sessions,
+		"control.socket": c.Control.Socket, "jobs.disks": 4, "jobs.per_host": 2, "jobs.keep": "720h",
 	}
 }
 

@@ -36,6 +36,8 @@ type Daemon struct {
 	ports   *ports
 	peers   atomic.Pointer[site.Peers]
 	own     site.Peers // of the last good configuration file; under using
+	work    work
+	started time.Time
 
 	using   sync.Mutex     // held while peers and exports change
 	good    *config.Config // the last good configuration
@@ -47,7 +49,7 @@ type Daemon struct {
 
 // Start opens what cfg names; when it returns, peers can connect.
 func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Daemon, error) {
-	d := &Daemon{cfg: cfg, log: log}
+	d := &Daemon{cfg: cfg, log: log, started: time.Now()}
 	if err := d.open(ctx); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -71,14 +73,16 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	d.server = mover.NewServer(d.engine, d.dial)
 	d.server.Observe = d.observe
 	d.use(d.cfg)
-	d.ports, err = listen(ctx, d.cfg, d.key, d, d.log)
-	return err
+	if d.ports, err = listen(ctx, d.cfg, d.key, d, d.log); err != nil {
+		return err
+	}
+	return d.openWork(ctx)
 }
 
 // Run serves until ctx is done, then drains. Every value on reload makes it
 // read its configuration again.
 func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) error {
-	d.log.Info("haulbackd ready", "id", d.key.ID().String(), "listen", d.ports.addr, "exports", len(d.cfg.Exports))
+	d.log.Info("haulbackd ready", "id", d.key.ID().String(), "listen", d.ports.addr, "exports", len(d.cfg.Exports), "control", d.controlAddrs())
 	d.record.note(ctx, audit.Entry{Actor: "daemon", Action: "daemon.start", Object: d.ports.addr, Outcome: "ok", Details: map[string]string{"id": d.key.ID().String(), "version": build.Agent("haulbackd")}})
 	n := notifier{log: d.log}
 	n.ready()
@@ -86,6 +90,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) error {
 	for _, l := range d.ports.listeners {
 		g.Go(func() error { return d.server.Serve(ctx, l) })
 	}
+	g.Go(func() error { return d.work.run(ctx) })
 	g.Go(func() error {
 		d.watch(ctx)
 		return nil
@@ -107,10 +112,11 @@ func (d *Daemon) supervise(ctx context.Context, reload <-chan struct{}, n *notif
 	for {
 		select {
 		case <-tick.C:
-			n.alive(d.server.Sessions())
+			open, _, running := d.work.counts(ctx)
+			n.alive(d.server.Sessions(), open, running)
 		case <-reload:
 			n.reloading()
-			d.reload(ctx)
+			_, _ = d.reload(ctx) // it has logged what is wrong
 			n.ready()
 		case <-ctx.Done():
 			return
@@ -120,24 +126,30 @@ func (d *Daemon) supervise(ctx context.Context, reload <-chan struct{}, n *notif
 
 // reload takes over the peers and exports of the configuration. With a mistake
 // in it the exports stay as they are, but who was removed loses his access.
-func (d *Daemon) reload(ctx context.Context) {
+func (d *Daemon) reload(ctx context.Context) (warnings []string, err error) {
 	defer d.recheck.Store(true) // what was read here may be older than what watch has read
 	cfg, err := config.Load(d.cfg.File)
 	d.using.Lock()
 	defer d.using.Unlock()
+	if err == nil && d.work.control != nil && cfg.Control.Socket == d.cfg.Control.Socket && cfg.Control.Listen == d.cfg.Control.Listen {
+		err = d.work.control.Reload(access(&cfg.Control))
+	}
 	d.record.note(ctx, reloaded(err))
 	if err != nil {
 		d.log.Error("configuration has a mistake, the old one stays in use", "err", err)
 		d.repair()
-		return
+		return nil, err
 	}
 	if cfg.Listen != d.cfg.Listen || cfg.QUIC != d.cfg.QUIC || cfg.TLS != d.cfg.TLS || *cfg.Site != *d.cfg.Site ||
-		cfg.Limits != d.cfg.Limits || cfg.Log != d.cfg.Log {
-		d.log.Warn("only peers and exports are reloaded, the rest of the configuration needs a restart")
+		cfg.Limits != d.cfg.Limits || cfg.Log != d.cfg.Log || cfg.Control.Socket != d.cfg.Control.Socket || cfg.Control.Listen != d.cfg.Control.Listen ||
+		cfg.Jobs.Disks != d.cfg.Jobs.Disks || cfg.Jobs.PerHost != d.cfg.Jobs.PerHost || cfg.Jobs.Keep != d.cfg.Jobs.Keep {
+		warnings = append(warnings, "only peers, exports, who may call, and what jobs may open are reloaded, the rest of the configuration needs a restart")
+		d.log.Warn(warnings[0])
 	}
 	d.use(cfg)
 	d.revoke()
 	d.log.Info("configuration reloaded", "peers", len(cfg.Peers), "exports", len(cfg.Exports))
+	return append(warnings, cfg.Warnings...), nil
 }
 
 // repair takes over who is paired although the configuration has a mistake. It
@@ -160,6 +172,7 @@ func (d *Daemon) use(cfg *config.Config) {
 	peers := cfg.Peers
 	d.peers.Store(&peers)
 	d.own, d.good = cfg.Own, cfg
+	d.work.use(cfg)
 	var exports []mover.Export
 	for _, e := range cfg.Exports {
 		exports = append(exports, mover.Export{
@@ -195,14 +208,7 @@ func (d *Daemon) dial(ctx context.Context, o *wire.Order) (wire.Link, error) {
 	if err := site.CheckTransport(o.Transport); err != nil {
 		return nil, wire.Errorf(wire.CodeFrame, "order: %w", err)
 	}
-	link, err := site.Dial(ctx, o.Transport, o.Address, d.key, d.peers.Load().Pins(o.Peer)...)
-	if err == nil {
-		d.dialled.add(link)
-		if !d.Allowed(link.Peer()) { // it was removed meanwhile
-			d.revoke()
-		}
-	}
-	return link, err
+	return reach{d}.Dial(ctx, o.Transport, o.Address, o.Peer)
 }
 
 // stop drains within drainTime.
@@ -212,6 +218,7 @@ func (d *Daemon) stop() error {
 	err := d.ports.closeListeners()
 	done := make(chan struct{})
 	go func() { // ends with the process when a disk hangs
+		<-d.work.ended
 		d.server.Drain()
 		close(done)
 	}()
@@ -226,9 +233,10 @@ func (d *Daemon) stop() error {
 }
 
 // close releases what Start opened.
-func (d *Daemon) close() (err error) {
+func (d *Daemon) close() error {
+	err := d.work.close()
 	if d.engine != nil {
-		err = d.engine.Close()
+		err = errors.Join(err, d.engine.Close())
 	}
 	if d.ports != nil {
 		err = errors.Join(err, d.ports.close())

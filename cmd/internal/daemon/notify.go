@@ -47,9 +47,9 @@ func (n *notifier) every() time.Duration {
 	return min(limit/2, statusEvery)
 }
 
-func (n *notifier) alive(sessions int) {
+func (n *notifier) alive(sessions, jobs, disks int) {
 	n.send(sd.SdNotifyWatchdog)
-	if status := fmt.Sprintf("STATUS=%d sessions", sessions); status != n.last {
+	if status := fmt.Sprintf("STATUS=%d sessions, %d jobs, %d disks in work", sessions, jobs, disks); status != n.last {
 		n.send(status)
 		n.last = status
 	}

@@ -134,7 +134,7 @@ func (d *Daemon) tickets(e *config.Export) *mover.TicketPolicy {
 	return &mover.TicketPolicy{Self: []wire.ID{d.key.ID()}, Controllers: e.Controllers}
 }
 
-// dialled are the links that orders have made.
+// dialled are the links that orders and jobs have made.
 type dialled struct {
 	mu    sync.Mutex
 	links map[wire.Link]struct{}

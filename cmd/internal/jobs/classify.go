@@ -58,6 +58,7 @@ var byCode = map[wire.Code]class{
 	wire.CodeHint:         {job.ReasonCBT, somebody},
 	wire.CodeDistrust:     {job.ReasonCBT, later},
 	wire.CodeDiskLost:     {job.ReasonUnavailable, later},
+	wire.CodeTicket:       {job.ReasonAuth, somebody},
 }
 
 // byExit has the conditions of this process, by the exit code that the command

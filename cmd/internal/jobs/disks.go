@@ -123,6 +123,30 @@ func real(path string) string {
 	return filepath.Join(real(filepath.Dir(path)), filepath.Base(path))
 }
 
+// Resolve is the URI that text means, if a caller may look at the disk.
+func (d *Disks) Resolve(text string) (string, error) {
+	n, err := d.resolve(text, 0)
+	return n.uri, err
+}
+
+// Track is the change tracking that base means for a disk, and false when base
+// is no change tracking: then it is a disk.
+func (d *Disks) Track(base, disk string) (track string, ok bool, err error) {
+	n, err := d.resolve(disk, 0)
+	if err != nil {
+		return "", false, err
+	}
+	t := transfer.Spec{Tracking: base}
+	if base == site.TrackExport && !n.local {
+		return "", true, invalid("base %q: %s is no export of this daemon", base, disk)
+	}
+	if base != site.TrackExport && site.CheckTrack(base) != nil {
+		return "", false, nil
+	}
+	err = d.tracking(&t, &n)
+	return t.Tracking, true, err
+}
+
 // Check says what is wrong with the spec of a job that shows without a look at
 // any disk. The error is a *job.Failure.
 func (d *Disks) Check(s *job.Spec) error {

@@ -60,6 +60,9 @@ func (r *Runner) transfer(parent context.Context, task *job.Task) (rep mover.Rep
 	if err != nil {
 		return rep, err
 	}
+	if spec.Throttle, err = throttled(ctx, task); err != nil {
+		return rep, err
+	}
 	t, err := transfer.New(spec)
 	if err != nil {
 		return rep, err
