@@ -53,16 +53,21 @@ func copyCommand(g *global) *cobra.Command {
 			return move(cmd.Context(), g, &f, wire.ModeCopy, args[0], args[1])
 		},
 	}
-	linkFlags(cmd, &f)
+	copyFlags(cmd, &f)
 	progressFlag(cmd, &f)
-	cmd.Flags().StringVar(&f.verify, "verify", "pass", "`HOW` to verify: pass (what was written is read back) or full (everything is read again at the end)")
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of an earlier run to go on with")
+	return cmd
+}
+
+// copyFlags say what a copy does; a job has them too.
+func copyFlags(cmd *cobra.Command, f *flags) {
+	linkFlags(cmd, f)
+	cmd.Flags().StringVar(&f.verify, "verify", "pass", "`HOW` to verify: pass (what was written is read back) or full (everything is read again at the end)")
 	cmd.Flags().StringVar(&f.cbt, "cbt", site.TrackFull, "`HOW` the source's changes are tracked: full (not at all, read everything), bitmap:NAME (dirty bitmap of an NBD export), "+
 		"fiemap:PATH (file that the source was cloned from), export (what the source's daemon has configured)")
 	cmd.Flags().BoolVar(&f.strict, "strict", false, "fail with exit code 14 where change tracking cannot be used or is caught in a lie")
 	cmd.Flags().Int64Var(&f.sample, "sample", 0, "compare one grain in `N` of what change tracking calls unchanged (default 256)")
 	cmd.Flags().BoolVar(&f.create, "create", false, "make the target file or VMDK when there is none, as large as the source")
-	return cmd
 }
 
 func verifyCommand(g *global) *cobra.Command {

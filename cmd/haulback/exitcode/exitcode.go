@@ -57,6 +57,16 @@ func (e *Told) Error() string { return e.Text }
 // Unwrap is the error that Text is about.
 func (e *Told) Unwrap() error { return e.Err }
 
+// Said is an error whose exit code another process has told: a daemon that knows
+// more about it.
+type Said struct {
+	Code Code
+	Text string
+}
+
+// Error implements error.
+func (e *Said) Error() string { return e.Text }
+
 // Of is the exit code that belongs to err. The order of its questions matters:
 // a cancel or an interruption says more to a caller than what it interrupted.
 func Of(err error) Code {
@@ -65,6 +75,9 @@ func Of(err error) Code {
 	}
 	if errors.Is(err, ErrCanceled) {
 		return Canceled
+	}
+	if e, ok := errors.AsType[*Said](err); ok {
+		return e.Code
 	}
 	if _, ok := errors.AsType[*mover.IncompleteError](err); ok {
 		return Incomplete

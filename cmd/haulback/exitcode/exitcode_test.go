@@ -93,6 +93,7 @@ func TestOf(t *testing.T) {
 		{"I/O error of a worker", fmt.Errorf("start: %w", &control.Error{Errno: syscall.EIO}), Failed},
 		{"locked VM", fmt.Errorf("start: %w", &control.Error{Retry: true, Errno: syscall.EBUSY}), Locked},
 		{"wrong kind of change tracking", wire.Errorf(wire.CodeOpen, "open: %w", vddk.ErrTrack), Usage},
+		{"a daemon's word", fmt.Errorf("job: %w", &Said{Code: Verify, Text: "x"}), Verify},
 		{"signal", wire.Errorf(wire.CodeCanceled, "%w", ErrCanceled), Canceled},
 		{"signal after begin", began(wire.Errorf(wire.CodeCanceled, "%w", ErrCanceled)), Canceled},
 		{"cancelled by the peer", code(wire.CodeCanceled), Failed},

@@ -164,6 +164,9 @@ func (d *Disks) spec(s *job.Spec, disk job.Disk, run wire.RunID) (transfer.Spec,
 		Mode: wire.ModeCopy, Run: run, Full: s.Full, Tracking: disk.Tracking, Strict: disk.Strict, Sample: disk.Sample,
 		Create: disk.Create, Transport: s.Transport, Retry: s.Retry, GoOn: "resume the job",
 	}
+	if t.Sample == defaultSample {
+		t.Sample = 0 // what the job engine fills in is not asked for
+	}
 	source, target := mover.RoleSource, mover.RoleTarget
 	if s.Mode == job.Verify {
 		t.Mode, source, target = wire.ModeVerify, 0, 0

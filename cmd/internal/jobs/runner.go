@@ -17,6 +17,9 @@ import (
 // defaultRetry is how long a disk goes on without progress.
 const defaultRetry = 5 * time.Minute
 
+// defaultSample is the job engine's, and the mover's.
+const defaultSample = 256
+
 // statusEvery is how often counters are handed to the job engine; it decides
 // who hears them.
 const statusEvery = 500 * time.Millisecond

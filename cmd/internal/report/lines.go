@@ -23,6 +23,7 @@ const (
 	TypeCheck     = "check"
 	TypePeer      = "peer"
 	TypeServing   = "serving" // nbd serve: clients may come
+	TypeJob       = "job"
 )
 
 // Lines writes the JSON lines of a command that has more to say than a
