@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
@@ -170,10 +171,11 @@ func (w *watcher) start(i int) report.Start {
 	if spec.Full && spec.Mode == job.Copy {
 		mode = "copy, then read everything again"
 	}
-	return report.Start{
-		Mode: mode, Run: d.Run, Source: spec.Disks[i].Source, Target: spec.Disks[i].Target, Transport: d.Outcome.ActualTransport,
-		Tracking: spec.Disks[i].Tracking,
+	out := report.Start{Mode: mode, Run: d.Run, Source: spec.Disks[i].Source, Target: spec.Disks[i].Target, Tracking: spec.Disks[i].Tracking}
+	if strings.HasPrefix(out.Source, "haulback:") || strings.HasPrefix(out.Target, "haulback:") {
+		out.Transport = spec.Transport
 	}
+	return out
 }
 
 // sum is all disks together.
