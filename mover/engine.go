@@ -169,6 +169,7 @@ func (e *Engine) local(ctx context.Context, job Job, spec passSpec, p *Progress)
 	}
 	name := fmt.Sprintf("local:%x", sumOf(job.Target.Name)) // each target has a hold of its own; a name in a Hello is cut at 256 bytes
 	srv.SetExports([]Export{{Name: name, Role: role, Open: job.Target.Open, Peers: []wire.ID{{}}}})
+	defer e.targets.dismiss(name, job.Run) // when its last write has returned
 	defer srv.wait()
 	return e.push(ctx, job, spec, &Remote{Name: job.Target.Name, Export: name, here: true, Dial: func(context.Context) (wire.Link, error) {
 		a, b := wire.Pipe(wire.ID{}, wire.ID{})
@@ -271,6 +272,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 	rep := Report{Run: spec.run, Pass: spec.pass, Track: job.Track}
 	said := false
 	exp := &Export{Name: job.Target.Name, Open: job.Target.Open}
+	defer e.targets.dismiss(exp.Name, job.Run)
 	exp.track = &track
 	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
 		now, _, _ := job.Throttle.Now()

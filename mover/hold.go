@@ -203,6 +203,27 @@ func (h *holds) expireIdle(name string) {
 	}
 }
 
+// dismiss closes what lingers for a run of this process that has returned: nobody
+// comes back for it, and the next one to want the disk may be another program.
+func (h *holds) dismiss(key string, run wire.RunID) {
+	for _, k := range []string{key, verifyKey(key, run)} {
+		h.mu.Lock()
+		x := h.m[k]
+		idle := x != nil && !x.active && x.run == run
+		var done chan struct{}
+		if idle {
+			done = x.done
+		}
+		h.mu.Unlock()
+		if idle {
+			h.expire(x, done)
+		}
+	}
+}
+
+// verifyKey is the key of a disk that is only read: as many as like to.
+func verifyKey(key string, run wire.RunID) string { return key + " " + run.String() }
+
 // close closes what lingers and refuses what comes. Active sessions have ended
 // before.
 func (h *holds) close() (err error) {

@@ -2,6 +2,7 @@ package mover_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -81,5 +82,29 @@ func TestJobSample(t *testing.T) {
 	few, many := sampled(0), sampled(2)
 	if few == 0 || many < 10*few {
 		t.Errorf("sampled %d bytes by the engine's rate, %d by the job's", few, many)
+	}
+}
+
+// A run that returned holds nothing any more, also when its last word was lost:
+// the next one may be of another process.
+func TestLocalRunLetsGo(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, mover.Config{Workers: 1})
+	want := image(rand.New(rand.NewPCG(3, 1)), 4<<20)
+	for n := range 8 {
+		src, dst := disk(want), disk(make([]byte, len(want)))
+		ctx, cancel := context.WithCancelCause(t.Context())
+		fault := movertest.Fault{Op: "Flush", Nth: n + 1, Hook: func() { cancel(wire.Errorf(wire.CodeTimeout, "lost")) }}
+		job := mover.Job{
+			Run: wire.RunID{byte(n + 1)}, Mode: wire.ModeCopy, Source: endpoint("source", src),
+			Target: mover.Endpoint{Name: "target", Open: faulty(dst, []movertest.Fault{fault})},
+		}
+		_, err := e.Run(ctx, job, new(mover.Progress))
+		d, held := dst.Reopen(movertest.ReadWrite)
+		if held != nil {
+			t.Fatalf("canceled at flush %d (%v): the disk is held: %v", n+1, err, held)
+		}
+		_ = d.Close()
+		cancel(nil)
 	}
 }

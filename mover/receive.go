@@ -58,8 +58,8 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	defer cancel(nil)
 	defer l.whenDone(ctx, cancel)()
 	key := exp.Name
-	if spec.mode == wire.ModeVerify { // only read: as many as like to
-		key += " " + spec.run.String()
+	if spec.mode == wire.ModeVerify {
+		key = verifyKey(key, spec.run)
 	}
 	e.targets.expireIdle(key) // a comparison whose link was lost must not lock a copy out
 	e.sources.expireIdle(key)
