@@ -236,7 +236,7 @@ func jobLimitsCommand(g *global, cf *controlFlags) *cobra.Command {
 				return err
 			}
 			return g.oneJob(cmd, cf, args[0], func(ctx context.Context, c controlv1.JobsClient, id string) (*controlv1.Job, error) {
-				r, err := c.SetLimits(ctx, &controlv1.SetLimitsRequest{Id: id, Limits: jobpb.FromLimits(l)})
+				r, err := c.SetLimits(ctx, &controlv1.SetLimitsRequest{Id: id, Limits: allLimits(l)})
 				return r.GetJob(), err
 			})
 		},

@@ -153,3 +153,11 @@ func (f *jobFlags) limits() (l job.Limits, err error) {
 	l.Latency = f.latency
 	return l, nil
 }
+
+// allLimits is a message even when nothing is limited: that is what it says.
+func allLimits(l job.Limits) *controlv1.Limits {
+	if m := jobpb.FromLimits(l); m != nil {
+		return m
+	}
+	return new(controlv1.Limits)
+}
