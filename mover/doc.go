@@ -59,6 +59,17 @@
 // A changed stream is a plan from a hint, and goes only onto a disk whose journal
 // (or whose root, read or vouched for) says that it is the base.
 //
+// # Limits
+//
+// A half of a session asks a throttle.Gate before it reads a piece of 256 KiB,
+// sends a piece of a frame, takes a frame from the link, and writes to a disk
+// that backs off; nothing limited costs three atomic loads. Who waits counts as
+// in a disk call, so the watchdogs of both ends know that it lives. The end that
+// dialed tells the other the limits of the job, before the disk is opened and
+// whenever they change, and each end keeps to the lower of its daemon's and the
+// job's. Each end does so by itself: with both halves in one process, each reads
+// at the job's rate, and the engine's rate is for their sum.
+//
 // # What is durable, and when
 //
 // In this order (facts: reliability section 3.3):

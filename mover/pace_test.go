@@ -172,8 +172,8 @@ func TestReadRate(t *testing.T) {
 	}
 }
 
-// TestTargetAloneIsHeld has a source that does not read what the target tells:
-// only the limit at the target keeps it from running ahead.
+// TestEachEndIsHeld limits one daemon: it holds that end, and the other goes no
+// further ahead than the window.
 func TestEachEndIsHeld(t *testing.T) {
 	const size, rate = 64 << 20, 4 << 20
 	content := noise(1, size)
@@ -305,43 +305,67 @@ func TestSlowestIsNoStall(t *testing.T) {
 	}
 }
 
-// TestDaemonShares lets jobs of three priorities, begun here and by peers, share
-// what a daemon may read.
-func TestDaemonShares(t *testing.T) {
-	const size, rate = 128 << 20, 20 << 20
-	content := noise(1, size)
+// together runs a job of each priority, pushed by one engine with these limits,
+// for a while.
+func together(t *testing.T, l throttle.Limits, dur time.Duration, priorities ...throttle.Priority) (pairs []*pair, progress []*mover.Progress) {
+	t.Helper()
+	content := noise(1, 128<<20)
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), dur)
 		defer cancel()
-		e, err := mover.NewEngine(mover.Config{Limits: throttle.Limits{Read: rate}}, memState{})
+		e, err := mover.NewEngine(mover.Config{Limits: l}, memState{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer e.Close() // holds nothing that counts
-		var p [3]*pair
 		done := make(chan struct{})
-		for i, pr := range []throttle.Priority{throttle.Low, throttle.Normal, throttle.High} {
-			if p[i], err = newPair(ctx, content, content); err != nil {
+		for i, pr := range priorities {
+			p, err := newPair(ctx, content, content)
+			if err != nil {
 				t.Fatal(err)
 			}
-			p[i].src.name, p[i].source.engine = fmt.Sprint(i), e
+			p.src.name, p.source.engine = fmt.Sprint(i), e
+			pairs, progress = append(pairs, p), append(progress, new(mover.Progress))
 			go func() {
-				_, _ = p[i].run(ctx, "push", job(throttle.Limits{Priority: pr}), new(mover.Progress))
+				_, _ = p.run(ctx, "push", job(throttle.Limits{Priority: pr}), progress[i])
 				done <- struct{}{}
 			}()
 		}
-		for range p {
+		for range pairs {
 			<-done
 		}
-		for i, weight := range []float64{1, 4, 16} {
-			got, want := float64(p[i].src.between(0, 4)), 4*rate*weight/21
-			if got < 0.85*want-512<<10 || got > 1.15*want+1<<20 {
-				t.Errorf("job of weight %v read %.1f MiB, want %.1f", weight, got/(1<<20), want/(1<<20))
-			}
-			p[i].target.server.Drain()
-			p[i].source.server.Drain()
+		for _, p := range pairs {
+			p.target.server.Drain()
+			p.source.server.Drain()
 		}
 	})
+	return pairs, progress
+}
+
+// TestDaemonShares lets jobs of three priorities share what a daemon may read.
+func TestDaemonShares(t *testing.T) {
+	const rate = 20 << 20
+	pairs, _ := together(t, throttle.Limits{Read: rate}, 4*time.Second, throttle.Low, throttle.Normal, throttle.High)
+	for i, weight := range []float64{1, 4, 16} {
+		got, want := float64(pairs[i].src.between(0, 4)), 4*rate*weight/21
+		if got < 0.85*want-512<<10 || got > 1.15*want+1<<20 {
+			t.Errorf("job of weight %v read %.1f MiB, want %.1f", weight, got/(1<<20), want/(1<<20))
+		}
+	}
+}
+
+// TestLastInLineIsNoStall has a job wait for two minutes for each piece, longer
+// than any watchdog does, because others are before it.
+func TestLastInLineIsNoStall(t *testing.T) {
+	pairs, progress := together(t, throttle.Limits{Read: throttle.Least}, 2000*time.Second, throttle.Low, throttle.High, throttle.High)
+	if n := pairs[0].src.between(300, 2000); n < 2<<20 || n > 5<<20 {
+		t.Errorf("it read %d KiB in 1700 s of 64 KiB, with one part of 33", n>>10)
+	}
+	for i, p := range progress {
+		if n := p.Counters().Reconnects; n > 0 {
+			t.Errorf("job %d: %d reconnects: a job that waits looks dead", i, n)
+		}
+	}
 }
 
 // TestLatencyOfTheJob holds at both ends, and is told.
