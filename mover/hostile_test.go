@@ -16,6 +16,7 @@ import (
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/mover/movertest"
+	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -100,6 +101,17 @@ func (e *evil) frame(batch, off int64, content []byte) []byte {
 	e.dw.Reset(batch, false)
 	e.dw.Add(off, content, &d)
 	return bytes.Clone(e.dw.Frame())
+}
+
+// batch sends a data frame of 16 equal grains.
+func (e *evil) batch(batch int64, content []byte) {
+	var d cbt.Digest
+	cbt.NewHasher().Sum(content, &d)
+	e.dw.Reset(batch, false)
+	for g := range int64(cbt.BatchGrains) {
+		e.dw.Add(batch*cbt.BatchSize+g*cbt.GrainSize, content, &d)
+	}
+	e.sendData(e.dw.Frame())
 }
 
 func (e *evil) sendData(b []byte) { _, _ = e.data.Write(b) }
@@ -390,19 +402,21 @@ func (l *lines) Write(p []byte) (int, error) {
 func (l *lines) count() int { return strings.Count(l.b.String(), "\n") }
 
 // A source that was killed does not say so. The next run asks it, gets no
-// answer, and takes the disk over; a source that answers keeps it.
+// answer, and takes the disk over; a source that answers keeps it, and so does
+// one whose answer may be behind data that a limit does not let in.
 func TestDiskOfADeadSourceIsTakenOver(t *testing.T) {
 	content := image(rand.New(rand.NewPCG(1, 1)), hostileSize)
 	for name, c := range map[string]struct {
 		answers bool
+		rate    int64
 		code    wire.Code
-	}{"dead": {false, wire.CodeOK}, "alive": {true, wire.CodeBusy}} {
+	}{"dead": {false, 0, wire.CodeOK}, "alive": {true, 0, wire.CodeBusy}, "held back": {false, throttle.Least, wire.CodeBusy}} {
 		t.Run(name, func(t *testing.T) {
 			target := disk(make([]byte, hostileSize))
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
-				cfg := mover.Config{Memory: 64 << 20}
+				cfg := mover.Config{Memory: 64 << 20, Limits: throttle.Limits{Wire: c.rate}}
 				s, err := newSite(ctx, cfg, movertest.NewCrashableState(movertest.NewPower()).Mount(),
 					mover.Export{Name: "disk", Role: mover.RoleTarget, Open: endpoint("disk", target).Open})
 				if err != nil {
@@ -415,6 +429,11 @@ func TestDiskOfADeadSourceIsTakenOver(t *testing.T) {
 				}
 				e := &evil{t: t, ctx: ctx, link: link, in: wire.NewReader(link.Control(), wire.MaxControlBody)}
 				e.begin(openFrame(hostileSize))
+				if c.rate > 0 {
+					for b := range int64(2) { // the second has to wait for 16 s
+						e.batch(b, grain())
+					}
+				}
 				if c.answers {
 					go func() {
 						for {
@@ -439,7 +458,7 @@ func TestDiskOfADeadSourceIsTakenOver(t *testing.T) {
 				}
 				link.CloseWithError(wire.CodeOK, "")
 			})
-			if equal := bytes.Equal(target.Bytes(), content); equal == c.answers {
+			if equal := bytes.Equal(target.Bytes(), content); equal != (c.code == wire.CodeOK) {
 				t.Errorf("equal %v", equal)
 			}
 		})

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -44,7 +45,8 @@ type targetSession struct {
 	jobs, order, free chan *job
 
 	flushK, verifyK, ackK kick
-	heard                 kick // a frame came on the control stream
+	heard                 kick         // a frame came on the control stream
+	holding               atomic.Int32 // data streams that are not read because of a limit
 
 	doneMu    sync.Mutex
 	returned  []*tbatch // written, not flushed
@@ -380,6 +382,9 @@ func (ts *targetSession) alive(ctx context.Context) bool {
 	case <-ts.heard:
 		return true
 	case <-t.C:
+		// Data that this end does not take fill the window of the connection, and
+		// the answer waits behind them. A dead one's link ends by itself, later.
+		return ts.holding.Load() > 0
 	case <-ts.l.link.Done():
 	case <-ctx.Done():
 	}

@@ -44,7 +44,10 @@ func (ts *targetSession) receive(ctx context.Context, i uint8, b *block) error {
 			return wire.Errorf(wire.CodeFrame, "frame of type %d on a data stream", t)
 		}
 		ts.pulse.beat()
-		if err := ts.pace.wire(ctx, int64(len(body))); err != nil {
+		ts.holding.Add(1)
+		err = ts.pace.wire(ctx, int64(len(body)))
+		ts.holding.Add(-1)
+		if err != nil {
 			return err
 		}
 		if err := r.frame(ctx, body); err != nil {

@@ -339,9 +339,10 @@
 //
 // Ping. When another run wants a disk that a session holds, the target sends
 // Ping to its source, which answers at once with the same Seq and Reply set. A
-// source that says nothing for 3 s is taken for dead, and the disk goes to the
-// other run under a higher epoch; one that is alive keeps it, and the other is
-// refused with CodeBusy.
+// source that says nothing for 3 s is taken for dead, unless the target itself
+// leaves Data untaken because of a limit, and the disk goes to the other run
+// under a higher epoch; one that is alive keeps it, and the other is refused with
+// CodeBusy.
 //
 // Pace. After Welcome and before Finish the end that dialed may send Pace at any
 // time: the limits of the job that hold now, 0 for none. It does so before Open
