@@ -247,7 +247,7 @@ func (e *Engine) retry(ctx context.Context) {
 func (e *Engine) prune() {
 	var ended []*entry
 	for _, x := range e.jobs {
-		if x.act == nil {
+		if x.act == nil && x.phase.Ended() { // while Open reads, others are not active yet
 			ended = append(ended, x)
 		}
 	}
