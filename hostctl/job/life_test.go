@@ -380,31 +380,31 @@ func TestDeadLetter(t *testing.T) {
 // those that Open has not reached yet are not old.
 func TestOpenKeepsOthers(t *testing.T) {
 	t.Parallel()
-	for range 10 { // the order of a map
-		r := newRig(t, Config{Transfer: blocked, MaxDisks: 1}).run()
-		for i := range 5 {
-			r.submit(fmt.Sprint(i), one("/t"))
-		}
-		r.until("0", "it runs", func(j Job) bool { return j.Phase == InProgress || j.Phase == Accepted })
-		if err := r.halt(); err != nil { // nothing runs: the wishes below are only stored
-			t.Fatal(err)
-		}
-		x, err := r.db.Get(t.Context(), jobKey+"2")
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := decodeState(x.Key, x.Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Wanted = Canceled
-		value, err := encode(s)
-		if err == nil {
-			_, err = r.db.Update(t.Context(), x.Key, value, x.Revision)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	r := newRig(t, Config{Transfer: blocked, MaxDisks: 1}).run()
+	for i := range 5 {
+		r.submit(fmt.Sprint(i), one("/t"))
+	}
+	r.until("0", "it runs", func(j Job) bool { return j.Phase == InProgress || j.Phase == Accepted })
+	if err := r.halt(); err != nil { // nothing runs: the wishes below are only stored
+		t.Fatal(err)
+	}
+	x, err := r.db.Get(t.Context(), jobKey+"2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := decodeState(x.Key, x.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Wanted = Canceled
+	value, err := encode(s)
+	if err == nil {
+		_, err = r.db.Update(t.Context(), x.Key, value, x.Revision)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // what the first has done to the store
 		r.restart()
 		if jobs, _, err := r.e.List(t.Context(), Filter{}, Page{}); err != nil || len(jobs) != 5 {
 			t.Fatalf("%d jobs of 5 (%v)", len(jobs), err)
