@@ -131,3 +131,36 @@ func TestChanged(t *testing.T) {
 		}
 	}
 }
+
+// comb is a disk of n extents of data, none of them next to another.
+type comb int64
+
+func (c comb) Size() int64 { return int64(c) * 2 }
+
+func (c comb) NextData(off int64) (cbt.Extent, error) {
+	if off = (off + 1) / 2 * 2; off >= c.Size() {
+		return cbt.Extent{}, io.EOF
+	}
+	return cbt.Extent{Off: off, Len: 1}, nil
+}
+
+// The memory of a list does not grow with it.
+func TestAllocatedStreams(t *testing.T) {
+	list := func(n int64) float64 {
+		return testing.AllocsPerRun(1, func() {
+			seen := int64(0)
+			for _, err := range Allocated(t.Context(), comb(n), 0) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				seen++
+			}
+			if seen != 2*n {
+				t.Fatalf("%d extents of %d", seen, 2*n)
+			}
+		})
+	}
+	if few, many := list(10), list(1_000_000); many > few+100 {
+		t.Errorf("%v allocations for 20 extents, %v for 2000000", few, many)
+	}
+}
