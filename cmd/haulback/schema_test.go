@@ -115,6 +115,16 @@ func (v *validator) check(t *testing.T, what string, r cmdtest.Result) {
 	}
 }
 
+// streams validates what a command wrote whose data has standard output or
+// input.
+func (v *validator) streams(t *testing.T, what string, r cmdtest.Result) {
+	t.Helper()
+	if r.Stderr == "" {
+		t.Errorf("%s: no line at all", what)
+	}
+	v.check(t, what, cmdtest.Result{Code: r.Code, Out: r.Stderr, Stderr: r.Stderr})
+}
+
 // TestSchema holds every command, in its modes, against the document: each line
 // is described, and each description is of a line.
 func TestSchema(t *testing.T) {
@@ -190,6 +200,11 @@ func TestSchema(t *testing.T) {
 			t.Errorf("%s: no line at all", what)
 		}
 	}
+	stream := filepath.Join(desk.Dir, "stream")
+	v.streams(t, "dump", dumpTo(t, desk, stream, "--json", a))
+	v.streams(t, "restore", restoreFrom(t, desk, stream, "--json", b))
+	v.streams(t, "check", restoreFrom(t, desk, stream, "--json", "--verify-only"))
+	v.streams(t, "changes without a base", dumpTo(t, desk, stream, "--json", a, "--cbt", "fiemap:"+equal, "--strict"))
 	x := desk.Start("--json", "nbd", "serve", a)
 	cmdtest.Await(t, "the server", func() bool { return strings.Contains(x.Stdout(), "\n") })
 	x.Signal(os.Interrupt)
