@@ -64,7 +64,9 @@ func TestConfigShow(t *testing.T) {
 	values := func(text string) (list []string) {
 		for line := range strings.Lines(text) {
 			value, _, _ := strings.Cut(line, " # ")
-			list = append(list, strings.TrimSpace(value))
+			if value = strings.TrimSpace(value); value != "" && value[0] != '#' {
+				list = append(list, value)
+			}
 		}
 		return list
 	}
@@ -96,6 +98,11 @@ func TestSelfcheck(t *testing.T) {
 		"OK    peer home: " + d.Listen + ": quic answers in ", "tls answers in ", ", 0 failed",
 	} {
 		if r.Code != 0 || !strings.Contains(r.Out, want) {
+			t.Errorf("exit code %d, want 0 and %q:\n%s%s", r.Code, want, r.Out, r.Stderr)
+		}
+	}
+	for want, file := range map[string]string{"OK    control: ": filepath.Join(home.Dir, "haulbackd.toml"), "WARN  control: ": good} {
+		if r := home.Run("selfcheck", "--config", file); r.Code != 0 || !strings.Contains(r.Out, want) {
 			t.Errorf("exit code %d, want 0 and %q:\n%s%s", r.Code, want, r.Out, r.Stderr)
 		}
 	}

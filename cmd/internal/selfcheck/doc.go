@@ -7,8 +7,6 @@
 // for reading here may still be held, or fail, when a copy writes to it.
 package selfcheck
 
-import "context"
-
 // Level is how a check came out.
 type Level string
 
@@ -32,7 +30,4 @@ type Result struct {
 type Options struct {
 	File     string // configuration of the daemon; empty: there is none
 	StateDir string // of a command line without a configuration; empty: the default
-	// Control asks the control socket of the daemon and says who answers. Nil:
-	// none is configured.
-	Control func(ctx context.Context) (string, error)
 }

@@ -37,9 +37,7 @@ func Run(ctx context.Context, o Options, tell func(Result)) (failed []Result) {
 	c.files()
 	c.exports(ctx)
 	c.peersAnswer(ctx)
-	if o.Control != nil {
-		c.control(ctx, o.Control)
-	}
+	c.control(ctx)
 	return failed
 }
 
@@ -253,15 +251,4 @@ func disk(ctx context.Context, e config.Export) Result {
 		r.Level, r.Text = Warn, r.Text+": "+info.Warning
 	}
 	return r
-}
-
-func (c *checks) control(ctx context.Context, ask func(context.Context) (string, error)) {
-	ctx, cancel := context.WithTimeout(ctx, peerPatience)
-	defer cancel()
-	text, err := ask(ctx)
-	if err != nil {
-		c.not(Fail, "control", "is haulbackd running, and may this user use its socket?", "%v", err)
-		return
-	}
-	c.ok("control", "%s", text)
 }
