@@ -160,8 +160,6 @@ func (g *global) listJob(out io.Writer, table io.Writer, m *controlv1.Job) error
 type jobFlags struct {
 	flags
 	id, mode, priority, spec string
-	readRate                 string
-	latency                  time.Duration
 	labels                   map[string]string
 	wait                     bool
 }
@@ -181,8 +179,6 @@ func jobSubmitCommand(g *global, cf *controlFlags) *cobra.Command {
 	p.StringVar(&f.mode, "mode", "copy", "`WHAT` to do: copy or verify")
 	p.StringVar(&f.priority, "priority", "normal", "`HOW` urgent: low, normal or high")
 	p.StringVar(&f.spec, "spec", "", "`FILE` with the spec of the job in JSON, as docs/api.md has it; - for standard input")
-	p.StringVar(&f.readRate, "read-rate", "", "at most `SIZE` per second read and hashed, at each end (default no limit)")
-	p.DurationVar(&f.latency, "latency", 0, "read less while the storage takes longer than this (default no target)")
 	p.StringToStringVar(&f.labels, "label", nil, "`KEY=VALUE` of your own to keep with the job; may be repeated")
 	p.BoolVar(&f.wait, "wait", false, "watch it to its end; the exit code is that of the job")
 	return cmd
@@ -243,7 +239,7 @@ func jobLimitsCommand(g *global, cf *controlFlags) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.rate, "rate", "", "at most `SIZE` per second on the wire")
 	cmd.Flags().StringVar(&f.readRate, "read-rate", "", "at most `SIZE` per second read and hashed, at each end")
-	cmd.Flags().DurationVar(&f.latency, "latency", 0, "read less while the storage takes longer than this")
+	cmd.Flags().StringVar(&f.latency, "latency", "", "read less while the storage takes longer than this `TIME`, as in 20ms")
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/haulback/haulback/cmd/internal/control/jobpb"
+	"github.com/haulback/haulback/cmd/internal/limits"
 	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/cmd/internal/transfer"
 	"github.com/haulback/haulback/hostctl/job"
@@ -150,7 +151,9 @@ func (f *jobFlags) limits() (l job.Limits, err error) {
 			return l, usage("%s: %w", one.flag, err)
 		}
 	}
-	l.Latency = f.latency
+	if l.Latency, err = limits.Latency(f.latency); err != nil {
+		return l, usage("--latency: %w", err)
+	}
 	return l, nil
 }
 
