@@ -44,7 +44,7 @@ func jobCommand(g *global) *cobra.Command {
 			r, err := c.Resume(ctx, &controlv1.ResumeRequest{Id: id})
 			return r.GetJob(), err
 		}),
-		jobRemoveCommand(g, &f))
+		jobTicketCommand(g, &f), jobRemoveCommand(g, &f))
 	return cmd
 }
 
@@ -99,6 +99,29 @@ func jobRemoveCommand(g *global, f *controlFlags) *cobra.Command {
 			return err
 		},
 	}
+}
+
+func jobTicketCommand(g *global, f *controlFlags) *cobra.Command {
+	var disk string
+	cmd := &cobra.Command{
+		Use: "ticket ID FILE", Short: "Hand in a controller's ticket for a disk of a job, in the place of the one before", Args: cobra.ExactArgs(2),
+		Long: "Hand in a controller's ticket for a disk of a job, in the place of the one before.\nA ticket names the run of the disk, which haulback job get tells.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ticket, err := readTicket(cmd.InOrStdin(), args[1])
+			if err != nil {
+				return err
+			}
+			return g.oneJob(cmd, f, args[0], func(ctx context.Context, c controlv1.JobsClient, id string) (*controlv1.Job, error) {
+				if _, err := c.SetTickets(ctx, &controlv1.SetTicketsRequest{Id: id, Tickets: []*controlv1.Ticket{{Disk: disk, Ticket: ticket}}}); err != nil {
+					return nil, err
+				}
+				r, err := c.Get(ctx, &controlv1.GetRequest{Id: id})
+				return r.GetJob(), err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&disk, "disk", "disk0", "`NAME` of the disk in the job")
+	return cmd
 }
 
 func jobListCommand(g *global, f *controlFlags) *cobra.Command {
@@ -179,6 +202,9 @@ func jobSubmitCommand(g *global, cf *controlFlags) *cobra.Command {
 	p.StringVar(&f.mode, "mode", "copy", "`WHAT` to do: copy or verify")
 	p.StringVar(&f.priority, "priority", "normal", "`HOW` urgent: low, normal or high")
 	p.StringVar(&f.spec, "spec", "", "`FILE` with the spec of the job in JSON, as docs/api.md has it; - for standard input")
+	for _, name := range []string{"source-ticket", "target-ticket"} { // a ticket names the run, which the daemon chooses
+		_ = p.MarkHidden(name)
+	}
 	p.StringToStringVar(&f.labels, "label", nil, "`KEY=VALUE` of your own to keep with the job; may be repeated")
 	p.BoolVar(&f.wait, "wait", false, "watch it to its end; the exit code is that of the job")
 	return cmd
@@ -239,7 +265,7 @@ func jobLimitsCommand(g *global, cf *controlFlags) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.rate, "rate", "", "at most `SIZE` per second on the wire")
 	cmd.Flags().StringVar(&f.readRate, "read-rate", "", "at most `SIZE` per second read and hashed, at each end")
-	cmd.Flags().StringVar(&f.latency, "latency", "", "read less while the storage takes longer than this `TIME`, as in 20ms")
+	cmd.Flags().StringVar(&f.latency, "latency", "", "back off when the storage at either end takes longer than `TIME` for 256 KiB")
 	return cmd
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/haulback/haulback/cmd/internal/control/jobpb"
 	"github.com/haulback/haulback/cmd/internal/limits"
-	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/cmd/internal/transfer"
 	"github.com/haulback/haulback/hostctl/job"
 	"github.com/haulback/haulback/wire"
@@ -86,6 +85,9 @@ func (f *jobFlags) jobSpec(source, target string) (*job.Spec, error) {
 	default:
 		return nil, usage("--mode %q: copy or verify", f.mode)
 	}
+	if f.sourceTicket != "" || f.targetTicket != "" {
+		return nil, usage("a ticket names the run, which the daemon chooses: submit the job, then hand its ticket in with: haulback job ticket")
+	}
 	if f.retry == 0 {
 		s.Retry = -1 // not at all
 	}
@@ -140,16 +142,11 @@ func absolute(text string) (string, error) {
 
 // limits are the flags that limit a job.
 func (f *jobFlags) limits() (l job.Limits, err error) {
-	for _, one := range []struct {
-		flag, text string
-		to         *int64
-	}{{"--rate", f.rate, &l.Wire}, {"--read-rate", f.readRate, &l.Read}} {
-		if one.text == "" {
-			continue
-		}
-		if *one.to, err = size.Parse(one.text); err != nil {
-			return l, usage("%s: %w", one.flag, err)
-		}
+	if l.Wire, err = limits.Rate(f.rate); err != nil {
+		return l, usage("--rate: %w", err)
+	}
+	if l.Read, err = limits.Rate(f.readRate); err != nil {
+		return l, usage("--read-rate: %w", err)
 	}
 	if l.Latency, err = limits.Latency(f.latency); err != nil {
 		return l, usage("--latency: %w", err)

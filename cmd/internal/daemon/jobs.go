@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/haulback/haulback/cmd/internal/config"
 	"github.com/haulback/haulback/cmd/internal/control"
 	"github.com/haulback/haulback/cmd/internal/jobs"
+	"github.com/haulback/haulback/hostctl/audit"
 	"github.com/haulback/haulback/hostctl/job"
 	"github.com/haulback/haulback/hostctl/store/bolt"
 )
@@ -54,7 +57,7 @@ func (d *Daemon) openWork(ctx context.Context) (err error) {
 	if w.control, err = control.Listen(ctx, control.Config{
 		Access: access(&d.cfg.Control), Socket: d.cfg.Control.Socket, Listen: d.cfg.Control.Listen,
 		Jobs: &checkedJobs{Engine: w.engine, disks: w.disks.Load}, Daemon: adm{d}, Endpoint: look, Extents: look,
-		Log: d.log, Audit: d.audit, GracePeriod: drainTime / 2,
+		Log: d.log, Audit: d.recordCall, GracePeriod: drainTime / 2,
 	}); err != nil {
 		return &exitcode.UsageError{Err: err}
 	}
@@ -73,9 +76,24 @@ func access(c *config.Control) control.Access {
 	return a
 }
 
-// audit logs what callers change, and who was refused.
-func (d *Daemon) audit(_ context.Context, e control.Entry) {
-	d.log.Info("control call", "caller", e.Caller, "addr", e.From, "call", e.Method, "job", e.Object, "code", e.Code, "reason", e.Reason, "missed", e.Missed)
+// recordCall records what callers change, and who was refused.
+func (d *Daemon) recordCall(ctx context.Context, e control.Entry) {
+	out := audit.Entry{Actor: e.Caller, Action: "control." + path.Base(e.Method), Object: e.Object, Outcome: "ok", Details: map[string]string{"call": e.Method}}
+	if e.From != "" {
+		out.Details["addr"] = e.From
+	}
+	if e.Missed > 0 {
+		out.Details["missed"] = strconv.Itoa(e.Missed)
+	}
+	if e.Code != "ok" {
+		out.Outcome, out.Details["reason"], out.Details["err"] = "failed", e.Reason, e.Text
+	}
+	if e.Reason == job.ReasonAuth {
+		out.Outcome = "refused"
+		d.record.refused(ctx, out)
+		return
+	}
+	d.record.note(ctx, out)
 }
 
 // controlAddrs are where callers come in, for the log.

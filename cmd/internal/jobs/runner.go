@@ -63,6 +63,8 @@ func (r *Runner) transfer(parent context.Context, task *job.Task) (rep mover.Rep
 	if err != nil {
 		return rep, err
 	}
+	spec.SourceTicket = func(context.Context) ([]byte, error) { return task.Ticket(), nil }
+	spec.TargetTicket = spec.SourceTicket // of two exports the one that wants a ticket
 	if spec.Throttle, err = throttled(ctx, task); err != nil {
 		return rep, err
 	}
