@@ -37,7 +37,15 @@ func (e *Engine) Order(ctx context.Context, from *Remote, spec Job, o wire.Order
 		}
 		now, _, _ := spec.Throttle.Now()
 		o.Rate = now.Wire
+		stop := beside(func(stopped <-chan struct{}) {
+			var target TicketFunc
+			if to := spec.Target.Remote; to != nil {
+				target = to.Ticket
+			}
+			tellTickets(ctx, l, from.Ticket, target, hello.Ticket, o.Ticket, stopped)
+		})
 		began, err := follow(ctx, l, &o, spec.Throttle, &rep, p)
+		stop()
 		l.end(err)
 		return began, from.renewed(ctx, err, hello.Ticket)
 	})
@@ -117,13 +125,14 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 	if !by.heard {
 		_ = by.job.SetPeer(throttle.Limits{Wire: atLeast(o.Rate)}) // in range
 	}
-	s.wg.Go(func() { cancel(by.follow(l)) }) // ends with the link
+	tickets := &renewable{exp: exp, hello: *h, peer: l.link.Peer(), to: o.Peer, target: o.Ticket}
+	s.wg.Go(func() { cancel(by.follow(l, tickets)) }) // ends with the link
 	job := Job{
 		Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Throttle: by.job, Retry: time.Duration(o.Retry) * time.Second,
 		Track: h.Track, grant: exp.grant, Source: Endpoint{Name: exp.Name, Open: exp.Open, Hint: exp.Hint},
 		Target: Endpoint{Name: o.Address, Remote: &Remote{
 			Name: o.Address, Export: o.Export, Dial: func(ctx context.Context) (wire.Link, error) { return s.dial(ctx, &o) },
-			Ticket: func(context.Context) ([]byte, error) { return o.Ticket, nil },
+			Ticket: tickets.ticket,
 		}},
 	}
 	type result struct {
@@ -158,16 +167,21 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 }
 
 // follow takes what the one who gave the order says later, until the link ends.
-func (by *terms) follow(l *lane) error {
+func (by *terms) follow(l *lane, tickets *renewable) error {
 	for {
 		t, body, err := l.receive()
-		switch {
-		case err != nil:
+		if err != nil {
 			return wire.Errorf(wire.CodeCanceled, "the one who ordered the copy is gone")
-		case t != wire.TypePace:
-			return wire.Errorf(wire.CodeFrame, "frame of type %d after an order", t)
 		}
-		if err := by.takePace(body); err != nil {
+		switch t {
+		case wire.TypePace:
+			err = by.takePace(body)
+		case wire.TypeRenew:
+			err = tickets.take(body)
+		default:
+			err = wire.Errorf(wire.CodeFrame, "frame of type %d after an order", t)
+		}
+		if err != nil {
 			return err
 		}
 	}

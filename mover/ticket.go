@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/haulback/haulback/wire"
@@ -23,7 +24,8 @@ type TicketFunc func(ctx context.Context) ([]byte, error)
 // wants none.
 type grant struct {
 	*wire.Ticket
-	until time.Time // by the monotonic clock
+	until time.Time   // by the monotonic clock
+	timer *time.Timer // ends the session then; set by expires
 }
 
 // ticketError is the one answer to a session whose ticket is missing, wrong, or
@@ -113,7 +115,94 @@ func (g *grant) expires(export string, cancel context.CancelCauseFunc) (stop fun
 	if g == nil {
 		return func() bool { return true }
 	}
-	return time.AfterFunc(time.Until(g.until), func() { cancel(ticketError(export, "its time is over")) }).Stop
+	g.timer = time.AfterFunc(time.Until(g.until), func() { cancel(ticketError(export, "its time is over")) })
+	return g.timer.Stop
+}
+
+// renewable is what can be renewed of an order that runs.
+type renewable struct {
+	exp   *Export
+	hello wire.Hello
+	peer  wire.ID // who gave the order
+	to    wire.ID
+
+	mu     sync.Mutex
+	target []byte // the ticket for the target's daemon
+}
+
+// ticket is the TicketFunc of the order's push.
+func (r *renewable) ticket(context.Context) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.target, nil
+}
+
+// take takes over the tickets of a Renew.
+func (r *renewable) take(body []byte) error {
+	var f wire.Renew
+	if err := wire.Parse(&f, body); err != nil {
+		return err
+	}
+	if len(f.Target) > 0 {
+		r.mu.Lock()
+		r.target = f.Target
+		r.mu.Unlock()
+	}
+	if len(f.Source) == 0 || r.exp.grant == nil {
+		return nil
+	}
+	r.hello.Ticket = f.Source
+	g, err := r.exp.Tickets.open(r.peer, &r.hello)
+	if err == nil {
+		err = g.pushesTo(r.hello.Export, r.to)
+	}
+	if err == nil && (g.Identity != r.exp.grant.Identity || g.Size != r.exp.grant.Size) {
+		err = ticketError(r.hello.Export, "it is for another disk")
+	}
+	if err != nil {
+		return err
+	}
+	r.exp.grant.timer.Reset(time.Until(g.until))
+	return nil
+}
+
+// renewEvery is how often one who gave an order looks for new tickets: far less
+// than the minute by which clocks may be apart.
+const renewEvery = 10 * time.Second
+
+// tellTickets sends new tickets for an order, as they come, until the link ends.
+func tellTickets(ctx context.Context, l *lane, source, target TicketFunc, shown, given []byte, stopped <-chan struct{}) {
+	if source == nil && target == nil {
+		return
+	}
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-stopped:
+			return
+		case <-ctx.Done():
+			return
+		}
+		f := wire.Renew{Source: later(ctx, source, &shown), Target: later(ctx, target, &given)}
+		if len(f.Source)+len(f.Target) > 0 && l.send(&f) != nil {
+			return // who reads from the link sees why
+		}
+	}
+}
+
+// later is the ticket that f gives if it is another than the last.
+func later(ctx context.Context, f TicketFunc, last *[]byte) []byte {
+	if f == nil {
+		return nil
+	}
+	b, err := f(ctx)
+	if err != nil || bytes.Equal(b, *last) {
+		return nil
+	}
+	*last = b
+	return b
 }
 
 // fencedOff says that a controller has given the disk to a later epoch.

@@ -309,3 +309,67 @@ func TestFenceIsCompacted(t *testing.T) {
 		t.Fatalf("%+v, %v", st.Fence, err)
 	}
 }
+
+// TestOrderIsRenewed orders a push that lasts longer than any of its tickets:
+// it goes on under new ones, and without them it ends, incomplete.
+func TestOrderIsRenewed(t *testing.T) {
+	d := newDesk(t)
+	content := image(rand.New(rand.NewPCG(6, 6)), 8<<20)
+	for _, renew := range []bool{true, false} {
+		from, to := disk(content), disk(make([]byte, len(content)))
+		inBubble(t, func(t *testing.T, ctx context.Context) {
+			cfg := mover.Config{Memory: 64 << 20, Workers: 1}
+			target := d.export(mover.RoleTarget, to)
+			third, err := newSite(ctx, cfg, memState{}, target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { third.server.Drain(); _ = third.engine.Close() }()
+			third.wrap = func(l wire.Link) wire.Link { return slowWrites{l, 20 * time.Second} }
+			e, err := mover.NewEngine(cfg, memState{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			near := &site{engine: e, listen: newPipeListener(), server: mover.NewServer(e, func(ctx context.Context, _ *wire.Order) (wire.Link, error) {
+				return third.dial(ctx)
+			})}
+			defer func() { near.server.Drain(); _ = near.engine.Close() }()
+			source := d.export(mover.RoleSource, from)
+			source.Peers = []wire.ID{{1}}
+			near.server.SetExports([]mover.Export{source})
+			go func() { _ = near.server.Serve(ctx, near.listen) }()
+			issued := 0
+			tickets := func(op wire.TicketOp, src, dst wire.ID, m *movertest.Memory) mover.TicketFunc {
+				var last []byte
+				var at time.Time
+				return func(context.Context) ([]byte, error) {
+					if last != nil && (!renew || time.Since(at) < 20*time.Second) {
+						return last, nil
+					}
+					k := d.good(m)
+					k.Op, k.Source, k.Target, k.Size, k.Life = op, src, dst, int64(len(content)), 50*time.Second
+					b, err := k.Sign(d.key, time.Now())
+					issued++
+					last, at = b, time.Now()
+					return b, err
+				}
+			}
+			there := near.remote("disk")
+			there.Remote.Ticket = tickets(wire.TicketRead, wire.ID{2}, wire.ID{2}, from)
+			job := mover.Job{
+				Run: wire.RunID{7}, Mode: wire.ModeCopy, Retry: time.Hour, Source: there,
+				Target: mover.Endpoint{Remote: &mover.Remote{Ticket: tickets(wire.TicketWrite, wire.ID{1}, wire.ID{2}, to)}},
+			}
+			rep, err := near.engine.Order(ctx, there.Remote, job, wire.Order{Address: "third:1", Peer: wire.ID{2}, Export: "disk", Retry: 3600}, new(mover.Progress))
+			if renew && (err != nil || rep.State != wire.StateVerified || issued < 6) {
+				t.Errorf("with new tickets: %v, %v, %d issued", err, rep.State, issued)
+			}
+			if _, ok := errors.AsType[*mover.IncompleteError](err); !renew && (!ok || codeOf(err) != wire.CodeTicket) {
+				t.Errorf("with one ticket: %v", err)
+			}
+		})
+		if renew != bytes.Equal(to.Bytes(), content) {
+			t.Errorf("renewed %v: equal is not", renew)
+		}
+	}
+}

@@ -142,6 +142,7 @@
 //	             read mask, not 0 | sampled mask, of read } ...       max 5122
 //	21 Pace      0 wire i64 | 8 read i64 | 16 latency u32 |
 //	             20 priority u8, 1-3 | 21 0 0 0                       24
+//	22 Renew     0 source ticket blob | target ticket blob            max 2052
 //
 // A count of batches, in Holes, Same and Plan, obeys the bound of a batch
 // number. The steps of a Plan ascend and do not overlap. The masks of a Manifest
@@ -224,7 +225,9 @@
 // keeps the highest that it has let write to a disk, durably, and refuses a lower
 // one with CodeFenced; a higher one ends the session that has the disk. A ticket
 // is used by its holder as often as he likes while it is good, because links are
-// lost; nobody else can use it. Probes need none.
+// lost; nobody else can use it. Probes need none. Who gave an order may send Renew
+// at any time: its tickets take the place of those of Hello and of Order, if they
+// are not empty; a source ticket has to fit as the first had to.
 //
 // # Pairing
 //

@@ -38,6 +38,7 @@ const (
 	TypePing     Type = 19
 	TypePlan     Type = 20
 	TypePace     Type = 21
+	TypeRenew    Type = 22
 )
 
 // headerLen is type, flags, reserved and length.
@@ -65,6 +66,7 @@ var maxBody = [...]int{
 	TypeStatus:   512,
 	TypeReport:   3072,
 	TypePing:     8,
+	TypeRenew:    2 * (2 + MaxTicket),
 	TypePlan:     2 + maxPlanSteps*planStepLen,
 	TypePace:     paceLen,
 	TypeJoin:     576,

@@ -168,6 +168,11 @@ var goldens = []golden{
 			0006 743a37343230  0003 766d31  0003 746c73  0001 09`,
 		wrong: []poke{{63, "0401"}, {32, "80"}, {44, "02"}},
 	}, {
+		name:  "Renew",
+		frame: &Renew{Source: []byte{1, 2}, Target: []byte{3}},
+		hex:   "16 000000 00000007  0002 0102  0001 03",
+		wrong: []poke{{0, "0401"}, {0, "0003"}},
+	}, {
 		name:  "Join",
 		frame: &Join{Proof: bytes32, Address: "t:1", Agent: "hb/1"},
 		hex:   "20 000000 0000002b " + hex32 + "0003 743a31  0004 68622f31",
@@ -290,6 +295,8 @@ func emptyLike(f Frame) Frame {
 		return new(Probed)
 	case *Order:
 		return new(Order)
+	case *Renew:
+		return new(Renew)
 	case *Join:
 		return new(Join)
 	case *Joined:

@@ -40,6 +40,25 @@ func (o *Order) parseBody(b []byte) error {
 	return f.done(TypeOrder)
 }
 
+// Renew gives new tickets to an order that runs, before those that it has are
+// over. Empty leaves the one that was.
+type Renew struct {
+	Source, Target []byte
+}
+
+// Type implements Frame.
+func (*Renew) Type() Type { return TypeRenew }
+
+func (r *Renew) appendBody(b []byte) []byte {
+	return appendBytes(appendBytes(b, r.Source), r.Target)
+}
+
+func (r *Renew) parseBody(b []byte) error {
+	f := fields{b: b}
+	r.Source, r.Target = f.bytes(MaxTicket), f.bytes(MaxTicket)
+	return f.done(TypeRenew)
+}
+
 // Counters are the numbers of a run, all but the last few in bytes. On the
 // wire they are a list to which later versions append.
 type Counters struct {
