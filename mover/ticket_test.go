@@ -338,7 +338,11 @@ func TestOrderIsRenewed(t *testing.T) {
 			source.Peers = []wire.ID{{1}}
 			near.server.SetExports([]mover.Export{source})
 			go func() { _ = near.server.Serve(ctx, near.listen) }()
-			issued := 0
+			issued, orders := 0, 0
+			near.wrap = func(l wire.Link) wire.Link {
+				orders++
+				return l
+			}
 			tickets := func(op wire.TicketOp, src, dst wire.ID, m *movertest.Memory) mover.TicketFunc {
 				var last []byte
 				var at time.Time
@@ -361,8 +365,8 @@ func TestOrderIsRenewed(t *testing.T) {
 				Target: mover.Endpoint{Remote: &mover.Remote{Ticket: tickets(wire.TicketWrite, wire.ID{1}, wire.ID{2}, to)}},
 			}
 			rep, err := near.engine.Order(ctx, there.Remote, job, wire.Order{Address: "third:1", Peer: wire.ID{2}, Export: "disk", Retry: 3600}, new(mover.Progress))
-			if renew && (err != nil || rep.State != wire.StateVerified || issued < 6) {
-				t.Errorf("with new tickets: %v, %v, %d issued", err, rep.State, issued)
+			if renew && (err != nil || rep.State != wire.StateVerified || issued < 6 || orders != 1) {
+				t.Errorf("with new tickets: %v, %v, %d issued, %d orders", err, rep.State, issued, orders)
 			}
 			if _, ok := errors.AsType[*mover.IncompleteError](err); !renew && (!ok || codeOf(err) != wire.CodeTicket) {
 				t.Errorf("with one ticket: %v", err)
