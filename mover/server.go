@@ -69,6 +69,7 @@ type Server struct {
 	mu       sync.Mutex
 	links    map[*served]struct{}
 	draining bool
+	allowed  func(wire.ID) bool // of the last Revoke; nil: all that the listener let in
 }
 
 // served is one link in work.
@@ -94,15 +95,22 @@ func (s *Server) SetExports(list []Export) {
 	s.exports.Store(&m)
 }
 
-// Revoke ends the sessions of peers that are not allowed any more.
+// Revoke ends the sessions of peers that are not allowed any more. It is kept and
+// asked for each link from here on: the handshake of one may have been done a
+// moment before.
 func (s *Server) Revoke(allowed func(wire.ID) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.allowed = allowed
 	for l := range s.links {
 		if !allowed(l.peer) {
-			l.cancel(wire.Errorf(wire.CodeUnauthorized, "this daemon is not paired with %v any more", l.peer))
+			l.cancel(revoked(l.peer))
 		}
 	}
+}
+
+func revoked(peer wire.ID) *wire.Error {
+	return wire.Errorf(wire.CodeUnauthorized, "this daemon is not paired with %v any more", peer)
 }
 
 // Sessions is the number of links in work.
@@ -150,6 +158,11 @@ func (s *Server) start(ctx context.Context, link wire.Link) {
 	switch {
 	case s.draining:
 		link.CloseWithError(wire.CodeDraining, "the daemon is about to stop")
+		cancel(nil)
+		return
+	case s.allowed != nil && !s.allowed(v.peer):
+		e := revoked(v.peer)
+		link.CloseWithError(e.Code, e.Text)
 		cancel(nil)
 		return
 	case len(s.links) >= s.e.cfg.Sessions:

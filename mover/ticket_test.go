@@ -377,3 +377,26 @@ func TestOrderIsRenewed(t *testing.T) {
 		}
 	}
 }
+
+// TestRevokedBeforeItBegins is a link whose handshake was done a moment before its
+// peer was removed.
+func TestRevokedBeforeItBegins(t *testing.T) {
+	m := disk(make([]byte, ticketSize))
+	inBubble(t, func(t *testing.T, ctx context.Context) {
+		s, err := newSite(ctx, mover.Config{Memory: 64 << 20}, memState{}, mover.Export{Name: "disk", Role: mover.RoleTarget, Open: endpoint("disk", m).Open})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { s.server.Drain(); _ = s.engine.Close() }()
+		in := false
+		s.server.Revoke(func(wire.ID) bool { return in })
+		content := image(rand.New(rand.NewPCG(7, 7)), ticketSize)
+		if _, err := pushWith(ctx, s, content, wire.RunID{1}, 0, nil); codeOf(err) != wire.CodeUnauthorized {
+			t.Errorf("removed: %v", err)
+		}
+		in = true
+		if _, err := pushWith(ctx, s, content, wire.RunID{1}, 0, nil); err != nil {
+			t.Errorf("paired again: %v", err)
+		}
+	})
+}

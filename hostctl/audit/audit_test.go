@@ -399,7 +399,8 @@ func FuzzParse(f *testing.F) {
 		dir := t.TempDir() // whatever is there, the log goes on, or says why not
 		if os.WriteFile(filepath.Join(dir, first), in, 0o600) == nil {
 			if l, err := Open(dir, key(1)); err == nil {
-				if err := l.Append(t.Context(), Entry{}); err == nil {
+				err := l.Append(t.Context(), Entry{})
+				if err == nil {
 					_, err = Verify(dir, Check{})
 				}
 				if err != nil && !strings.Contains(err.Error(), "audit") {

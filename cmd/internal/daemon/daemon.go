@@ -35,7 +35,7 @@ type Daemon struct {
 	server  *mover.Server
 	ports   *ports
 	peers   atomic.Pointer[site.Peers]
-	own     site.Peers // of the last good configuration file; under using
+	own     atomic.Pointer[site.Peers] // of the last good configuration file
 	work    work
 	started time.Time
 
@@ -96,6 +96,10 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) error {
 		return nil
 	})
 	g.Go(func() error {
+		d.record.flushes(ctx)
+		return nil
+	})
+	g.Go(func() error {
 		d.supervise(ctx, reload, &n)
 		return nil
 	})
@@ -129,12 +133,12 @@ func (d *Daemon) supervise(ctx context.Context, reload <-chan struct{}, n *notif
 func (d *Daemon) reload(ctx context.Context) (warnings []string, err error) {
 	defer d.recheck.Store(true) // what was read here may be older than what watch has read
 	cfg, err := config.Load(d.cfg.File)
-	d.using.Lock()
-	defer d.using.Unlock()
 	if err == nil && d.work.control != nil && cfg.Control.Socket == d.cfg.Control.Socket && cfg.Control.Listen == d.cfg.Control.Listen {
 		err = d.work.control.Reload(access(&cfg.Control))
 	}
 	d.record.note(ctx, reloaded(err))
+	d.using.Lock()
+	defer d.using.Unlock()
 	if err != nil {
 		d.log.Error("configuration has a mistake, the old one stays in use", "err", err)
 		d.repair()
@@ -157,7 +161,7 @@ func (d *Daemon) reload(ctx context.Context) (warnings []string, err error) {
 func (d *Daemon) repair() {
 	own, err := config.OwnPeers(d.cfg.File)
 	if err != nil {
-		own = d.own
+		own = *d.own.Load()
 	}
 	peers := d.admit(own)
 	d.revoke()
@@ -171,7 +175,9 @@ func (d *Daemon) use(cfg *config.Config) {
 	}
 	peers := cfg.Peers
 	d.peers.Store(&peers)
-	d.own, d.good = cfg.Own, cfg
+	own := cfg.Own
+	d.own.Store(&own)
+	d.good = cfg
 	d.work.use(cfg)
 	var exports []mover.Export
 	for _, e := range cfg.Exports {

@@ -53,7 +53,6 @@ func (d *Daemon) watch(ctx context.Context) {
 			invitations = now
 			d.inviter.look()
 		}
-		d.record.flush(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -66,13 +65,13 @@ func (d *Daemon) watch(ctx context.Context) {
 // that waits for nothing.
 func (d *Daemon) repeer() {
 	before := *d.peers.Load()
-	d.using.Lock()
-	defer d.using.Unlock()
-	peers := d.admit(d.own)
+	peers := d.admit(*d.own.Load())
 	d.revoke()
 	if samePeers(before, peers) {
 		return
 	}
+	d.using.Lock()
+	defer d.using.Unlock()
 	cfg, err := d.good.Repeer(d.paired())
 	if err != nil {
 		d.log.Error("the paired peers do not go together with those of the configuration file", "err", err)

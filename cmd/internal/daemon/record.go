@@ -112,6 +112,20 @@ func (r *recorder) refused(ctx context.Context, e audit.Entry) {
 	r.note(ctx, e)
 }
 
+// flushes records what was counted until ctx is done.
+func (r *recorder) flushes(ctx context.Context) {
+	tick := time.NewTicker(refusedEvery / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.flush(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // flush records what was counted.
 func (r *recorder) flush(ctx context.Context) {
 	var due []audit.Entry
