@@ -243,8 +243,15 @@ func TestStoreRefuses(t *testing.T) {
 	if j, err := r.e.Get(t.Context(), "j"); err != nil || j.Phase != InProgress || j.Wanted != 0 || j.Limits.Wire != 0 {
 		t.Errorf("seen before it was stored: %+v (%v)", j, err)
 	}
+	r.e.mu.Lock()
+	if a := r.e.jobs["j"].act; !a.runs(0) || len(r.e.running) != 1 {
+		t.Error("its place is free before its end was stored")
+	}
+	r.e.mu.Unlock()
 	f.broken.Store(false)
-	r.await("j", Completed)
+	if j := r.await("j", Completed); j.Disks[0].Starts != 1 {
+		t.Errorf("it was started %d times", j.Disks[0].Starts)
+	}
 	if j := r.submit("k", one("/u")); j.Phase != Accepted {
 		t.Errorf("submitted again: %v", j.Phase)
 	}

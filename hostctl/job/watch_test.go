@@ -242,3 +242,26 @@ func TestWatchTooOld(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSnapshotIsNotUndone: what a job went through before the snapshot told it
+// is not told after.
+func TestSnapshotIsNotUndone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, Config{})
+	r.submit("j", one("/t"))
+	var told []uint64
+	w := &watch{e: r.e, newest: map[string]uint64{"j": 7}, yield: func(ev Event, err error) bool {
+		told = append(told, ev.Revision)
+		return err == nil
+	}}
+	x, err := r.db.Get(t.Context(), jobKey+"j")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for x.Revision = 5; x.Revision < 10; x.Revision++ {
+		w.change(t.Context(), store.Change{Entry: x})
+	}
+	if !slices.Equal(told, []uint64{8, 9}) {
+		t.Errorf("told %v, want those after 7", told)
+	}
+}

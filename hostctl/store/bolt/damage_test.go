@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -130,6 +131,72 @@ func holds(t *testing.T, db *DB, want map[string]string, what string) {
 	if len(entries) != len(want) || len(db.queue.items) != len(want) {
 		t.Fatalf("%s: %d entries and %d items of %d, and nobody said so", what, len(entries), len(db.queue.items), len(want))
 	}
+}
+
+// TestDamageByPlan has damage that chance seldom finds.
+func TestDamageByPlan(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	data, _ := fill(t, filepath.Join(dir, "db"))
+	path := filepath.Join(dir, "x")
+	for name, c := range map[string]struct {
+		damage func([]byte)
+		want   string
+	}{
+		"first header":  {func(b []byte) { b[16+48] ^= 1 }, "header 0"},
+		"second header": {func(b []byte) { b[pageSize+16+48] ^= 1 }, "header 1"},
+		"free list":     {func(b []byte) { b[freeList(t, filepath.Join(dir, "db"))*pageSize+16] ^= 1 }, "pages are damaged"},
+		"lost value":    {nil, "something was lost"},
+	} {
+		bad := bytes.Clone(data)
+		if c.damage != nil {
+			c.damage(bad)
+		}
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c.damage == nil { // a key with a flipped bit has gone from its place
+			b, err := bbolt.Open(path, 0o600, nil)
+			if err == nil {
+				err = b.Update(func(tx *bbolt.Tx) error { return tx.Bucket(dataBucket).Delete([]byte("job.07")) })
+			}
+			if err == nil {
+				err = b.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		db, err := Open(Config{Path: path})
+		if err == nil {
+			_ = db.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		os.Remove(path)
+	}
+}
+
+// freeList is the page of that name that the newest header points to.
+func freeList(t *testing.T, path string) int {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(header, field int) uint64 {
+		return binary.NativeEndian.Uint64(data[header*pageSize+16+field:])
+	}
+	newest := 0
+	if at(1, 48) > at(0, 48) {
+		newest = 1
+	}
+	page := at(newest, 32)
+	if n := binary.NativeEndian.Uint16(data[page*pageSize+10:]); n == 0 {
+		t.Fatal("no page is free: nothing to flip")
+	}
+	return int(page)
 }
 
 // TestDamageWhileOpen flips a bit under an open store: the read names the key.
