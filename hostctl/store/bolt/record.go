@@ -199,12 +199,24 @@ func (db *DB) load() error {
 					return err
 				}
 			}
-			for err := range tx.Check() { // the rest is of no use when it has been called damaged
-				return fmt.Errorf("its pages are damaged: %w", err)
+			if err := checkPages(tx); err != nil {
+				return err
 			}
 			return db.queue.load(tx)
 		})
 	})
+}
+
+// checkPages has bbolt look at its pages: the list of free ones is in no bucket.
+// It comes last, because a fault in bbolt's goroutine is the end of the process;
+// the pages of all values have been read by then.
+func checkPages(tx *bbolt.Tx) (first error) {
+	for err := range tx.Check() { // to its end: the goroutine uses the transaction
+		if first == nil {
+			first = fmt.Errorf("its pages are damaged: %w", err)
+		}
+	}
+	return first
 }
 
 // checkBucket reads every value, and compares all of them with the sum.
