@@ -90,7 +90,7 @@ func TestWatchers(t *testing.T) {
 // body, and who does not read what he asked for.
 func TestSlow(t *testing.T) {
 	r := newRig(t, func(c *Config) {
-		c.Bounds.HeaderTime, c.Bounds.RequestTime, c.Bounds.WriteTime, c.Bounds.KeepAlive = 200*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond, time.Millisecond
+		c.Bounds.HeaderTime, c.Bounds.RequestTime, c.Bounds.WriteTime, c.Bounds.KeepAlive = time.Second, 200*time.Millisecond, 200*time.Millisecond, time.Millisecond
 	})
 	for name, text := range map[string]string{
 		"head":    "POST /haulback.v1.Jobs/Get HTTP/1.1\r\nHost: x\r\n",
@@ -131,30 +131,36 @@ func TestSlow(t *testing.T) {
 // may take to be sent, and than an event may take to be read.
 func TestLongWait(t *testing.T) {
 	r := newRig(t, func(c *Config) {
-		c.Bounds.RequestTime, c.Bounds.WriteTime, c.Bounds.UnaryTime, c.Bounds.IdleTime = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+		c.Bounds.RequestTime, c.Bounds.WriteTime, c.Bounds.IdleTime = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
 	})
-	stream, err := r.client().Watch(t.Context(), &controlv1.WatchRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := make(chan error, 1)
-	go func() {
-		for {
-			m, err := stream.Receive()
-			if err != nil || m.GetJob() != nil {
-				got <- err
-				return
-			}
+	got := make(chan error, 2)
+	for _, client := range []controlv1.JobsClient{r.client(), controlv1.NewJobsClient(connect.NewClient(r.transport()))} { // HTTP/2 and 1.1
+		stream, err := client.Watch(t.Context(), &controlv1.WatchRequest{})
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
+		go func() {
+			for {
+				m, err := stream.Receive()
+				if err != nil || m.GetJob() != nil {
+					got <- err
+					return
+				}
+			}
+		}()
+	}
 	select {
 	case err := <-got:
 		t.Fatalf("a silent stream ended: %v", err)
-	case <-time.After(300 * time.Millisecond): // longer than all of them
+	case <-time.After(time.Second): // longer than all of them
 	}
-	r.call("Jobs/Submit", spec("a", "vm"))
-	if err := <-got; err != nil {
-		t.Errorf("after the silence: %v", err)
+	if p := r.call("Jobs/Submit", spec("a", "vm")); p.status != 200 {
+		t.Fatal(p)
+	}
+	for range 2 {
+		if err := <-got; err != nil {
+			t.Errorf("after the silence: %v", err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"os/exec"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/haulback/haulback/cmd/internal/control/client"
 	"github.com/haulback/haulback/cmd/internal/control/jobpb"
 	"github.com/haulback/haulback/hostctl/job"
+	"github.com/haulback/haulback/hostctl/store"
 	controlv1 "github.com/haulback/haulback/wire/control/v1"
 )
 
@@ -164,6 +166,30 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the last event: %+v", last)
 	}
 	r.end()
+}
+
+// forgetful is an engine that has forgotten what was before a revision.
+type forgetful struct{ Jobs }
+
+func (f forgetful) Watch(ctx context.Context, after uint64, filter job.Filter) iter.Seq2[job.Event, error] {
+	if after == 0 {
+		return f.Jobs.Watch(ctx, 0, filter)
+	}
+	return func(yield func(job.Event, error) bool) {
+		yield(job.Event{}, fmt.Errorf("revision 7: %w", store.ErrCompacted))
+	}
+}
+
+// TestReset begins anew, and says so, where a watch cannot be taken up.
+func TestReset(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Jobs = forgetful{c.Jobs} })
+	r.call("Jobs/Submit", spec("a", "vm"))
+	events := r.sseOf(t.Context(), "/v1/events?after=7")
+	if e := next(t, events, "any event", func(event) bool { return true }); e.kind != "reset" {
+		t.Errorf("the first event: %+v", e)
+	}
+	next(t, events, "the job", func(e event) bool { return e.kind == "job" && e.data.Job.Id == "a" })
+	next(t, events, "the end of the snapshot", func(e event) bool { return e.kind == "synced" })
 }
 
 // TestNDJSON reads lines that are JSON, every one.
