@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"syscall"
 	"testing"
 	"testing/iotest"
-	"testing/synctest"
 	"time"
 
 	"github.com/haulback/haulback/cbt"
@@ -396,74 +394,6 @@ func TestDumpMode(t *testing.T) {
 			}
 		}
 	}
-}
-
-// TestRestoreCrashPoints cuts the power in each durable action of a small
-// restore in turn, and restores again.
-func TestRestoreCrashPoints(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	rng := rand.New(rand.NewPCG(11, 0))
-	want := image(rng, 2<<20+777)
-	before := bytes.Clone(want)
-	scribble(rng, before, 20)
-	stream, _ := dump(t, newEngine(t, mover.Config{}), disk(want), mover.DumpOptions{})
-	for _, survive := range []int{0, 50, 100} {
-		n := 1
-		for cut := true; cut; n++ {
-			synctest.Test(t, func(t *testing.T) { cut = restoreCut(t, stream, before, want, n, survive) })
-		}
-		if n < 20 {
-			t.Errorf("only %d crash points: the restore is too small to prove anything", n)
-		}
-		t.Logf("figure: restore: %d crash points with %d %% surviving", n-2, survive)
-	}
-}
-
-func restoreCut(t *testing.T, stream, before, want []byte, n, survive int) (cut bool) {
-	power := movertest.NewPower()
-	state, dev := movertest.NewCrashableState(power), movertest.NewCrashableFrom(power, before)
-	open := func(_ context.Context, a mover.Access) (mover.Disk, error) {
-		mode := movertest.ReadOnly
-		if a == mover.ReadWrite {
-			mode = movertest.ReadWrite
-		}
-		return dev.Open(mode)
-	}
-	life := func() error {
-		e, err := mover.NewEngine(mover.Config{Memory: 64 << 20, Workers: 1, Checkpoint: 1 << 20, Window: 4 << 20, Batches: 64}, state.Mount())
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = restore(t, e, mover.Endpoint{Name: "target", Open: open}, bytes.NewReader(stream), mover.RestoreOptions{})
-		_ = e.Close() // after a crash it can only fail
-		return err
-	}
-	power.CutAt(n)
-	err := life()
-	cut = power.IsCut()
-	power.Crash(rand.New(rand.NewPCG(uint64(n), uint64(survive))), survive)
-	d, derr := dev.Open(movertest.ReadOnly)
-	if derr != nil {
-		t.Fatal(derr)
-	}
-	st, jerr := mover.ReadJournal(state.Mount(), d.Identity())
-	_ = d.Close()
-	have := dev.Durable()
-	equal, touched := bytes.Equal(have, want), !bytes.Equal(have, before)
-	switch {
-	case jerr != nil:
-		t.Fatalf("cut in action %d: journal: %v", n, jerr)
-	case (st.State == wire.StateVerified || err == nil) && !equal:
-		t.Fatalf("cut in action %d: Verified (%v, %v) and different", n, st.State, err)
-	case touched && st.State != wire.StateInconsistent && st.State != wire.StateVerified && st.State != wire.StateCopied:
-		t.Fatalf("cut in action %d: touched, and the journal says %v", n, st.State)
-	}
-	if cut {
-		if err := life(); err != nil || !bytes.Equal(dev.Bytes(), want) {
-			t.Fatalf("cut in action %d: the second restore: %v", n, err)
-		}
-	}
-	return cut
 }
 
 // TestDumpSparse: a stream of a large sparse disk needs no memory for what it

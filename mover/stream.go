@@ -30,6 +30,7 @@ type streamDisk struct {
 	r     *archive.Reader
 	held  map[int64][]byte // batches with data in them
 	spare [][]byte
+	made  int   // buffers, all in all
 	gone  int64 // batches below are not held any more
 	at    int64 // the stream below is read
 	done  bool  // it was read to its end
@@ -138,6 +139,10 @@ func (d *streamDisk) need(b, end int64) error {
 		if end < d.h.Size && (!ok || max(next.Off, d.at) >= end) {
 			break
 		}
+		if d.made > streamBatches+1 {
+			d.err = wire.Errorf(wire.CodeInternal, "%d batches of a stream are kept, the window has %d", d.made, streamBatches)
+			break
+		}
 		it, err := d.r.Next(d.place)
 		switch err {
 		case nil:
@@ -178,6 +183,7 @@ func (d *streamDisk) buffer() []byte {
 	}
 	k := len(d.spare)
 	if k == 0 {
+		d.made++
 		return make([]byte, cbt.BatchSize)
 	}
 	buf := d.spare[k-1]

@@ -12,6 +12,7 @@ import (
 // goes on.
 var words = map[string][]string{
 	"transport": {"quic\tUDP", "tls\tTCP"},
+	"compress":  {"lz4\twhere it gains", "none"},
 	"verify":    {"pass\tread back what was written", "full\tread everything again at the end"},
 	"cbt": {
 		"full\tcompare everything", "bitmap:\tdirty bitmap NAME of an NBD export", "fiemap:\tPATH of the file it was cloned from",

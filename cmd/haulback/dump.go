@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"os"
@@ -148,7 +149,7 @@ func (g *global) dumpTo(ctx context.Context, to *os.File, w *work, e *transfer.E
 	if err != nil {
 		return err
 	}
-	start := report.Start{Mode: report.ModeDump, Run: uuid.UUID(o.Run).String(), Source: e.Text, Target: "-", Tracking: o.Tracking}
+	start := report.Start{Mode: report.ModeDump, Run: uuid.UUID(o.Run).String(), Source: e.Text, Target: "-", Tracking: cmp.Or(o.Tracking, site.TrackFull)}
 	live.Started(start)
 	for _, text := range []string{d.Warning, d.SourceWarning} {
 		if text != "" {

@@ -44,8 +44,8 @@ func restoreFrom(t *testing.T, s *cmdtest.Site, file string, args ...string) cmd
 	return s.StartIO(open(t, file, os.O_RDONLY), nil, append([]string{"restore"}, args...)...).Wait()
 }
 
-// cmp lets cmp compare the first n bytes, all with 0.
-func cmp(t *testing.T, a, b string, n int64) {
+// cmpFiles lets cmp compare the first n bytes, all with 0.
+func cmpFiles(t *testing.T, a, b string, n int64) {
 	t.Helper()
 	args := []string{a, b}
 	if n > 0 {
@@ -121,7 +121,7 @@ func TestDumpDisks(t *testing.T) {
 			if st, err := os.Stat(c.file); err != nil {
 				t.Error(err)
 			} else {
-				cmp(t, c.file, c.target, st.Size())
+				cmpFiles(t, c.file, c.target, st.Size())
 			}
 		})
 	}
@@ -145,7 +145,7 @@ func TestDumpPipe(t *testing.T) {
 	_, _ = r.Close(), w.Close()
 	want(t, "dump", from.Wait(), 0)
 	want(t, "restore", to.Wait(), 0, "Verified: ")
-	cmp(t, a, b, 0)
+	cmpFiles(t, a, b, 0)
 }
 
 // TestDumpChanged: a clone is the change tracking of a stream, which goes only
@@ -177,10 +177,10 @@ func TestDumpChanged(t *testing.T) {
 	want(t, "base not known", restoreFrom(t, s, inc, dst), 14, "--check-base")
 	root, _ := jsonLine(t, readAll(t, full), "summary")["root"].(string)
 	want(t, "word of the caller", restoreFrom(t, s, inc, dst, "--base-root", root), 0, "Verified (sampled")
-	cmp(t, src, dst, 0)
+	cmpFiles(t, src, dst, 0)
 	mustTool(t, "cp", s.Dir+"/seed", s.Dir+"/copy2.img")
 	want(t, "base is read", restoreFrom(t, s, inc, s.Dir+"/copy2.img", "--check-base"), 0, "Verified: ")
-	cmp(t, src, s.Dir+"/copy2.img", 0)
+	cmpFiles(t, src, s.Dir+"/copy2.img", 0)
 	want(t, "another disk is read", restoreFrom(t, s, inc, s.Disk("other", 90*mib+5, 7), "--check-base"), 14, "nothing was written")
 	other := s.Disk("untracked", mib, 3)
 	want(t, "no tracking", dumpTo(t, s, inc, other, "--json", "--cbt", "fiemap:"+clone, "--base", full), 0, `"kind":"full"`, `"tracking_reason":"no hint`)
@@ -274,7 +274,7 @@ func TestStreamCodes(t *testing.T) {
 			t.Errorf("restore: %s: %q on standard output, %s", c.name, r.Out, r.Stderr)
 		}
 	}
-	cmp(t, a, b, 0)
+	cmpFiles(t, a, b, 0)
 }
 
 // TestDumpTerminal: nobody gets a disk on his screen, or waits for a stream from
@@ -378,7 +378,7 @@ func TestRestoreNoSpace(t *testing.T) {
 	}
 	mustTool(t, "mount", "-o", "remount,size=32m", dir)
 	want(t, "again", restoreFrom(t, s, stream, dir+"/b"), 0, "Verified: ")
-	cmp(t, a, dir+"/b", 0)
+	cmpFiles(t, a, dir+"/b", 0)
 }
 
 func mustToolAfter(t *testing.T, name string, args ...string) {
@@ -433,7 +433,7 @@ func TestRestoreKilled(t *testing.T) {
 			touched++
 		}
 		want(t, "again", restoreFrom(t, s, stream, b), 0, "Verified: ")
-		cmp(t, a, b, 0)
+		cmpFiles(t, a, b, 0)
 		if err := os.Remove(b); err != nil {
 			t.Fatal(err)
 		}

@@ -110,6 +110,10 @@ const (
 // more joins some: what lies between is then read and written for nothing.
 const MaxExtents = 1 << 20
 
+// MaxSize bounds a disk: 1 PiB. A reader folds a digest for each grain that a
+// stream leaves out, and a few bytes must not keep it busy for a year.
+const MaxSize = 1 << 50
+
 // limits are the shortest and longest head of a type, and its longest payload.
 func limits(t byte) (least, most, payload uint32, known bool) {
 	switch t {
@@ -136,7 +140,7 @@ func (h *Header) check() error {
 	switch {
 	case h.Kind != Full && h.Kind != Changed:
 		return fmt.Errorf("%v", h.Kind)
-	case h.Size < 1:
+	case h.Size < 1 || h.Size > MaxSize:
 		return fmt.Errorf("a disk of %d bytes", h.Size)
 	case h.Run == [16]byte{}:
 		return errors.New("no run")

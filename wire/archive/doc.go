@@ -67,7 +67,7 @@
 //	 2  1  kind: 1 full, 2 changed
 //	 3  1  zero
 //	 4  4  grain in bytes, 65536
-//	 8  8  size of the disk in bytes, at least 1
+//	 8  8  size of the disk in bytes, 1 to 2^50
 //	16  8  when the dump began, seconds since 1970 UTC
 //	24 16  run: names this stream; random (a UUID)
 //	40 32  base root: the root of what the disk held when the changes began, or
