@@ -167,7 +167,7 @@ func TestKill(t *testing.T) {
 		t.Error("a run ran twice at once")
 	}
 	t.Logf("%d jobs over %d kills: %v", len(said), rounds, count)
-	if count[Completed] == 0 || count[Canceled] == 0 {
+	if count[Completed] == 0 || count[Canceled] == 0 && !testing.Short() { // few are asked to
 		t.Errorf("%v: nothing was tested", count)
 	}
 }

@@ -211,6 +211,19 @@ func (db *DB) load() error {
 // It comes last, because a fault in bbolt's goroutine is the end of the process;
 // the pages of all values have been read by then.
 func checkPages(tx *bbolt.Tx) (first error) {
+	pages := int(tx.Size() / pageSize)
+	for id := 2; id < pages; id++ { // bbolt would follow a length of 4 billion pages
+		info, err := tx.Page(id)
+		switch {
+		case err != nil:
+			return err
+		case info == nil || info.Type == "free":
+		case info.OverflowCount < 0 || info.OverflowCount >= pages-id:
+			return fmt.Errorf("its page %d is damaged: %d pages are said to follow", id, info.OverflowCount)
+		default:
+			id += info.OverflowCount
+		}
+	}
 	for err := range tx.Check() { // to its end: the goroutine uses the transaction
 		if first == nil {
 			first = fmt.Errorf("its pages are damaged: %w", err)
