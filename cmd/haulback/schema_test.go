@@ -200,6 +200,13 @@ func TestSchema(t *testing.T) {
 			t.Errorf("%s: no line at all", what)
 		}
 	}
+	for _, args := range [][]string{{"submit", "--id", "j1", home.Disk("s", mib, 5), home.Disk("d", mib, 6), "--wait"}, {"get", "j1"}, {"list"}} {
+		r := home.Run(append([]string{"--json", "job"}, args...)...)
+		if v.check(t, "job "+args[0], r); r.Code != 0 || r.Out == "" {
+			t.Errorf("job %q: exit code %d: %s", args, r.Code, r.Stderr)
+		}
+	}
+	v.check(t, "job get of none", home.Run("--json", "job", "get", "none"))
 	stream := filepath.Join(desk.Dir, "stream")
 	v.streams(t, "dump", dumpTo(t, desk, stream, "--json", a))
 	v.streams(t, "restore", restoreFrom(t, desk, stream, "--json", b))
