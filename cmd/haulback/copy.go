@@ -54,6 +54,7 @@ func copyCommand(g *global) *cobra.Command {
 		},
 	}
 	copyFlags(cmd, &f)
+	ticketFlagsOf(cmd, &f)
 	progressFlag(cmd, &f)
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of an earlier run to go on with")
 	return cmd
@@ -81,6 +82,7 @@ func verifyCommand(g *global) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of the run that tickets are for")
 	linkFlags(cmd, &f)
+	ticketFlagsOf(cmd, &f)
 	progressFlag(cmd, &f)
 	return cmd
 }
@@ -90,9 +92,13 @@ func linkFlags(cmd *cobra.Command, f *flags) {
 	cmd.Flags().StringVar(&f.readRate, "read-rate", "", "read, and hash, at most `SIZE` per second from the disk at each end, as in 200MiB (default no limit)")
 	cmd.Flags().StringVar(&f.latency, "latency", "", "back off when the storage at either end takes longer than `TIME` for 256 KiB, as in 20ms (default never)")
 	cmd.Flags().StringVar(&f.transport, "transport", site.QUIC, "`NAME` of the transport: quic (UDP) or tls (TCP)")
+	cmd.Flags().DurationVar(&f.retry, "retry", 5*time.Minute, "how long to go on without progress after the peer was lost; 0s: not at all")
+}
+
+// ticketFlagsOf are for exports that want tickets.
+func ticketFlagsOf(cmd *cobra.Command, f *flags) {
 	cmd.Flags().StringVar(&f.sourceTicket, "source-ticket", "", "`FILE` with a controller's ticket, for a source export that wants one; read again at every try, so that a new one can take its place")
 	cmd.Flags().StringVar(&f.targetTicket, "target-ticket", "", "`FILE` with a controller's ticket, for a target export that wants one")
-	cmd.Flags().DurationVar(&f.retry, "retry", 5*time.Minute, "how long to go on without progress after the peer was lost; 0s: not at all")
 }
 
 // spec is what the flags ask for.

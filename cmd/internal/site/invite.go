@@ -166,6 +166,16 @@ func (s *Site) invitations(now time.Time, edit func([]invitation) ([]invitation,
 	return s.storeInvitations(list)
 }
 
+// uninviteLocked deletes the invitations of name, for who holds the lock. A list
+// that cannot be read invites nobody.
+func (s *Site) uninviteLocked(name string, now time.Time) error {
+	list, err := s.readInvitations(now)
+	if err != nil || len(list) == 0 {
+		return nil
+	}
+	return s.storeInvitations(slices.DeleteFunc(list, func(v invitation) bool { return v.Name == name }))
+}
+
 // readInvitations gives those that are open at now.
 func (s *Site) readInvitations(now time.Time) (list []invitation, err error) {
 	b, err := os.ReadFile(s.InvitationsFile())

@@ -114,6 +114,21 @@ func TestInvitation(t *testing.T) {
 	if err := s.RemovePeer("dr"); err != nil {
 		t.Fatal(err)
 	}
+	now := time.Now()
+	if code, err = s.Invite("dr", "", time.Minute, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := join(t, s, a, code, now, yes); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemovePeer("dr"); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []*wire.Key{a, b} {
+		if err := join(t, s, key, code, now, yes); err == nil {
+			t.Error("who was removed joins again by his code")
+		}
+	}
 	if err := s.SweepInvitations(noon.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 	"github.com/pelletier/go-toml/v2"
@@ -285,9 +286,18 @@ func (s *Site) edit(name string, change func(Peers, *Peer) error) error {
 	})
 }
 
-// RemovePeer ends the pairing with the peer called name.
+// RemovePeer ends the pairing with the peer called name, and what invites it: who
+// was removed cannot join again with a code that he has.
 func (s *Site) RemovePeer(name string) error {
-	return s.change(func(peers Peers) (Peers, error) {
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.uninviteLocked(name, time.Now()); err != nil {
+		return err
+	}
+	return s.changeLocked(func(peers Peers) (Peers, error) {
 		var kept Peers
 		for _, e := range peers {
 			if e.Name != name {
