@@ -92,11 +92,10 @@ func jobRemoveCommand(g *global, f *controlFlags) *cobra.Command {
 				_, err := c.jobs.Remove(ctx, &controlv1.RemoveRequest{Id: args[0]})
 				return err
 			})
-			if err != nil || g.json {
+			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "removed "+args[0])
-			return err
+			return g.print(cmd, map[string]string{"removed": args[0]}, "removed "+args[0])
 		},
 	}
 }

@@ -141,6 +141,8 @@ func TestSchema(t *testing.T) {
 	desk.Pair(home)
 	p := home.Disk("p", 2*mib, 3)
 	d := home.Daemon(cmdtest.Export("p", p, "source", desk), cmdtest.Export("q", home.Disk("q", 2*mib, 4), "target", desk))
+	socket := home.State + "/control.sock"
+	home.Disk("p.other", 2*mib, 5)
 	for _, c := range []struct {
 		code int
 		args []string
@@ -184,6 +186,16 @@ func TestSchema(t *testing.T) {
 		{10, []string{"config", "check", "/none"}},
 		{0, []string{"selfcheck", "--config", good}},
 		{10, []string{"selfcheck", "--config", twice}},
+		{0, []string{"job", "submit", "--id", "s", "export:p", p + ".new", "--create", "--wait", "--label", "vm=1", "--socket", socket}},
+		{0, []string{"job", "submit", "--id", "s", "export:p", p + ".new", "--create", "--label", "vm=1", "--socket", socket}},
+		{4, []string{"job", "submit", "--id", "v", "--mode", "verify", p, p + ".other", "--wait", "--socket", socket}},
+		{0, []string{"job", "list", "--socket", socket}},
+		{0, []string{"job", "get", "v", "--socket", socket}},
+		{4, []string{"job", "watch", "v", "--socket", socket}},
+		{11, []string{"job", "cancel", "s", "--socket", socket}},
+		{0, []string{"job", "remove", "s", "--socket", socket}},
+		{10, []string{"job", "get", "s", "--socket", socket}},
+		{13, []string{"job", "list", "--socket", socket + "x"}},
 		{10, []string{"copy", a}},
 		{10, []string{"copy", a, b, "--nonsense"}},
 		{10, []string{"nonsense"}},
