@@ -66,7 +66,7 @@ func DefaultSocket(state string) string {
 
 // control needs the state directory, for the default.
 func (c *checker) control(t controlTOML, state string) Control {
-	out := Control{Socket: t.Socket, Group: t.Group, Listen: t.Listen, Cert: t.Cert, Key: t.Key, CA: t.CA, Admins: t.Admins, Viewers: t.Viewers}
+	out := Control(t)
 	switch {
 	case t.Socket == noSocket:
 		out.Socket = ""
