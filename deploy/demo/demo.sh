@@ -13,6 +13,7 @@ readonly disk_mib=2048   # size of each disk
 readonly files_mib=384   # real files on it
 readonly change_mib=60   # what the replica wrote since the failover: about 3 %
 readonly rate=5MiB       # on the wire; slow enough that there is a half way
+readonly job_mib=40     # what the job of the last act repairs
 bin=$(cd "${HAULBACK_BIN:-$(dirname "$0")/../../bin}" && pwd)
 began=$SECONDS
 work=
@@ -77,14 +78,14 @@ quiet() {
 
 need_tools() {
   local missing=() tool
-  for tool in mkfs.ext4 debugfs e2fsck; do
+  for tool in mkfs.ext4 debugfs e2fsck curl; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   if ((${#missing[@]})); then
-    note "installing e2fsprogs for ${missing[*]}"
-    [[ $EUID == 0 ]] || die "${missing[*]}: not found; as root run: apt-get install e2fsprogs"
-    apt-get install -qq -y e2fsprogs >/dev/null 2>&1 ||
-      { apt-get update -qq && apt-get install -qq -y e2fsprogs >/dev/null; }
+    note "installing e2fsprogs and curl for ${missing[*]}"
+    [[ $EUID == 0 ]] || die "${missing[*]}: not found; as root run: apt-get install e2fsprogs curl"
+    apt-get install -qq -y e2fsprogs curl >/dev/null 2>&1 ||
+      { apt-get update -qq && apt-get install -qq -y e2fsprogs curl >/dev/null; }
   fi
   [[ -x $bin/haulback && -x $bin/haulbackd ]] || die "$bin: no programs there; run: make all"
 }
@@ -286,7 +287,32 @@ note "cmp dr/replica.img home/original.img: all $disk_mib MiB are the same, byte
 check_fs "$work/home/original.img"
 note "e2fsck home/original.img: the file system is clean"
 
-say "7. Both daemons are stopped in order (SIGTERM)"
+say "7. The other way in: a backup server hands dr a job, and dr is killed in the middle of it"
+note "meanwhile $job_mib MiB of the disk at home were overwritten by mistake; the job repairs that"
+head -c $((job_mib << 20)) /dev/urandom | dd of="$work/home/original.img" bs=1M seek=64 conv=notrunc status=none
+at dr job submit --id repair-1 export:replica "haulback://$home/original?peer=home" --rate "$rate"
+job() { # what curl sees of the job: the first value of a field
+  curl -sS --unix-socket "$work/dr/state/control.sock" "http://dr/haulback.v1.Jobs/Get?encoding=json&connect=v1&message=%7B%22id%22%3A%22repair-1%22%7D" |
+    grep -o "\"$1\": *\"[^\"]*" | head -n 1 | sed 's/.*"//' || true
+}
+for ((i = 0; i < 300; i++)); do
+  (($(mib "$(job durableBytes)") >= job_mib / 4)) && break
+  sleep 0.1
+done
+note "curl asks the control socket: phase $(job phase), $(mib "$(job durableBytes)") MiB are safe at home"
+[[ $(job phase) == PHASE_IN_PROGRESS ]] || die "the job is $(job phase) and not in progress: $(job text)"
+{ kill -KILL "${pids[dr]}"; wait "${pids[dr]}"; } 2>/dev/null || true
+unset 'pids[dr]'
+note "dr was killed (kill -9); it starts again, and nobody tells it to go on"
+start_daemon dr
+at dr job watch repair-1
+[[ $(job phase) == PHASE_COMPLETED ]] || die "the job is $(job phase) and not completed: $(job text)"
+cmp "$work/dr/replica.img" "$work/home/original.img" || die "cmp: the disks differ"
+note "cmp dr/replica.img home/original.img: the same, byte by byte"
+note "what dr has recorded of it, each line chained to the one before:"
+at dr audit verify
+
+say "8. Both daemons are stopped in order (SIGTERM)"
 for site in dr home; do
   kill -TERM "${pids[$site]}"
   wait "${pids[$site]}" || die "haulbackd of $site ended with exit code $?"
@@ -297,4 +323,5 @@ done
 say "What you saw, in $((SECONDS - began)) s"
 note "Two disks of $disk_mib MiB differed in $differ. Both sides read their own disk; only what differed crossed the"
 note "network. The target's daemon was killed half way and started again; the copy went on from its last checkpoint."
+note "A job that a backup server had handed in went on by itself when the daemon that ran it was killed."
 note "At the end every byte that was written had been read back from the disk and compared: Verified, and cmp agrees."
