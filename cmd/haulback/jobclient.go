@@ -48,6 +48,7 @@ type caller struct {
 	jobs  controlv1.JobsClient
 	where string // for messages
 	unix  bool
+	alert func(ctx context.Context) error // asks a daemon's port why it lets nobody in; nil: a socket
 }
 
 // caller makes the client; nothing is dialled yet.
@@ -102,7 +103,34 @@ func (f *controlFlags) remote() (*caller, error) {
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, RootCAs: pool},
 		ForceAttemptHTTP2: true, TLSHandshakeTimeout: callTime,
 	}
-	return newCaller(tr, "https://"+u.Host, f.url, false), nil
+	c := newCaller(tr, "https://"+u.Host, f.url, false)
+	c.alert = func(ctx context.Context) error { return alertOf(ctx, u.Host, tr.TLSClientConfig) }
+	return c, nil
+}
+
+// alertTime is how long a port may take to say why it closes.
+const alertTime = 2 * time.Second
+
+// alertOf is what a port answers to a handshake. In TLS 1.3 a client is done
+// before its certificate was looked at: whether a request meets the refusal, or a
+// connection that is closed already, is a matter of luck, and a read is none.
+func alertOf(ctx context.Context, addr string, conf *tls.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, alertTime)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(alertTime))
+	_, err = conn.Read(make([]byte, 1))
+	return err
+}
+
+// refused reports whether err is a TLS alert of the other side.
+func refused(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
 }
 
 // callTime bounds a call that is not a watch: a daemon answers within a minute.
@@ -142,7 +170,7 @@ func (c *caller) explain(ctx context.Context, err error) error {
 		return &exitcode.Said{Code: exitcode.Auth, Text: fmt.Sprintf("the control socket %s: permission denied; call as root, as the daemon's user, or as a member of its [control] group", c.where)}
 	case c.unix && (errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)):
 		text = fmt.Sprintf("no daemon at the control socket %s; start haulbackd (systemctl start haulbackd), or name its socket with --socket", c.where)
-	case strings.Contains(err.Error(), "remote error: tls:"):
+	case !c.unix && (refused(err) || refused(c.alert(ctx))):
 		return &exitcode.Said{Code: exitcode.Auth, Text: text + "; the daemon did not accept the certificate"}
 	}
 	return &exitcode.Said{Code: exitcode.Unavailable, Text: text}

@@ -185,8 +185,8 @@ func TestJobSteered(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 4))
 	for i := range 6 {
 		id, target := fmt.Sprintf("j%d", i), s.Disk(fmt.Sprintf("t%d", i), size, 0)
-		s.OK("job", "submit", "--id", id, a, target, "--rate", "24MiB")
-		s.moved(t, id, rng.Int64N(12*mib))
+		s.OK("job", "submit", "--id", id, a, target, "--rate", "3MiB") // 8 s, for a machine that is slow
+		s.moved(t, id, rng.Int64N(6*mib))
 		if i%2 == 0 {
 			s.OK("job", "pause", id)
 			s.await(t, id, "Paused")
