@@ -306,7 +306,7 @@ func TestJobHeld(t *testing.T) {
 	a, b := desk.Disk("a", 32*mib, 1), home.Disk("b", 32*mib, 0)
 	other := home.Disk("other", 32*mib, 2)
 	home.up(cmdtest.Export("b", "file://"+b, "target", desk.Site))
-	push := desk.Start("--json", "copy", a, home.d.URI("b"), "--rate", "8MiB")
+	push := desk.Start("--json", "copy", a, home.d.URI("b"), "--rate", "256KiB") // two minutes: nobody waits for its end
 	cmdtest.Await(t, "the copy to move", func() bool { return strings.Contains(push.Stdout(), `"status"`) })
 	for _, name := range []string{b, "export:b"} {
 		if r := home.Run("job", "submit", other, name, "--wait"); r.Code != 11 {
@@ -315,8 +315,8 @@ func TestJobHeld(t *testing.T) {
 	}
 	push.Signal(syscall.SIGINT)
 	push.Wait()
-	home.OK("job", "submit", "--id", "j", other, "export:b", "--rate", "8MiB")
-	home.moved(t, "j", mib)
+	home.OK("job", "submit", "--id", "j", other, "export:b", "--rate", "256KiB")
+	home.moved(t, "j", 1)
 	if r := desk.Run("copy", a, home.d.URI("b"), "--retry", "0s"); r.Code != 11 {
 		t.Errorf("a session for the disk of a job: exit code %d: %s", r.Code, r.Stderr)
 	}
@@ -383,11 +383,14 @@ func TestManyJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	most, mostHome := 0, 0
-	cmdtest.Await(t, "all jobs to be done", func() bool {
-		running, there, done := countJobs(t, call)
-		most, mostHome = max(most, running), max(mostHome, there)
-		return done == jobs
-	})
+	for have := 0; have < jobs; { // however slow the machine is: one more, and one more
+		cmdtest.Await(t, "one more job to be done", func() bool {
+			running, there, done := countJobs(t, call)
+			most, mostHome = max(most, running), max(mostHome, there)
+			defer func() { have = done }()
+			return done > have
+		})
+	}
 	if most > 4 || mostHome > 2 {
 		t.Errorf("%d disks ran at once, %d of them of one host; 4 and 2 may", most, mostHome)
 	}
