@@ -38,6 +38,12 @@ type Config struct {
 	LeaseTTL  time.Duration // 30 s
 }
 
+// Bounds are those in force of Config: jobs that have not ended, jobs that have,
+// disks that run at once, in all and of one host.
+func (e *Engine) Bounds() (active, ended, disks, perHost int) {
+	return e.c.MaxActive, e.c.MaxEnded, e.c.MaxDisks, e.c.MaxPerHost
+}
+
 func (c Config) filled() Config {
 	if c.Log == nil {
 		c.Log = slog.Default()

@@ -28,11 +28,12 @@ func (a adm) Info(ctx context.Context) (*controlv1.GetInfoResponse, error) {
 	b, d := build.Current(), a.d
 	open, _, _ := d.work.counts(ctx)
 	limits := d.cfg.Limits.Engine().Effective()
+	active, ended, disks, perHost := d.work.engine.Bounds()
 	return &controlv1.GetInfoResponse{
 		Version: b.Version, Revision: b.Revision, Modified: b.Modified, GoVersion: b.Go, Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Protocol: "haulback/1", SiteId: d.key.ID().String(), Features: features[:], Hashes: []string{"blake3-256"}, Compressions: []string{"lz4"},
 		Capacity: &controlv1.Capacity{
-			RunningDisks: int32(d.cfg.Jobs.Disks), RunningDisksPerHost: int32(d.cfg.Jobs.PerHost), MemoryBytes: limits.Memory, GrainBytes: cbt.GrainSize,
+			MaxJobs: int32(active + ended), RunningDisks: int32(disks), RunningDisksPerHost: int32(perHost), MemoryBytes: limits.Memory, GrainBytes: cbt.GrainSize,
 		},
 		Draining: d.work.drained.Load(), Started: timestamppb.New(d.started), Jobs: int32(open), Sessions: int32(d.server.Sessions()),
 	}, nil

@@ -61,6 +61,13 @@ func TestLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.up("[jobs]\nallow = [\""+s.Dir+"/*\", \"export:*\"]\n", cmdtest.Export("own", "file://"+a, "source"))
+	info, err := controlv1.NewDaemonClient(s.client()).GetInfo(t.Context(), &controlv1.GetInfoRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := info.Capacity; c.RunningDisks != 4 || c.RunningDisksPerHost != 2 || c.MaxJobs != 11000 || c.MaxDisksPerJob != 256 || c.MaxRequestBytes == 0 || c.MaxStreams == 0 {
+		t.Errorf("bounds of a daemon that sets none: %v", c)
+	}
 	extents := controlv1.NewExtentsClient(s.client())
 	if list, err := changed(t, extents, a, b); err != nil || len(list) != 1 || list[0].ByteOffset != 2*mib || list[0].SizeBytes != 64<<10 {
 		t.Errorf("changed: %v, %v; want 64 KiB at 2 MiB", list, err)
