@@ -325,9 +325,10 @@ func together(t *testing.T, l throttle.Limits, dur time.Duration, priorities ...
 				t.Fatal(err)
 			}
 			p.src.name, p.source.engine = fmt.Sprint(i), e
-			pairs, progress = append(pairs, p), append(progress, new(mover.Progress))
+			prog := new(mover.Progress)
+			pairs, progress = append(pairs, p), append(progress, prog)
 			go func() {
-				_, _ = p.run(ctx, "push", job(throttle.Limits{Priority: pr}), progress[i])
+				_, _ = p.run(ctx, "push", job(throttle.Limits{Priority: pr}), prog)
 				done <- struct{}{}
 			}()
 		}
