@@ -183,6 +183,7 @@ type jobFlags struct {
 	flags
 	id, mode, priority, spec string
 	labels                   map[string]string
+	windows                  []string
 	wait                     bool
 }
 
@@ -204,6 +205,7 @@ func jobSubmitCommand(g *global, cf *controlFlags) *cobra.Command {
 	for _, name := range []string{"source-ticket", "target-ticket"} { // a ticket names the run, which the daemon chooses
 		_ = p.MarkHidden(name)
 	}
+	windowFlag(cmd, &f)
 	p.StringToStringVar(&f.labels, "label", nil, "`KEY=VALUE` of your own to keep with the job; may be repeated")
 	p.BoolVar(&f.wait, "wait", false, "watch it to its end; the exit code is that of the job")
 	return cmd
@@ -265,7 +267,12 @@ func jobLimitsCommand(g *global, cf *controlFlags) *cobra.Command {
 	cmd.Flags().StringVar(&f.rate, "rate", "", "at most `SIZE` per second on the wire")
 	cmd.Flags().StringVar(&f.readRate, "read-rate", "", "at most `SIZE` per second read and hashed, at each end")
 	cmd.Flags().StringVar(&f.latency, "latency", "", "back off when the storage at either end takes longer than `TIME` for 256 KiB")
+	windowFlag(cmd, &f)
 	return cmd
+}
+
+func windowFlag(cmd *cobra.Command, f *jobFlags) {
+	cmd.Flags().StringArrayVar(&f.windows, "window", nil, "`TIME` of the week with rates of its own, by the daemon's clock, as in 'Mon-Fri 08:00-18:00 10MiB'; may be repeated, the first that holds counts")
 }
 
 func jobWatchCommand(g *global, f *controlFlags) *cobra.Command {

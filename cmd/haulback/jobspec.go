@@ -37,7 +37,7 @@ func (f *jobFlags) message(cmd *cobra.Command, args []string) (*controlv1.JobSpe
 		return nil, usage("job submit: --spec has the disks; leave SOURCE and TARGET out")
 	}
 	var given []string
-	for _, name := range []string{"mode", "priority", "label", "read-rate", "latency", "rate", "transport", "retry", "verify", "cbt", "strict", "sample", "create"} {
+	for _, name := range []string{"mode", "priority", "label", "read-rate", "latency", "window", "rate", "transport", "retry", "verify", "cbt", "strict", "sample", "create"} {
 		if cmd.Flags().Changed(name) {
 			given = append(given, "--"+name)
 		}
@@ -150,6 +150,13 @@ func (f *jobFlags) limits() (l job.Limits, err error) {
 	}
 	if l.Latency, err = limits.Latency(f.latency); err != nil {
 		return l, usage("--latency: %w", err)
+	}
+	for _, text := range f.windows {
+		w, err := limits.Window(text)
+		if err != nil {
+			return l, usage("--window: %w", err)
+		}
+		l.Windows = append(l.Windows, job.Window(w))
 	}
 	return l, nil
 }

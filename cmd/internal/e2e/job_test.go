@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -297,6 +298,27 @@ func TestJobPartly(t *testing.T) {
 	}
 }
 
+// TestJobShares: the limit of a job is one for all of its disks. Time has only a
+// lower bound here: a slow machine keeps it as well.
+func TestJobShares(t *testing.T) {
+	t.Parallel()
+	s := newJobSite(t, "desk").up()
+	a, b := s.Disk("a", 8*mib, 1), s.Disk("b", 8*mib, 2)
+	spec := fmt.Sprintf(`{"mode":"MODE_COPY","limits":{"readBytes":"4194304"},"disks":[{"source":%q,"target":%q},{"source":%q,"target":%q}]}`,
+		a, s.Disk("c", 8*mib, 0), b, s.Disk("d", 8*mib, 0))
+	file := filepath.Join(s.Dir, "spec.json")
+	if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.OK("job", "submit", "--id", "j", "--spec", file, "--wait")
+	j := s.get(t, "j")
+	began, err1 := time.Parse(time.RFC3339Nano, j.text("started"))
+	ended, err2 := time.Parse(time.RFC3339Nano, j.text("ended"))
+	if took := ended.Sub(began); err1 != nil || err2 != nil || took < 3*time.Second {
+		t.Errorf("16 MiB read at 4 MiB per second in %v (%v, %v)", took, err1, err2)
+	}
+}
+
 // TestJobHeld: an export in use by a session and a job do not get one disk both,
 // whoever comes first.
 func TestJobHeld(t *testing.T) {
@@ -320,7 +342,10 @@ func TestJobHeld(t *testing.T) {
 	if r := desk.Run("copy", a, home.d.URI("b"), "--retry", "0s"); r.Code != 11 {
 		t.Errorf("a session for the disk of a job: exit code %d: %s", r.Code, r.Stderr)
 	}
-	home.OK("job", "limits", "j")
+	if r := home.Run("job", "limits", "j", "--window", "Mon 8-18 1MiB"); r.Code != 10 || !strings.Contains(r.Stderr, "--window") {
+		t.Errorf("a window that is none: exit code %d: %s", r.Code, r.Stderr)
+	}
+	home.OK("job", "limits", "j", "--rate", "256KiB", "--window", "00:00-24:00 unlimited") // now, that is
 	home.OK("job", "watch", "j")
 	cmdtest.MustEqual(t, other, b)
 }

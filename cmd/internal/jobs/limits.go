@@ -2,18 +2,63 @@ package jobs
 
 import (
 	"context"
+	"sync"
 
 	"github.com/haulback/haulback/hostctl/job"
 	"github.com/haulback/haulback/mover/throttle"
 )
 
-// throttled is the limits of a task, in force as long as ctx is not done: what
-// a caller changes reaches the run at once.
-func throttled(ctx context.Context, t *job.Task) (*throttle.Throttle, error) {
-	now, changed := t.Limits()
-	th, err := throttle.New(limits(t.Spec.Priority, &now))
+// shares are the throttles of the jobs that have disks running: the disks of a
+// job share its limits. Safe for concurrent use.
+type shares struct {
+	mu   sync.Mutex
+	live map[string]*share // by job
+}
+
+type share struct {
+	throttle *throttle.Throttle
+	disks    int
+}
+
+// take gives the throttle of a job to one more disk, until drop.
+func (s *shares) take(job string, l throttle.Limits) (*throttle.Throttle, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have := s.live[job]; have != nil {
+		if err := have.throttle.Set(l); err != nil {
+			return nil, err
+		}
+		have.disks++
+		return have.throttle, nil
+	}
+	th, err := throttle.New(l)
 	if err != nil {
-		return nil, invalid("limits: %v", err)
+		return nil, err
+	}
+	if s.live == nil {
+		s.live = make(map[string]*share)
+	}
+	s.live[job] = &share{throttle: th, disks: 1}
+	return th, nil
+}
+
+func (s *shares) drop(job string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have := s.live[job]; have != nil {
+		if have.disks--; have.disks == 0 {
+			delete(s.live, job)
+		}
+	}
+}
+
+// throttled is the limits of a task, shared with the other disks of its job and in
+// force as long as ctx is not done, which has to come before drop: what a caller
+// changes reaches the run at once.
+func (s *shares) throttled(ctx context.Context, t *job.Task) (th *throttle.Throttle, drop func(), err error) {
+	now, changed := t.Limits()
+	if th, err = s.take(t.Job, limits(t.Spec.Priority, &now)); err != nil {
+		return nil, nil, invalid("limits: %v", err)
 	}
 	go func() { // ends with ctx, which ends with the run
 		for {
@@ -28,7 +73,7 @@ func throttled(ctx context.Context, t *job.Task) (*throttle.Throttle, error) {
 			}
 		}
 	}()
-	return th, nil
+	return th, func() { s.drop(t.Job) }, nil
 }
 
 // limits are l in the words of the engine.

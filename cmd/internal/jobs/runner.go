@@ -30,6 +30,8 @@ type Runner struct {
 	Reach  transfer.Reach
 	Disks  func() *Disks // by the configuration of now
 	Log    *slog.Logger
+
+	shares shares
 }
 
 // Transfer is a job.Transfer.
@@ -65,9 +67,12 @@ func (r *Runner) transfer(parent context.Context, task *job.Task) (rep mover.Rep
 	}
 	spec.SourceTicket = func(context.Context) ([]byte, error) { return task.Ticket(), nil }
 	spec.TargetTicket = spec.SourceTicket // of two exports the one that wants a ticket
-	if spec.Throttle, err = throttled(ctx, task); err != nil {
+	th, drop, err := r.shares.throttled(ctx, task)
+	if err != nil {
 		return rep, err
 	}
+	defer drop()
+	spec.Throttle = th
 	t, err := transfer.New(spec)
 	if err != nil {
 		return rep, err
