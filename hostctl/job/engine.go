@@ -74,7 +74,13 @@ type Engine struct {
 	kick  chan struct{} // look for disks to start; capacity 1: one look sees all
 	notes notes
 
-	mu       sync.Mutex
+	// mu is held over writes of the store, which wait for a disk. Who only looks
+	// takes view: it guards jobs, entries, running, and what of an active snapshot
+	// and news read. It is taken after mu, and never held over a call of the store;
+	// who holds mu may look without it.
+	mu   sync.Mutex
+	view sync.RWMutex
+
 	epoch    uint64
 	jobs     map[string]*entry
 	nactive  int
@@ -117,9 +123,14 @@ func (a *active) runs(i int) bool { return a.run[i] != nil }
 // held. An error of compare-and-swap means that another engine works on this
 // store: this one may not go on.
 func (e *Engine) change(a *active, f func(*state)) error {
+	return e.changeOf(a, a.runs, f)
+}
+
+// changeOf is change where other disks run than those of a.
+func (e *Engine) changeOf(a *active, runs func(int) bool, f func(*state)) error {
 	next := a.state.clone()
 	f(&next)
-	next.settle(a.runs, e.now())
+	next.settle(runs, e.now())
 	next.Epoch = e.epoch
 	value, err := encode(next)
 	if err != nil {
@@ -130,7 +141,14 @@ func (e *Engine) change(a *active, f func(*state)) error {
 		return e.refused(err)
 	}
 	before := a.state.Phase
-	a.state, a.revision = next, revision
+	e.show(func() {
+		a.state, a.revision = next, revision
+		x := e.jobs[a.ID]
+		x.phase, x.ended = next.Phase, next.Ended
+		if next.Phase.Ended() {
+			x.act = nil
+		}
+	})
 	if before != next.Phase {
 		e.c.Log.Info("job phase", "job", a.ID, "phase", next.Phase.String())
 	}
@@ -138,18 +156,22 @@ func (e *Engine) change(a *active, f func(*state)) error {
 	return nil
 }
 
+// show changes what readers see; with mu held.
+func (e *Engine) show(f func()) {
+	e.view.Lock()
+	defer e.view.Unlock()
+	f()
+}
+
 // reindex follows a new state with mu held: what has ended leaves the memory.
 // All that is done here to the store is done again by Open if it fails.
 func (e *Engine) reindex(a *active) {
-	x := e.jobs[a.ID]
-	x.phase, x.ended = a.state.Phase, a.state.Ended
 	if a.state.Phase == Paused || a.state.Phase.Ended() {
 		e.ack(a)
 	}
 	if !a.state.Phase.Ended() {
 		return
 	}
-	x.act = nil
 	e.nactive--
 	if err := e.drop(ticketKey + a.ID); err != nil {
 		e.c.Log.Warn("tickets of an ended job stay until the next start", "job", a.ID, "err", err)

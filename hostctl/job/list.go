@@ -11,13 +11,13 @@ import (
 
 // Get answers one job, with the newest counters.
 func (e *Engine) Get(ctx context.Context, id string) (Job, error) {
-	e.mu.Lock()
+	e.view.RLock()
 	x, err := e.find(ctx, id)
 	if err == nil && x.act != nil {
-		defer e.mu.Unlock()
+		defer e.view.RUnlock()
 		return e.snapshot(x.act), nil
 	}
-	e.mu.Unlock()
+	e.view.RUnlock()
 	if err != nil {
 		return Job{}, err
 	}
@@ -88,8 +88,8 @@ func (e *Engine) List(ctx context.Context, f Filter, p Page) (jobs []Job, next s
 
 // places are the jobs that may match, in order, by what is in memory.
 func (e *Engine) places(f Filter) (all []listPlace) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.view.RLock()
+	defer e.view.RUnlock()
 	for _, x := range e.jobs {
 		if (f.ID == "" || f.ID == x.id) && (f.Owner == "" || f.Owner == x.owner) && (len(f.Phases) == 0 || slices.Contains(f.Phases, x.phase)) {
 			all = append(all, listPlace{x.created, x.id})

@@ -139,7 +139,9 @@ func (e *Engine) activate(ctx context.Context, a *active, since time.Time) error
 	for i, d := range a.Spec.Disks {
 		a.hosts[i] = distinct(e.c.Hosts(d))
 	}
-	e.jobs[a.ID] = &entry{id: a.ID, owner: a.Owner, phase: a.state.Phase, created: a.state.Created, act: a}
+	e.show(func() {
+		e.jobs[a.ID] = &entry{id: a.ID, owner: a.Owner, phase: a.state.Phase, created: a.state.Created, act: a}
+	})
 	e.nactive++
 	return nil
 }

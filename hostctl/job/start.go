@@ -43,8 +43,10 @@ func (e *Engine) start(ctx context.Context, a *active, disk int) error {
 	}
 	r := &start{e: e, a: a, disk: disk, count: a.state.Disks[disk].Outcome.Counters}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
-	a.run[disk] = r
-	e.running[r] = struct{}{}
+	e.show(func() {
+		a.run[disk] = r
+		e.running[r] = struct{}{}
+	})
 	for _, h := range a.hosts[disk] {
 		e.hosts[h]++
 	}
@@ -117,10 +119,9 @@ func (e *Engine) record(r *start) {
 		o.Counters = r.counters()
 	}
 	stop := r.why()
-	a.run[i] = nil // for settle
-	err := e.change(a, func(s *state) { s.finish(i, o, r.err, stop, e.now()) })
+	others := func(k int) bool { return k != i && a.runs(k) }
+	err := e.changeOf(a, others, func(s *state) { s.finish(i, o, r.err, stop, e.now()) })
 	if err != nil {
-		a.run[i] = r
 		e.c.Log.Warn("end of a disk is not stored yet", "job", a.ID, "disk", a.state.Disks[i].Name, "err", err)
 		return
 	}
@@ -130,7 +131,10 @@ func (e *Engine) record(r *start) {
 		attrs = append(attrs, "err", d.Failure.Text)
 	}
 	e.c.Log.Info("disk stopped", attrs...)
-	delete(e.running, r)
+	e.show(func() {
+		a.run[i] = nil
+		delete(e.running, r)
+	})
 	for _, h := range a.hosts[i] {
 		if e.hosts[h]--; e.hosts[h] == 0 {
 			delete(e.hosts, h)

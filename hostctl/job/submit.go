@@ -165,11 +165,11 @@ func (e *Engine) readParts(ctx context.Context, id string) (*header, state, uint
 	return nil, state{}, 0, unavailable(err)
 }
 
-// snapshot is an active job with the newest counters, with mu held.
+// snapshot is an active job with the newest counters, with mu or view held.
 func (e *Engine) snapshot(a *active) Job {
 	j := join(a.header, &a.state, a.revision)
 	for i, r := range a.run {
-		if r != nil {
+		if r != nil && !j.Disks[i].Phase.Ended() { // the end is shown before its place is free
 			j.Disks[i].Outcome.Counters = r.counters()
 		}
 	}

@@ -54,7 +54,7 @@ func (e *Engine) want(ctx context.Context, id string, ask func(*state, string) (
 	return e.snapshot(a), nil
 }
 
-// find looks up a job with mu held.
+// find looks up a job with mu or view held.
 func (e *Engine) find(ctx context.Context, id string) (*entry, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -102,7 +102,8 @@ func (e *Engine) Resume(ctx context.Context, id string) (Job, error) {
 	a.since = e.now()
 	if err := e.change(a, func(s *state) { _, _ = s.resume(id) }); err != nil {
 		if a.state.Phase.Ended() { // as it was
-			e.jobs[id], e.nactive = x, e.nactive-1
+			e.show(func() { e.jobs[id] = x })
+			e.nactive--
 		}
 		return Job{}, err
 	}
@@ -197,7 +198,7 @@ func (e *Engine) remove(x *entry) error {
 			return e.refused(err)
 		}
 	}
-	delete(e.jobs, x.id)
+	e.show(func() { delete(e.jobs, x.id) })
 	if err := e.forget(x.id); err != nil {
 		e.c.Log.Warn("the rest of a removed job stays until the next start", "job", x.id, "err", err)
 	}

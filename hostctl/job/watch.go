@@ -134,12 +134,12 @@ func (w *watch) change(ctx context.Context, c store.Change) bool {
 
 // head is the part of a job that does not change; nil when the job has gone.
 func (e *Engine) head(ctx context.Context, id string) (*header, error) {
-	e.mu.Lock()
+	e.view.RLock()
 	if x := e.jobs[id]; x != nil && x.act != nil {
-		defer e.mu.Unlock()
+		defer e.view.RUnlock()
 		return x.act.header, nil
 	}
-	e.mu.Unlock()
+	e.view.RUnlock()
 	x, err := e.c.Store.Get(ctx, specKey+id)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -175,8 +175,8 @@ func (w *watch) telemetry() bool {
 
 // news are the counters that this reader does not know, by job.
 func (w *watch) news() (events []Event) {
-	w.e.mu.Lock()
-	defer w.e.mu.Unlock()
+	w.e.view.RLock()
+	defer w.e.view.RUnlock()
 	at := map[string]int{}
 	for r := range w.told {
 		if _, runs := w.e.running[r]; !runs {
@@ -186,7 +186,7 @@ func (w *watch) news() (events []Event) {
 	for r := range w.e.running {
 		j := Job{ID: r.a.ID, Owner: r.a.Owner, Phase: r.a.state.Phase, Spec: Spec{Labels: r.a.Spec.Labels}}
 		now := r.counters()
-		if old, known := w.told[r]; !w.f.match(&j) || known && old == now {
+		if old, known := w.told[r]; r.a.state.Disks[r.disk].Phase.Ended() || !w.f.match(&j) || known && old == now {
 			continue
 		}
 		w.told[r] = now
