@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/iotest"
@@ -171,6 +172,9 @@ func TestRestoreCheckBase(t *testing.T) {
 	if err != nil || !rep.Equal || rep.State != wire.StateVerified || rep.Root != w.Totals.Root || !bytes.Equal(dst.Bytes(), want) {
 		t.Errorf("onto the base: %v, report %+v", err, rep)
 	}
+	if n := int64(len(want)); rep.Counters.Scanned != n || rep.Counters.Verified != n || !strings.Contains(rep.Reason, "before and after") {
+		t.Errorf("all was read, and the report says: %+v", rep)
+	}
 	d, _ := dst.Reopen(movertest.ReadOnly)
 	id := d.Identity()
 	_ = d.Close()
@@ -199,6 +203,16 @@ func TestRestoreCheckBase(t *testing.T) {
 	rep, err = restore(t, e, meddled, bytes.NewReader(inc), mover.RestoreOptions{CheckBase: true})
 	if st := journalOf(t, e, dst); codeOf(err) != wire.CodeVerify || rep.State == wire.StateVerified || st.State != wire.StateInconsistent {
 		t.Errorf("written to meanwhile: %v, report %v, journal %v, %d opens", err, rep.State, st.State, opens)
+	}
+	for _, o := range []mover.RestoreOptions{{}, {CheckBase: true}, {Base: f.Totals.Root}} { // that was no cut of a run of its own
+		if rep, err := restore(t, e, endpoint("target", dst), bytes.NewReader(inc), o); codeOf(err) != wire.CodeHint || rep.State == wire.StateVerified {
+			t.Errorf("again with %+v: %v, report %v", o, err, rep.State)
+		}
+	}
+	for _, stream := range [][]byte{full, inc} {
+		if _, err := restore(t, e, endpoint("target", dst), bytes.NewReader(stream), mover.RestoreOptions{}); err != nil {
+			t.Errorf("from the start: %v", err)
+		}
 	}
 
 	dst = disk(make([]byte, len(base)))
@@ -231,6 +245,9 @@ func TestRestoreFindsLies(t *testing.T) {
 	rep, err = restore(t, e, endpoint("target", dst), bytes.NewReader(stream), mover.RestoreOptions{Base: cbt.Digest{5}})
 	if codeOf(err) != wire.CodeHint || rep.State == wire.StateVerified || !bytes.Equal(dst.Bytes(), want) {
 		t.Errorf("a sample differs: %v, report %+v", err, rep)
+	}
+	if strings.Contains(err.Error(), "--strict") { // a restore has none
+		t.Errorf("advice that nobody can follow: %v", err)
 	}
 }
 

@@ -287,7 +287,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 			p.event("change tracking is not used, everything is compared: " + o.open.Reason)
 		}
 		if codeOf(err) == wire.CodeDistrust && track == wire.TrackingStrict {
-			err = wire.Errorf(wire.CodeHint, "change tracking is dropped: %s; without --strict everything is compared", oneLine(err))
+			err = wire.Errorf(wire.CodeHint, "change tracking is dropped: %s%s", oneLine(err), withoutStrict)
 		}
 		exp.held = max(exp.held, o.opened.Epoch)
 		if o.began {

@@ -106,7 +106,7 @@ func wanted(track *wire.Tracking, o *wire.Open) error {
 	case *track == wire.TrackingOff && o.Hinted:
 		return wire.Errorf(wire.CodeFrame, "the source leaves grains out, and was not asked to")
 	case *track == wire.TrackingStrict && !o.Hinted:
-		return wire.Errorf(wire.CodeHint, "change tracking is not used: %s; without --strict everything is compared", o.Reason)
+		return wire.Errorf(wire.CodeHint, "change tracking is not used: %s%s", o.Reason, withoutStrict)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/wire"
@@ -49,7 +50,8 @@ func (e *Engine) Restore(ctx context.Context, target Endpoint, r *archive.Reader
 	}
 	rep, err := e.Run(ctx, job, p)
 	if codeOf(err) == wire.CodeHint { // in its own words: there is no --strict to leave out
-		err = wire.Errorf(wire.CodeHint, "the target is not what the stream builds on, or change tracking has lost changes: %s; restore a full stream", oneLine(err))
+		why := strings.ReplaceAll(oneLine(err), withoutStrict, "")
+		err = wire.Errorf(wire.CodeHint, "the target is not what the stream builds on, or change tracking has lost changes: %s; restore a full stream", why)
 	}
 	if err == nil && before != nil {
 		err = e.prove(ctx, target, h, before, &rep, p)
@@ -88,7 +90,13 @@ func (e *Engine) onBase(ctx context.Context, target Endpoint, h *archive.Header,
 		return e.compareBase(ctx, target, h, p)
 	case o.Base != cbt.Digest{} && o.Base != h.Base.Root:
 		return nil, wire.Errorf(wire.CodeHint, "the stream builds on root %v, the target is said to have %v", h.Base.Root, o.Base)
-	case o.Base != cbt.Digest{} || known:
+	case o.Base != cbt.Digest{} && (st.State == wire.StateInconsistent || st.State == wire.StatePoisoned):
+		return nil, wire.Errorf(wire.CodeHint, "the target is said to have root %v, and its journal says %v of run %v: something was cut there; restore a full stream, or read the target with --check-base",
+			o.Base, st.State, st.Run)
+	case o.Base != cbt.Digest{}:
+		return nil, nil
+	case known:
+		p.event(fmt.Sprintf("that the target is the base is the word of its journal (run %v); who else has written to the disk since is not noticed: --check-base reads all of it", st.Run))
 		return nil, nil
 	}
 	return nil, wire.Errorf(wire.CodeHint, "nobody knows that the target is what the stream builds on (root %v, stream %v): its journal says %v of run %v; restore the base first, or read the target with --check-base",
@@ -179,13 +187,17 @@ func (e *Engine) prove(ctx context.Context, target Endpoint, h *archive.Header, 
 	}
 	if after.rest != before.rest || after.carried != rep.Root {
 		rep.State = wire.StateInconsistent
-		return errors.Join(wire.Errorf(wire.CodeVerify, "the target was changed by somebody else while the stream was restored"), j.mark())
+		var nobody wire.RunID // a cut of this stream would be gone on with, and what somebody else has written stay
+		_, _ = rand.Read(nobody[:])
+		err := j.open(j.state.Epoch+1, nobody, 1, owner, cbt.PlanFull(h.Size).Digest(), h.Size)
+		return errors.Join(wire.Errorf(wire.CodeVerify, "the target was changed by somebody else while the stream was restored; find out who writes to it, then restore a full stream"), err, j.mark())
 	}
 	if err := j.verified(after.all, 0, 0); err != nil {
 		return err
 	}
 	rep.Epoch, rep.Equal, rep.Root, rep.Hinted = j.state.Epoch, true, after.all, false
 	rep.Counters.Skipped, rep.Counters.Sampled = 0, 0
-	rep.Reason = fmt.Sprintf("%s; the whole target was read before and after", rep.Reason)
+	rep.Counters.Scanned, rep.Counters.Verified = h.Size, h.Size
+	rep.Reason = fmt.Sprintf("used: %s; the whole target was read before and after", rep.Reason)
 	return nil
 }

@@ -93,10 +93,13 @@ func (s *source) retrack(track wire.Tracking, full bool) error {
 	return nil
 }
 
+// withoutStrict is the advice to who has asked for TrackingStrict.
+const withoutStrict = "; without --strict everything is compared"
+
 // unhinted says that all is read although a hint was asked for, or refuses that.
 func (s *source) unhinted(what string) error {
 	if s.track == wire.TrackingStrict {
-		return wire.Errorf(wire.CodeHint, "%s: %s; without --strict everything is compared", what, s.plan.Reason)
+		return wire.Errorf(wire.CodeHint, "%s: %s%s", what, s.plan.Reason, withoutStrict)
 	}
 	s.cfg.Log.Warn(what+", comparing everything", "run", s.run, "reason", s.plan.Reason)
 	s.prog.event(what + ", everything is compared: " + s.plan.Reason)

@@ -98,7 +98,7 @@ func trackingRows(r *Result, row func(name, format string, args ...any)) {
 	}
 	switch {
 	case r.Hinted:
-	case len(r.Phases) > 1: // the first one has said what it did
+	case len(r.Phases) > 1 || strings.HasPrefix(r.Reason, "used: "): // what came first has said what it did
 		row("tracking", "%s was asked for and %s", r.Tracking, r.Reason)
 		return
 	default:
@@ -179,7 +179,7 @@ func badRows(r *Result, b *strings.Builder) {
 			fmt.Fprintf(b, "  and %d more\n", len(bad)-maxBadRows)
 			return
 		}
-		what := "differs"
+		what := "differ"
 		switch {
 		case e.Unreadable && r.Verify:
 			what = "cannot be read on one of the sides"
