@@ -26,7 +26,7 @@ func command(g *global) *cobra.Command {
 		Use: "haulback", Short: "Bring disks home: move only what differs, and prove it",
 		Long:          "Bring disks home: move only what differs, and prove it.\n\n" + transfer.Help,
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: exitcode.NoVerb,
 	}
 	root.PersistentFlags().StringVar(&g.stateDir, "state-dir", "", "`DIR` with key, peers and journals (default /var/lib/haulback for root, else ~/.local/state/haulback)")
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON, one object a line")

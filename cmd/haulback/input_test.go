@@ -206,3 +206,28 @@ func TestLocked(t *testing.T) {
 		t.Errorf("exit code %d, want 11 without a word of a peer: %s", r.Code, r.Stderr)
 	}
 }
+
+// TestNoCommand: an empty variable in a script is no success, and the help is no
+// output.
+func TestNoCommand(t *testing.T) {
+	t.Parallel()
+	for name, words := range map[string][]string{"": {"name one of its commands", "Available Commands"}, "peer": {"haulback peer: name one", "invite"}, "completion": {"name one", "bash"}} {
+		r := programs.Run(t, "haulback", append(strings.Fields(name), "--json")...)
+		for _, w := range append(words, `"code":10`) {
+			if !strings.Contains(r.Stderr, w) {
+				t.Errorf("%q: %q is not in:\n%s", name, w, r.Stderr)
+			}
+		}
+		if r.Code != 10 || r.Out != "" {
+			t.Errorf("%q: exit code %d, output:\n%s", name, r.Code, r.Out)
+		}
+	}
+	if r := programs.Run(t, "haulbackd"); r.Code != 10 {
+		t.Errorf("haulbackd: exit code %d", r.Code)
+	}
+	for _, args := range [][]string{{"--help"}, {"help"}, {"peer", "--help"}} {
+		if r := programs.Run(t, "haulback", args...); r.Code != 0 || !strings.Contains(r.Out, "Usage:") {
+			t.Errorf("%q: exit code %d: %s", args, r.Code, r.Out)
+		}
+	}
+}

@@ -17,7 +17,7 @@ func command() *cobra.Command {
 	root := &cobra.Command{
 		Use: "haulbackd", Short: "Export disks to paired peers",
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: exitcode.NoVerb,
 	}
 	root.AddCommand(runCommand(), configCommand(), versionCommand())
 	root.AddCommand(manual.Command(root))

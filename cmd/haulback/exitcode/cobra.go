@@ -15,7 +15,7 @@ func Mark(cmd *cobra.Command) {
 	}
 	if cmd.HasSubCommands() && !cmd.Runnable() { // else cobra shows help for anything, and all is well
 		cmd.Args = cobra.NoArgs
-		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		cmd.RunE = NoVerb
 	}
 	if cmd.Name() == "help" {
 		cmd.Args = helpTopic
@@ -32,6 +32,17 @@ func Mark(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		Mark(sub)
 	}
+}
+
+// NoVerb is what a command does that only has commands below it: an empty
+// variable in a script must not look like something that was done. The help
+// goes where it is no output.
+func NoVerb(cmd *cobra.Command, _ []string) error {
+	cmd.SetOut(cmd.ErrOrStderr())
+	if err := cmd.Help(); err != nil {
+		return err
+	}
+	return &UsageError{Err: fmt.Errorf("%s: name one of its commands; nothing was done", cmd.CommandPath())}
 }
 
 // helpTopic refuses help about a command that is not there.
