@@ -55,7 +55,7 @@ func copyCommand(g *global) *cobra.Command {
 	}
 	copyFlags(cmd, &f)
 	ticketFlagsOf(cmd, &f)
-	progressFlag(cmd, &f)
+	progressFlag(cmd, &f, "the target is Verified")
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of an earlier run to go on with")
 	return cmd
 }
@@ -83,7 +83,7 @@ func verifyCommand(g *global) *cobra.Command {
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of the run that tickets are for")
 	linkFlags(cmd, &f)
 	ticketFlagsOf(cmd, &f)
-	progressFlag(cmd, &f)
+	progressFlag(cmd, &f, "both are equal")
 	return cmd
 }
 

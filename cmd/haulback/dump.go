@@ -74,7 +74,7 @@ func dumpCommand(g *global) *cobra.Command {
 	f.StringVar(&s.Compress, "compress", "lz4", "`HOW` to compress: lz4 (where it gains) or none")
 	f.StringVar(&s.Run, "run", "", "`ID` of the stream (default a new one)")
 	f.StringToStringVar(&s.Labels, "label", nil, "`NAME=TEXT` for the header of the stream; may be repeated")
-	progressFlag(cmd, &s.flags)
+	progressFlag(cmd, &s.flags, "the stream is whole")
 	f.StringVar(&file, "spec", "", "read disk and options from a JSON `FILE`, named like the flags; - is standard input")
 	return cmd
 }
@@ -155,6 +155,9 @@ func (g *global) dumpTo(ctx context.Context, to *os.File, w *work, e *transfer.E
 		if text != "" {
 			out.Remark(report.Warning, e.Text+": "+text)
 		}
+	}
+	if null(to) >= 0 {
+		out.Remark(report.Warning, "standard output is /dev/null: nobody keeps the stream, so it is no base and no backup")
 	}
 	p := &mover.Progress{Event: func(text string) { out.Remark(report.Event, text) }}
 	stop := report.Follow(live, p.Counters, g.every())

@@ -14,8 +14,9 @@ import (
 	"github.com/haulback/haulback/wire"
 )
 
-func progressFlag(cmd *cobra.Command, f *flags) {
-	cmd.Flags().StringVar(&f.progressFD, "progress-fd", "", "write \"N/100\" lines to file descriptor `N`, above 2, as nbdcopy does; 100/100 only when both are proved equal")
+// progressFlag adds --progress-fd; done says what 100/100 means.
+func progressFlag(cmd *cobra.Command, f *flags, done string) {
+	cmd.Flags().StringVar(&f.progressFD, "progress-fd", "", "write \"N/100\" lines to file descriptor `N`, above 2, as nbdcopy does; 100/100 only when "+done)
 }
 
 // progressFD is a file descriptor of the caller that gets "N/100" lines.

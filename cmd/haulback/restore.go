@@ -81,7 +81,7 @@ func restoreCommand(g *global) *cobra.Command {
 	f.StringVar(&s.BaseRoot, "base-root", "", "`ROOT` of what the target holds, of a caller who knows")
 	f.BoolVar(&s.CheckBase, "check-base", false, "read all of the target before and after a stream of changes: it is then Verified without a sample")
 	f.BoolVar(&s.VerifyOnly, "verify-only", false, "read and check the stream and write nothing")
-	progressFlag(cmd, &s.flags)
+	progressFlag(cmd, &s.flags, "the target is Verified, or with --verify-only the stream is whole")
 	f.StringVar(&file, "spec", "", "read target and options from a JSON `FILE`, named like the flags")
 	return cmd
 }

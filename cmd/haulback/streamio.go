@@ -37,9 +37,25 @@ func streamOut(ctx context.Context) (f *os.File, done func(), err error) {
 	if term.IsTerminal(int(os.Stdout.Fd())) {
 		return nil, nil, usage("standard output is a terminal: send the stream to a file or a program, as in haulback dump DISK >FILE")
 	}
+	if how := null(os.Stdout); how == unix.O_RDWR { // as the runtime opens what is closed
+		return nil, nil, usage("standard output is closed, or is /dev/null: nobody would have the stream; send it to a file or a program, or say >/dev/null to throw it away")
+	}
 	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error like any other
 	f, done = own(ctx, os.Stdout, unix.O_WRONLY)
 	return f, done, nil
+}
+
+// null is how f was opened when it is /dev/null, else -1.
+func null(f *os.File) int {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return -1
+	}
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return -1
+	}
+	return flags & unix.O_ACCMODE
 }
 
 // streamIn is standard input for a stream. Reading ends when ctx does.
