@@ -160,7 +160,7 @@ func (g *global) dumpTo(ctx context.Context, to *os.File, w *work, e *transfer.E
 		out.Remark(report.Warning, "standard output is /dev/null: nobody keeps the stream, so it is no base and no backup")
 	}
 	p := &mover.Progress{Event: func(text string) { out.Remark(report.Event, text) }}
-	stop := report.Follow(live, p.Counters, g.every())
+	stop := report.Follow(live, p.Counters, p.Bound, g.every())
 	began := time.Now()
 	source := mover.Endpoint{Name: e.Text, Open: site.Disk{URI: e.Text, Track: o.Tracking, Log: report.NewLog(out)}.Opener()}
 	rep, err := w.engine.Dump(ctx, source, to, o, p)
@@ -193,11 +193,11 @@ func (b barred) Started(s report.Start) {
 }
 
 // Status implements report.Output.
-func (b barred) Status(c wire.Counters) {
-	b.Output.Status(c)
+func (b barred) Status(c wire.Counters, limitedBy string) {
+	b.Output.Status(c, limitedBy)
 	if b.fd != nil {
 		c.Verified = c.Scanned + c.Holes
-		b.fd.Status(c)
+		b.fd.Status(c, limitedBy)
 	}
 }
 

@@ -108,7 +108,7 @@ func (w *watcher) event(m *controlv1.WatchResponse) (ended bool, err error) {
 		for _, d := range e.Progress.Disks {
 			w.counters[d.Name] = jobpb.ToCounters(d.Counters)
 		}
-		w.out.Status(w.sum())
+		w.out.Status(w.sum(), "")
 	case *controlv1.WatchResponse_Notice:
 		kind := report.Event
 		if e.Notice.Warning {

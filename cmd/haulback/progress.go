@@ -109,7 +109,7 @@ func (p *progressFD) Started(s report.Start) {
 }
 
 // Status implements report.Output.
-func (p *progressFD) Status(c wire.Counters) {
+func (p *progressFD) Status(c wire.Counters, limitedBy string) {
 	if c.Total > 0 {
 		p.mu.Lock()
 		pass := min(p.pass, p.passes-1)
@@ -117,7 +117,7 @@ func (p *progressFD) Status(c wire.Counters) {
 		share := min(float64(c.Verified+c.Skipped)/float64(c.Total), 1)
 		p.say(min(99, int(100*(float64(pass)+share)/float64(p.passes))))
 	}
-	p.Output.Status(c)
+	p.Output.Status(c, limitedBy)
 }
 
 // Close implements report.Output: a pass has ended.

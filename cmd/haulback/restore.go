@@ -164,7 +164,7 @@ func (g *global) restoreTo(ctx context.Context, e *transfer.Endpoint, r *archive
 	defer w.close()
 	out.Started(start)
 	p := &mover.Progress{Event: func(text string) { out.Remark(report.Event, text) }}
-	stop := report.Follow(out, p.Counters, g.every())
+	stop := report.Follow(out, p.Counters, p.Bound, g.every())
 	began := time.Now()
 	target := mover.Endpoint{Name: e.Text, Open: opener(site.Disk{URI: e.Text, Create: create, Log: report.NewLog(out)})}
 	rep, err := w.engine.Restore(ctx, target, r, o, p)
@@ -216,7 +216,7 @@ func (g *global) look(ctx context.Context, r *archive.Reader, out, live report.O
 		p.Scanned += it.Extent.Len
 		p.Verified, p.Wire = p.Scanned, r.Consumed()
 		if now := time.Now(); now.After(next) {
-			live.Status(*p)
+			live.Status(*p, "")
 			next = now.Add(g.every())
 		}
 	}

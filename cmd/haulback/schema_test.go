@@ -258,6 +258,9 @@ func TestSchemaOfALongCopy(t *testing.T) {
 	if v.check(t, "copy", r); r.Code != 3 && r.Code != 130 {
 		t.Errorf("exit code %d: %s", r.Code, r.Stderr)
 	}
+	if !strings.Contains(r.Out, `"limited_by":"job rate"`) {
+		t.Errorf("no line says what limits the copy:\n%s", r.Out)
+	}
 	if !v.met["status"] || !v.met["event"] {
 		t.Errorf("met %v", v.met)
 	}

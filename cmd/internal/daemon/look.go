@@ -250,7 +250,7 @@ func (l *looker) compared(ctx context.Context, req *controlv1.ChangedRequest, he
 type silent struct{}
 
 func (silent) Started(report.Start)       {}
-func (silent) Status(wire.Counters)       {}
+func (silent) Status(wire.Counters, string) {}
 func (silent) Remark(report.Kind, string) {}
 func (silent) Summary(report.Result)      {}
 func (silent) Close()                     {}

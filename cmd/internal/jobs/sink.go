@@ -13,7 +13,7 @@ type sink struct{ task *job.Task }
 func (s *sink) Started(report.Start) {}
 
 // Status implements report.Output.
-func (s *sink) Status(c wire.Counters) {
+func (s *sink) Status(c wire.Counters, _ string) {
 	if c.Scanned > 0 {
 		s.task.Moving()
 	}
@@ -31,7 +31,7 @@ func (s *sink) Remark(kind report.Kind, text string) {
 
 // Summary implements report.Output. A small disk is done before its first
 // status.
-func (s *sink) Summary(r report.Result) { s.Status(r.Counters) }
+func (s *sink) Summary(r report.Result) { s.Status(r.Counters, "") }
 
 // Close implements report.Output; there is nothing to end.
 func (s *sink) Close() {}

@@ -63,7 +63,10 @@ const (
 // Output tells one run. It is safe for concurrent use.
 type Output interface {
 	Started(s Start)
-	Status(c wire.Counters)
+	// Status tells where the run stands, and what limits it at this end now:
+	// "job rate", "daemon rate", "window", "latency", or "" for nothing but
+	// disks, processor and network.
+	Status(c wire.Counters, limitedBy string)
 	Remark(kind Kind, text string)
 	Summary(r Result)
 	// Close ends what Status has drawn.
@@ -72,7 +75,7 @@ type Output interface {
 
 // Follow tells out where a run stands, every so often, until stop is called;
 // stop waits for the last one.
-func Follow(out Output, counters func() wire.Counters, every time.Duration) (stop func()) {
+func Follow(out Output, counters func() wire.Counters, limitedBy func() string, every time.Duration) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -81,7 +84,7 @@ func Follow(out Output, counters func() wire.Counters, every time.Duration) (sto
 		for {
 			select {
 			case <-tick.C:
-				out.Status(counters())
+				out.Status(counters(), limitedBy())
 			case <-quit:
 				return
 			}

@@ -82,11 +82,12 @@ func countersOf(c wire.Counters) counters {
 	}
 }
 
-func (j *jsonOutput) Status(c wire.Counters) {
+func (j *jsonOutput) Status(c wire.Counters, limitedBy string) {
 	j.line(struct {
 		header
 		counters
-	}{head("status", j.now()), countersOf(c)})
+		LimitedBy string `json:"limited_by,omitempty"`
+	}{head("status", j.now()), countersOf(c), limitedBy})
 }
 
 func (j *jsonOutput) Remark(kind Kind, text string) {

@@ -41,7 +41,7 @@ const barWidth = 20
 
 // progressLine fits into width columns: the numbers that matter come first, and
 // of the rest only what fits whole. No number is cut.
-func progressLine(c wire.Counters, rate int64, width int) string {
+func progressLine(c wire.Counters, rate int64, limitedBy string, width int) string {
 	if c.Total <= 0 {
 		return cut("waiting for the disks to be opened", width)
 	}
@@ -54,8 +54,12 @@ func progressLine(c wire.Counters, rate int64, width int) string {
 	if len(head)+len(bar)+len(speed) <= width {
 		line += bar
 	}
+	limit := ""
+	if limitedBy != "" { // why it is no faster comes before what the rate is made of
+		limit = "  limited by " + limitedBy
+	}
 	for _, part := range []string{
-		speed, "  sent " + size.Text(c.Sent), "  differing " + size.Text(c.Differing),
+		speed, limit, "  sent " + size.Text(c.Sent), "  differing " + size.Text(c.Differing),
 		"  verified " + size.Text(c.Verified), "  scanned " + size.Text(c.Scanned),
 	} {
 		if len(line)+len(part) > width {

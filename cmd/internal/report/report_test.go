@@ -18,7 +18,7 @@ func TestLineCountsWhatIsSettled(t *testing.T) {
 	out.now = func() time.Time { return now }
 	tell := func(verified, sent int64) string {
 		term.Reset()
-		out.Status(wire.Counters{Total: 1000 << 20, Scanned: sent, Sent: sent, Verified: verified})
+		out.Status(wire.Counters{Total: 1000 << 20, Scanned: sent, Sent: sent, Verified: verified}, "")
 		now = now.Add(time.Second)
 		return term.String()
 	}
@@ -44,12 +44,31 @@ func TestLineCountsWhatIsSettled(t *testing.T) {
 func TestLineFits(t *testing.T) {
 	c := wire.Counters{Total: 1 << 40, Verified: 1 << 39}
 	for _, width := range []int{0, 1, 40, 79, 200} {
-		if got := progressLine(c, 1<<30, width); len(got) > width {
+		if got := progressLine(c, 1<<30, "", width); len(got) > width {
 			t.Errorf("width %d: %d columns: %q", width, len(got), got)
 		}
-		got := progressLine(c, 1<<30, width)
+		got := progressLine(c, 1<<30, "", width)
 		if width >= 40 && (!strings.Contains(got, "1.0 GiB/s ETA 8m32s") || !strings.HasSuffix(got, "B") && !strings.HasSuffix(got, "s")) {
 			t.Errorf("width %d: rate and ETA are not in, or a number is cut in %q", width, got)
+		}
+	}
+}
+
+// TestLineSaysWhatLimits: who looks at a slow copy sees at once that it was told
+// to be slow.
+func TestLineSaysWhatLimits(t *testing.T) {
+	c := wire.Counters{Total: 1 << 40, Verified: 1 << 39, Sent: 1 << 20}
+	for width, want := range map[int]string{80: "ETA 8m32s  limited by daemon rate", 200: "ETA 8m32s  limited by daemon rate  sent 1.0 MiB  "} {
+		if got := progressLine(c, 1<<30, "daemon rate", width); !strings.Contains(got, want) {
+			t.Errorf("width %d: %q is not in %q", width, want, got)
+		}
+	}
+	var out bytes.Buffer
+	for limit, want := range map[string]bool{"latency": true, "": false} {
+		out.Reset()
+		NewJSON(&out).Status(c, limit)
+		if got := strings.Contains(out.String(), `"limited_by":"latency"`); got != want || !want && strings.Contains(out.String(), "limited_by") {
+			t.Errorf("limited by %q: %s", limit, out.String())
 		}
 	}
 }
@@ -60,7 +79,7 @@ func TestRemarkEndsLine(t *testing.T) {
 	var term bytes.Buffer
 	out := NewText(&term, &term, func() int { return 80 }).(*textOutput)
 	out.now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
-	out.Status(wire.Counters{Total: 1})
+	out.Status(wire.Counters{Total: 1}, "")
 	term.Reset()
 	out.Remark(Warning, "link lost:\n no answer")
 	if got, want := term.String(), clearLine+"03:04:05 WARNING: link lost:; no answer\n"; got != want {

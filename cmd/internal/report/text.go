@@ -83,7 +83,7 @@ func (t *textOutput) Remark(kind Kind, text string) {
 	t.say("%s %s%s", t.now().Format("15:04:05"), mark, OneLine(text))
 }
 
-func (t *textOutput) Status(c wire.Counters) {
+func (t *textOutput) Status(c wire.Counters, limitedBy string) {
 	width := t.width()
 	if width <= 0 {
 		return
@@ -93,7 +93,7 @@ func (t *textOutput) Status(c wire.Counters) {
 	if t.dump { // nothing is verified: what is written counts
 		c.Verified = c.Scanned + c.Holes
 	}
-	line := progressLine(c, t.meter.rate(t.now(), c.Verified), width-1)
+	line := progressLine(c, t.meter.rate(t.now(), c.Verified), limitedBy, width-1)
 	io.WriteString(t.term, clearLine+line)
 	t.drawn = true
 }

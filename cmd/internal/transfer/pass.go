@@ -17,7 +17,7 @@ import (
 func (t *Transfer) pass(ctx context.Context, name string, n uint32, full bool) (mover.Report, error) {
 	p := &mover.Progress{Event: func(text string) { t.out.Remark(report.Event, t.voice(text)) }, Different: t.Different}
 	counters := func() wire.Counters { return t.whole(p.Counters()) }
-	stop := report.Follow(t.out, counters, t.every)
+	stop := report.Follow(t.out, counters, p.Bound, t.every)
 	began := time.Now()
 	rep, err := t.start(ctx, n, full, p)
 	stop()
