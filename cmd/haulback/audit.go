@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/hostctl/audit"
 	"github.com/haulback/haulback/wire"
 )
@@ -60,9 +61,12 @@ then a record that was cut or written anew is found even if the key was used for
 
 // verdict prints what a check found.
 func (g *global) verdict(cmd *cobra.Command, res *audit.Result) error {
-	out, places := cmd.OutOrStdout(), []string{}
+	out, places, notes := cmd.OutOrStdout(), []string{}, []string{}
 	for _, p := range res.Problems {
 		places = append(places, p.String())
+	}
+	for _, n := range res.Notes {
+		notes = append(notes, n.String())
 	}
 	if !g.json {
 		for _, p := range res.Problems {
@@ -76,7 +80,7 @@ func (g *global) verdict(cmd *cobra.Command, res *audit.Result) error {
 	if len(places) > 0 {
 		word = "CHANGED"
 	}
-	err := g.print(cmd, map[string]any{"records": res.Records, "first": res.First, "last": res.Last, "head": res.Head.String(), "signed": res.Signed, "problems": places},
+	err := g.print(cmd, map[string]any{"records": res.Records, "first": res.First, "last": res.Last, "head": res.Head.String(), "signed": res.Signed, "problems": places, "notes": notes},
 		fmt.Sprintf("%s: %d records, %d to %d, signed up to %d\nhead %v", word, res.Records, res.First, res.Last, res.Signed, res.Head))
 	if err == nil && len(places) > 0 {
 		// With the exit code of a disk that is not proved.
@@ -98,7 +102,7 @@ func auditShowCommand(g *global) *cobra.Command {
 				path = args[0]
 			}
 			var failed error
-			_, err = audit.Verify(path, audit.Check{Each: func(r audit.Record) {
+			res, err := audit.Verify(path, audit.Check{Each: func(r audit.Record) {
 				text := fmt.Sprintf("%6d %s  %-18s %-16s %s %s", r.Seq, r.Time.Format(time.RFC3339), r.Actor, r.Action, r.Object, r.Outcome)
 				for _, k := range sortedKeys(r.Details) {
 					if r.Action != "audit.head" {
@@ -106,10 +110,48 @@ func auditShowCommand(g *global) *cobra.Command {
 					}
 				}
 				if failed == nil {
-					failed = g.print(cmd, r, text)
+					failed = g.printRecord(cmd, &r, text)
 				}
 			}})
-			return errors.Join(err, failed)
+			if err := errors.Join(err, failed); err != nil {
+				return err
+			}
+			return g.endRecords(cmd, path, &res)
 		},
 	}
+}
+
+// recordLine is a record in JSON: time is that of the line, in every line.
+type recordLine struct {
+	Seq     uint64            `json:"seq"`
+	At      time.Time         `json:"at"`
+	Actor   string            `json:"actor"`
+	Action  string            `json:"action"`
+	Object  string            `json:"object"`
+	Outcome string            `json:"outcome"`
+	Details map[string]string `json:"details,omitempty"`
+	Hash    string            `json:"hash"`
+}
+
+func (g *global) printRecord(cmd *cobra.Command, r *audit.Record, text string) error {
+	if !g.json {
+		return g.print(cmd, nil, text)
+	}
+	return report.WriteLine(cmd.OutOrStdout(), report.TypeRecord, recordLine{r.Seq, r.Time, r.Actor, r.Action, r.Object, r.Outcome, r.Details, r.Hash.String()})
+}
+
+// endRecords says that a list is complete, and whether to believe it.
+func (g *global) endRecords(cmd *cobra.Command, path string, res *audit.Result) error {
+	if len(res.Problems) > 0 {
+		text := fmt.Sprintf("%s was changed by somebody, or is not whole, as in %v; see haulback audit verify %s", path, res.Problems[0], path)
+		if !g.json {
+			fmt.Fprintln(cmd.ErrOrStderr(), "WARNING:", text)
+		} else if err := report.WriteLine(cmd.OutOrStdout(), report.TypeWarning, report.Text{Text: text}); err != nil {
+			return err
+		}
+	}
+	if !g.json {
+		return nil
+	}
+	return report.WriteLine(cmd.OutOrStdout(), report.TypeSummary, map[string]any{"records": res.Records, "head": res.Head.String()})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/haulback/haulback/cmd/internal/cmdtest"
@@ -219,6 +220,7 @@ func TestSchema(t *testing.T) {
 		}
 	}
 	v.check(t, "job get of none", home.Run("--json", "job", "get", "none"))
+	schemaOfPairing(t, v, home, d.Listen)
 	stream := filepath.Join(desk.Dir, "stream")
 	v.streams(t, "dump", dumpTo(t, desk, stream, "--json", a))
 	v.streams(t, "restore", restoreFrom(t, desk, stream, "--json", b))
@@ -235,6 +237,59 @@ func TestSchema(t *testing.T) {
 		if !v.met[name] {
 			t.Errorf("no command wrote a line of definition %s", name)
 		}
+	}
+}
+
+// schemaOfPairing has the lines of who is let in, and of the record of it.
+func schemaOfPairing(t *testing.T, v *validator, home *cmdtest.Site, listen string) {
+	t.Helper()
+	fourth := cmdtest.NewSite(t, &programs, "fourth")
+	r := home.OK("--json", "peer", "invite", "--name", "fourth", "--address", listen)
+	v.check(t, "peer invite", r)
+	code := filepath.Join(fourth.Dir, "code")
+	write(t, code, lastLine(t, r.Out, "summary")["code"].(string))
+	cmdtest.Await(t, "the daemon to open the invitation", func() bool {
+		r = fourth.Run("--json", "peer", "join", "--name", "home", "--code-file", code)
+		return r.Code == 0
+	})
+	v.check(t, "peer join", r)
+	r = fourth.OK("--json", "peer", "rotate", "prepare")
+	v.check(t, "peer rotate prepare", r)
+	next := lastLine(t, r.Out, "summary")["id"].(string)
+	v.check(t, "peer add --next", home.OK("--json", "peer", "add", next, "--name", "fourth", "--next"))
+	v.check(t, "peer list", home.OK("--json", "peer", "list"))
+	v.check(t, "peer rotate switch", fourth.OK("--json", "peer", "rotate", "switch"))
+	v.check(t, "peer promote", home.OK("--json", "peer", "promote", "fourth"))
+	r = home.OK(
+		"--json", "ticket", "issue", "--export", "q", "--op", "write", "--source-peer", "fourth", "--target-peer", "self", "--run", uuid.NewString(),
+		"--device", "file:1:2", "--size", "5")
+	v.check(t, "ticket issue", r)
+	ticket := filepath.Join(home.Dir, "ticket")
+	write(t, ticket, lastLine(t, r.Out, "summary")["ticket"].(string))
+	v.check(t, "ticket show", home.OK("--json", "ticket", "show", ticket))
+	v.check(t, "ticket show of none", home.Run("--json", "ticket", "show", code+"x"))
+	v.check(t, "audit verify", fourth.OK("--json", "audit", "verify"))
+	r = fourth.OK("--json", "audit", "show")
+	if v.check(t, "audit show", r); !strings.Contains(r.Out, `"action":"peer.join"`) || lastLine(t, r.Out, "summary")["records"].(float64) < 3 {
+		t.Errorf("audit show: %s", r.Out)
+	}
+	list, err := filepath.Glob(filepath.Join(fourth.State, "audit", "*.jsonl"))
+	if err != nil || len(list) == 0 {
+		t.Fatal("no record", err)
+	}
+	text, err := os.ReadFile(list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, list[0], strings.Replace(string(text), "peer.join", "peer.jest", 1))
+	if r := fourth.Run("--json", "audit", "verify"); r.Code != 4 {
+		t.Errorf("a changed record: exit code %d: %s", r.Code, r.Out)
+	} else {
+		v.check(t, "audit verify of a changed record", r)
+	}
+	r = fourth.OK("--json", "audit", "show")
+	if v.check(t, "audit show of a changed record", r); !strings.Contains(r.Out, `"message_type":"warning"`) {
+		t.Errorf("audit show does not warn: %s", r.Out)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -75,8 +76,8 @@ func ticketIssueCommand(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = cmd.OutOrStdout().Write(wire.EncodeTicket(b))
-			return err
+			text := wire.EncodeTicket(b)
+			return g.print(cmd, map[string]string{"ticket": string(text)}, strings.TrimSuffix(string(text), "\n"))
 		},
 	}
 	flags := cmd.Flags()

@@ -24,6 +24,7 @@ const (
 	TypePeer      = "peer"
 	TypeServing   = "serving" // nbd serve: clients may come
 	TypeJob       = "job"
+	TypeRecord    = "record" // audit show
 )
 
 // Lines writes the JSON lines of a command that has more to say than a
