@@ -27,13 +27,15 @@
 // haulback refuses to change who is let in, and lets copies go on.
 //
 // A line that a crash has cut is kept aside and the next record, "audit.torn",
-// says so. A log that ends before its newest signed head was cut by somebody;
-// "audit.cut" says so for ever.
+// says so. A log that has no longer what its newest signed head says, or what a
+// process that appends to it has seen there, was cut or exchanged by somebody;
+// "audit.cut" says so for ever, and what comes later is recorded behind it.
 //
 // # What is not promised
 //
 // Who may write the directory and read the key of the site can make another log
 // with good signatures. Keep heads elsewhere (Verify compares them), or ship the
 // lines to another machine as they come. Between two signed heads only such a
-// hash shows that the end was cut or written anew.
+// hash shows that the end was cut or written anew. Whole files that are missing at
+// the beginning are told, not found fault with: an archive takes them away.
 package audit

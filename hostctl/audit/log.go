@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,16 +60,7 @@ func (l *Log) begin() error {
 	if err := l.catchUp(); err != nil {
 		return err
 	}
-	h, err := readHead(l.dir)
-	switch {
-	case err != nil:
-		return err
-	case h != nil && h.Seq > l.seq:
-		return l.add(Entry{Actor: "audit", Action: actionCut, Outcome: "failed", Details: map[string]string{
-			"seq": fmt.Sprint(h.Seq), "hash": h.Hash.String(),
-		}})
-	}
-	return nil
+	return l.compare()
 }
 
 // Append records e, durably when it returns without an error. After an error
@@ -141,50 +131,23 @@ func (l *Log) exclusively(f func() error) error {
 	if l.lock == nil {
 		return fmt.Errorf("audit: %w", fs.ErrClosed)
 	}
-	for {
-		err := unix.Flock(int(l.lock.Fd()), unix.LOCK_EX)
-		if err == nil {
-			break
-		}
-		if err != syscall.EINTR {
-			return fmt.Errorf("audit: lock %s: %w", l.lock.Name(), err)
-		}
+	if err := flock(l.lock, unix.LOCK_EX); err != nil {
+		return fmt.Errorf("audit: lock %s: %w", l.lock.Name(), err)
 	}
-	defer unix.Flock(int(l.lock.Fd()), unix.LOCK_UN)
+	defer func() { _ = flock(l.lock, unix.LOCK_UN) }()
+	if err := l.relock(); err != nil {
+		return fmt.Errorf("audit: lock %s: %w", l.lock.Name(), err)
+	}
 	if err := f(); err != nil {
 		return fmt.Errorf("audit: %s: %w", l.dir, err)
 	}
 	return nil
 }
 
-// catchUp reads what other processes have appended.
-func (l *Log) catchUp() error {
-	names, err := files(l.dir)
-	if err != nil || len(names) == 0 {
-		return err
-	}
-	newest := filepath.Join(l.dir, names[len(names)-1])
-	if l.file == nil || l.file.Name() != newest {
-		f, err := os.OpenFile(newest, os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		if l.file != nil {
-			_ = l.file.Close() // only read since the last Sync
-		}
-		l.file, l.size = f, 0
-	}
-	st, err := l.file.Stat()
-	if err != nil || st.Size() == l.size {
-		return err
-	}
-	return l.end(names, st.Size())
-}
-
 // end takes up the last record of the newest file, of n bytes. What follows it
 // is of a record that was never acknowledged.
 func (l *Log) end(names []string, n int64) error {
-	at := max(0, n-maxLine)
+	at := max(0, n-2*maxLine) // a record, and what a crash has left of the next
 	b := make([]byte, n-at)
 	if _, err := l.file.ReadAt(b, at); err != nil && err != io.EOF {
 		return err
@@ -274,6 +237,11 @@ func (l *Log) add(e Entry) error {
 			return err
 		}
 	}
+	if l.seq == 1 { // a crash, or a full disk, may have come between it and its head
+		if err := writeHead(l.dir, sign(l.signer, l.seq, l.last)); err != nil {
+			return err
+		}
+	}
 	return l.write(e)
 }
 
@@ -311,7 +279,7 @@ func (l *Log) write(e Entry) error {
 
 // next begins a file for the records from the next one on.
 func (l *Log) next() error {
-	path := filepath.Join(l.dir, fmt.Sprintf("%016d%s", l.seq+1, suffix))
+	path := filepath.Join(l.dir, fileName(l.seq+1))
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -328,6 +296,14 @@ func (l *Log) next() error {
 
 const suffix = ".jsonl"
 
+// fileName is the file that begins with record seq.
+func fileName(seq uint64) string { return fmt.Sprintf("%016d%s", seq, suffix) }
+
+func isFile(name string) bool {
+	number, ok := strings.CutSuffix(name, suffix)
+	return ok && len(number) == 16 && strings.Trim(number, "0123456789") == ""
+}
+
 // files are the names of the log's files, the oldest first.
 func files(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
@@ -336,7 +312,7 @@ func files(dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && len(name) == 16 && strings.Trim(name, "0123456789") == "" {
+		if isFile(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}

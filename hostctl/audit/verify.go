@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Check says what Verify compares a log with.
@@ -53,7 +54,8 @@ type verifier struct {
 	hashes map[Hash]bool // of Heads: found
 	whole  bool          // a directory: all there is
 	kept   *head
-	keptOK bool
+	// keptBad: there is one that cannot be read. keptOK: its record is there.
+	keptBad, keptOK bool
 }
 
 // Verify checks the log at path, a directory or one of its files. It needs no
@@ -81,6 +83,7 @@ func Verify(path string, c Check) (Result, error) {
 		}
 		if v.kept, err = readHead(path); err != nil {
 			v.problem(filepath.Join(path, headFile), "%v", err)
+			v.keptBad = true
 		}
 	}
 	for i, name := range list {
@@ -123,12 +126,13 @@ func (v *verifier) file(path string, newest bool) error {
 		case err != nil:
 			return err
 		}
-		v.line(place, b[:len(b)-1])
+		v.line(place, n == 1, b[:len(b)-1])
 	}
 }
 
-// line checks one line against the one before.
-func (v *verifier) line(place string, b []byte) {
+// line checks one line against the one before; the first of a file has the
+// number that the file is called by.
+func (v *verifier) line(place string, first bool, b []byte) {
 	r, err := parse(b)
 	if err == errNoRecord {
 		v.problem(place, "not a record")
@@ -138,6 +142,9 @@ func (v *verifier) line(place string, b []byte) {
 		v.problem(place, "record %d: %v", r.Seq, err)
 	}
 	v.link(place, &r)
+	if name := filepath.Base(strings.TrimSuffix(place, ":1")); first && isFile(name) && name != fileName(r.Seq) {
+		v.problem(place, "the file begins with record %d, and its name says another: what came before is gone", r.Seq)
+	}
 	if _, ok := v.hashes[r.Hash]; ok && err == nil {
 		v.hashes[r.Hash] = true
 	}
@@ -186,9 +193,13 @@ func (v *verifier) own(place string, r *Record) {
 		}
 		return
 	case actionTorn:
-		v.res.Notes = append(v.res.Notes, Problem{place, fmt.Sprintf("a crash cut a record; what was there of it is in %s", r.Object)})
+		v.res.Notes = append(v.res.Notes, Problem{place, fmt.Sprintf("a crash cut a record; what was there of it is in %q", r.Object)})
 	case actionCut:
-		v.problem(place, "here the log was shorter than what was signed: it had record %s, with the hash %s", r.Details["seq"], r.Details["hash"])
+		what := fmt.Sprintf("record %q with the hash %q", r.Details["seq"], r.Details["hash"])
+		if r.Details["file"] != "" {
+			what = fmt.Sprintf("the file %q", r.Details["file"])
+		}
+		v.problem(place, "here the log was found cut, or exchanged: it had %s", what)
 	}
 	if r.Seq%signEvery == 1 {
 		v.problem(place, "record %d has to be a signed head and is not", r.Seq)
@@ -203,10 +214,13 @@ func (v *verifier) end(path string) {
 			v.problem(path, "no record has the hash %s: the log was cut after record %d, or is another one", h, v.last.Seq)
 		}
 	}
+	place := filepath.Join(path, headFile)
 	if v.kept == nil {
+		if v.whole && !v.keptBad && v.res.Records > 1 {
+			v.problem(place, "it is gone: whether the end of the log was cut off after record %d cannot be told", v.last.Seq)
+		}
 		return
 	}
-	place := filepath.Join(path, headFile)
 	if err := v.kept.check(v.Trusted); err != nil {
 		v.problem(place, "%v", err)
 	} else if !v.keptOK {
