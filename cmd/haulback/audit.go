@@ -3,7 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -103,10 +107,10 @@ func auditShowCommand(g *global) *cobra.Command {
 			}
 			var failed error
 			res, err := audit.Verify(path, audit.Check{Each: func(r audit.Record) {
-				text := fmt.Sprintf("%6d %s  %-18s %-16s %s %s", r.Seq, r.Time.Format(time.RFC3339), r.Actor, r.Action, r.Object, r.Outcome)
+				text := fmt.Sprintf("%6d %s  %-18s %-16s %s %s", r.Seq, r.Time.Format(time.RFC3339), plain(r.Actor), plain(r.Action), plain(r.Object), plain(r.Outcome))
 				for _, k := range sortedKeys(r.Details) {
 					if r.Action != "audit.head" {
-						text += fmt.Sprintf(" %s=%q", k, r.Details[k])
+						text += fmt.Sprintf(" %s=%q", plain(k), r.Details[k])
 					}
 				}
 				if failed == nil {
@@ -154,4 +158,13 @@ func (g *global) endRecords(cmd *cobra.Command, path string, res *audit.Result) 
 		return nil
 	}
 	return report.WriteLine(cmd.OutOrStdout(), report.TypeSummary, map[string]any{"records": res.Records, "head": res.Head.String()})
+}
+
+// plain is a text of strangers on one line of a terminal: the path of a call that
+// was refused, the name in a certificate.
+func plain(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) || !utf8.ValidString(text) {
+		return strconv.Quote(text)
+	}
+	return text
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/haulback/haulback/cmd/internal/cmdtest"
+	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/hostctl/audit"
 )
 
 // codeFile writes the code of invite to a file of s.
@@ -333,5 +336,29 @@ func TestAuditCommands(t *testing.T) {
 	}
 	if r := b.Run("peer", "remove", "a"); r.Code == 0 || !strings.Contains(r.Stderr, "nothing was changed") || !strings.Contains(b.OK("peer", "list").Out, a.ID) {
 		t.Errorf("without a record: %d %s", r.Code, r.Stderr)
+	}
+}
+
+// TestAuditShowsOneLine: what strangers have said forges no line of the record on
+// a terminal, and does nothing to the terminal.
+func TestAuditShowsOneLine(t *testing.T) {
+	t.Parallel()
+	s := cmdtest.NewSite(t, &programs, "a")
+	at, err := site.At(s.State, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := at.Audit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const forged = "x\n     7 2026-11-22T00:00:00Z  uid 0 peer.removed mallory ok\x1b[2J\u009b2J\u202e"
+	err = errors.Join(log.Append(t.Context(), audit.Entry{Actor: forged, Action: forged, Object: forged, Outcome: forged, Details: map[string]string{forged: forged}}), log.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := s.OK("audit", "show").Out
+	if n := strings.Count(out, "\n"); n != 3 || strings.ContainsAny(out, "\x1b\u009b\u202e") {
+		t.Errorf("%d lines, want 3 (two of them heads):\n%q", n, out)
 	}
 }

@@ -135,6 +135,19 @@ func TestLostWhileClosed(t *testing.T) {
 	}
 }
 
+// TestEmptied is a log of which nothing is left: that is not "unchanged".
+func TestEmptied(t *testing.T) {
+	dir := made(t, 3)
+	for _, name := range []string{first, headFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if res := verify(t, dir, Check{Trusted: key(1).trusted}); len(res.Problems) != 1 || !strings.Contains(res.Problems[0].Text, "no record at all") {
+		t.Fatalf("%v", res.Problems)
+	}
+}
+
 // TestFirstHead is a crash between the first record and its head.
 func TestFirstHead(t *testing.T) {
 	dir := t.TempDir()

@@ -216,6 +216,9 @@ func (v *verifier) end(path string) {
 	}
 	place := filepath.Join(path, headFile)
 	if v.kept == nil {
+		if v.whole && v.res.Records == 0 {
+			v.problem(path, "there is no record at all: none was made yet, or somebody has taken them away")
+		}
 		if v.whole && !v.keptBad && v.res.Records > 1 {
 			v.problem(place, "it is gone: whether the end of the log was cut off after record %d cannot be told", v.last.Seq)
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/haulback/haulback/hostctl/audit"
 	"github.com/haulback/haulback/wire"
 	"github.com/haulback/haulback/wire/wiretest"
 )
@@ -276,5 +277,33 @@ func TestSwitchIsKilled(t *testing.T) {
 		if err != nil || now.ID() != next.ID() || mustKey(t, s).ID() != next.ID() || !s.Signs(before.Public()) {
 			t.Fatalf("switch after kill %d: %v", i, err)
 		}
+	}
+}
+
+// TestRecordOutlivesKeys changes the key three times: what the first one has
+// signed in the record is still signed by this site.
+func TestRecordOutlivesKeys(t *testing.T) {
+	s := newSite(t)
+	for range 4 {
+		log, err := s.Audit()
+		if err == nil {
+			err = errors.Join(log.Append(t.Context(), audit.Entry{Actor: "uid 0", Action: "key.switched"}), log.Close())
+		}
+		if err == nil {
+			_, err = s.PrepareKey()
+		}
+		if err == nil {
+			_, err = s.SwitchKey()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	res, err := audit.Verify(s.AuditDir(), audit.Check{Trusted: s.Signs})
+	if err != nil || len(res.Problems) > 0 || res.Records < 8 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if key := mustKey(t, newSite(t)); s.Signs(key.Public()) {
+		t.Error("a key that it never had")
 	}
 }

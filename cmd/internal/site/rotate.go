@@ -2,11 +2,16 @@ package site
 
 import (
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
 
 	"github.com/haulback/haulback/hostctl/audit"
 	"github.com/haulback/haulback/wire"
@@ -22,6 +27,9 @@ import (
 const (
 	nextSuffix = ".next"
 	oldSuffix  = ".old"
+	// pastSuffix is of the list of all keys that the site has had, one public key
+	// a line: what they have signed in its record stays signed.
+	pastSuffix = ".past"
 )
 
 // PrepareKey is the key that this site is about to change to, made when there
@@ -63,6 +71,9 @@ func (s *Site) SwitchKey() (*wire.Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.rememberKey(); err != nil {
+		return nil, err
+	}
 	kept := s.key + oldSuffix + ".new"
 	if err := os.Remove(kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -79,6 +90,26 @@ func (s *Site) SwitchKey() (*wire.Key, error) {
 		return nil, err
 	}
 	return key, s.rename(s.key+nextSuffix, s.key)
+}
+
+// rememberKey adds the key that the site has to those that it has had.
+func (s *Site) rememberKey() error {
+	key, err := wire.LoadKey(s.key)
+	if err != nil {
+		return err
+	}
+	past, err := os.ReadFile(s.key + pastSuffix)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keys of before: %w", err)
+	}
+	line := hex.EncodeToString(key.Public())
+	if slices.Contains(strings.Fields(string(past)), line) {
+		return nil // a crash came after this
+	}
+	if err := renameio.WriteFile(s.key+pastSuffix, append(past, line+"\n"...), 0o600); err != nil {
+		return fmt.Errorf("keys of before: %w", err)
+	}
+	return nil
 }
 
 // rename is durable when it returns.
@@ -109,12 +140,13 @@ func (s *Site) Audit() (*audit.Log, error) {
 }
 
 // Signs reports whether public is a key of this site: the one that it has, the
-// next, or the one before.
+// next, or one that it has had.
 func (s *Site) Signs(public ed25519.PublicKey) bool {
 	for _, path := range []string{s.key, s.key + nextSuffix, s.key + oldSuffix} {
 		if key, err := wire.LoadKey(path); err == nil && key.Public().Equal(public) {
 			return true
 		}
 	}
-	return false
+	past, err := os.ReadFile(s.key + pastSuffix)
+	return err == nil && slices.Contains(strings.Fields(string(past)), hex.EncodeToString(public))
 }
