@@ -25,7 +25,8 @@ type Jobs struct {
 	Keep           time.Duration // of jobs that have ended
 	// Allow are patterns of disks that jobs may name, where * is anything. One
 	// that begins with a slash is of the real paths of disks of this machine, any
-	// other of the names of the rest as they are written. Nil: everything.
+	// other of the names of the rest as they are written, without the files that
+	// their parameters name. Nil: everything.
 	Allow []string
 }
 

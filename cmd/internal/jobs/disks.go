@@ -1,11 +1,8 @@
 package jobs
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
@@ -87,40 +84,6 @@ func (d *Disks) export(name string, role mover.Role) (*config.Export, error) {
 	}
 	return nil, refuse(job.ReasonEndpoint, job.RetryAfterReconcile, exitcode.Usage,
 		"export %q is not in the configuration of this daemon; see: haulbackd config check", name)
-}
-
-// permit looks text, or the path of a disk of this machine, up in the patterns.
-func (d *Disks) permit(text, path string) error {
-	if d.Allow == nil {
-		return nil
-	}
-	for _, p := range d.Allow {
-		if path != "" && p[0] == '/' && matches(p, path) || path == "" && p[0] != '/' && matches(p, text) {
-			return nil
-		}
-	}
-	return refuse(job.ReasonAuth, job.RetryAfterReconcile, exitcode.Auth,
-		"%s: jobs of this daemon may not open it; its configuration has the list, [jobs] allow", text)
-}
-
-// matches reports whether the whole of text is pattern, where * is anything.
-func matches(pattern, text string) bool {
-	expr := strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`)
-	ok, err := regexp.MatchString(`(?s)^`+expr+`$`, text)
-	return err == nil && ok
-}
-
-// real is path without links, as far as it exists.
-func real(path string) string {
-	clean, err := filepath.EvalSymlinks(path)
-	if err == nil {
-		return clean
-	}
-	path = filepath.Clean(path)
-	if !errors.Is(err, fs.ErrNotExist) || path == "/" {
-		return path
-	}
-	return filepath.Join(real(filepath.Dir(path)), filepath.Base(path))
 }
 
 // Resolve is the URI that text means, if a caller may look at the disk.

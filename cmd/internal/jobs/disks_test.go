@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/haulback/haulback/cmd/internal/config"
@@ -22,11 +23,13 @@ func TestAllow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, err := range []error{os.WriteFile(out+"/secret", nil, 0o600), os.Symlink(out, in+"/link"), os.Symlink(out+"/secret", in+"/file")} {
+	for _, err := range []error{os.WriteFile(out+"/secret", nil, 0o600), os.Symlink(out, in+"/link"), os.Symlink(out+"/secret", in+"/file"), os.Symlink(out+"/made", in+"/dangling"), os.Symlink("loop", in+"/loop")} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	thumb := strings.Repeat("AB", 20)
+	vm := "vm-1?disk=[ds] a/a.vmdk&user=u&thumbprint=" + thumb
 	exports := []config.Export{{Name: "vm", URI: "file://" + out + "/secret", Role: mover.RoleSource}}
 	for _, c := range []struct {
 		allow []string
@@ -49,6 +52,23 @@ func TestAllow(t *testing.T) {
 		{[]string{in + "/*"}, in + "/link/new", job.ReasonAuth},
 		{[]string{in + "/*"}, in + "/file", job.ReasonAuth},
 		{[]string{in + "/*"}, in + "x", job.ReasonAuth},
+		{[]string{in + "/*"}, in + "/link/../new", job.ReasonAuth}, // beside out, not in in
+		{[]string{in + "/*"}, in + "/dangling", job.ReasonAuth},
+		{[]string{in + "/*"}, in + "/loop", ""}, // and cannot be opened
+		{[]string{"vddk://vc/*"}, "vddk://vc/" + vm + "&password-file=" + out + "/secret", job.ReasonAuth},
+		{[]string{"vddk://vc/*", in + "/*"}, "vddk://vc/" + vm + "&password-file=" + in + "/link/secret", job.ReasonAuth},
+		{[]string{"vddk://vc/*", in + "/*"}, "vddk://vc/" + vm + "&password-file=" + in + "/p&libdir=" + out, job.ReasonAuth},
+		{[]string{"vddk://vc/*", in + "/*"}, "vddk://vc/" + vm + "&password-file=" + in + "/p&libdir=%2Ftmp", job.ReasonAuth},
+		{[]string{"vddk://vc/*", in + "/*"}, "vddk://vc/" + vm + "&password-file=" + in + "/p", ""},
+		{[]string{"vddk://vc/*&password-file=" + in + "/p"}, "vddk://vc/" + vm + "&password-file=" + in + "/p", ""},
+		{[]string{"vddk://vc/*&password-file=" + in + "/p"}, "vddk://vc/" + vm + "&state=/tmp&password-file=" + in + "/p", job.ReasonAuth},
+		{[]string{"vddk://vc/*password-file=" + in + "/p*"}, "vddk://vc/vm-1?disk=[x] password-file=" + in + "/p.vmdk&user=u&thumbprint=" + thumb + "&password-file=" + out + "/secret", job.ReasonAuth},
+		{[]string{"nbd+unix:///*?socket=" + in + "/*"}, "nbd+unix:///x?socket=" + in + "/s", ""},
+		{[]string{"nbd+unix:///*?socket=" + in + "/*"}, "nbd+unix:///x?socket=" + in + "/../out/s", job.ReasonAuth},
+		{[]string{"nbd+unix:///*?socket=" + in + "/*"}, "nbd+unix:///x?socket=" + in + "/link/s", job.ReasonAuth},
+		{[]string{"nbd+unix:*"}, "nbd+unix:///x?socket=" + out + "/s", job.ReasonAuth},
+		{[]string{"nbds://host/*"}, "nbds://host/x?tls-certificates=" + out, job.ReasonAuth},
+		{[]string{"nbds://host/*"}, "nbds://host/x?tls-hostname=h", ""},
 		{[]string{in + "/*"}, "nbd://host/" + in + "/a", job.ReasonAuth},
 		{[]string{in + "/*"}, "export:vm", job.ReasonAuth},
 		{[]string{"export:*"}, "export:vm", ""},
