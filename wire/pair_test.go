@@ -46,6 +46,19 @@ func (i *invitation) Joins(_ context.Context, a *wire.Applicant) (key [sha256.Si
 	return i.key, nil
 }
 
+// paired is who joined, nil for nobody, and how many tried.
+func (i *invitation) paired() (*wire.Applicant, int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.by, i.tries
+}
+
+func (i *invitation) fail(err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.err = err
+}
+
 func newInvitation(t *testing.T, id wire.ID) (*invitation, wire.PairCode) {
 	t.Helper()
 	code, err := wire.NewPairCode(id, "")
@@ -73,15 +86,15 @@ func TestPair(t *testing.T) {
 		if err != nil || id != b.ID() {
 			t.Fatalf("got %v, %v", id, err)
 		}
-		if inv.by == nil || inv.by.ID != a.ID() || inv.by.Address != "a:7420" || inv.by.Agent != "test" {
-			t.Fatalf("the inviter knows %+v", inv.by)
+		if by, _ := inv.paired(); by == nil || by.ID != a.ID() || by.Address != "a:7420" || by.Agent != "test" {
+			t.Fatalf("the inviter knows %+v", by)
 		}
 		// The invitation is used up: the next is refused by the handshake.
 		if _, err := pair(t, tr, l, wiretest.Key(t), code, ""); !errors.Is(err, wire.ErrUnknownPeer) || !strings.Contains(err.Error(), "no invitation is open") {
 			t.Fatalf("a second joiner: %v", err)
 		}
-		if inv.tries != 1 {
-			t.Fatalf("%d asked", inv.tries)
+		if _, tries := inv.paired(); tries != 1 {
+			t.Fatalf("%d asked", tries)
 		}
 	})
 }
@@ -101,7 +114,7 @@ func TestPairRefused(t *testing.T) {
 		if _, err = pair(t, tr, l, a, stranger, ""); !errors.Is(err, wire.ErrUnknownPeer) {
 			t.Errorf("a code of another inviter: %v", err)
 		}
-		inv.err = wire.Errorf(wire.CodeNoSpace, "full")
+		inv.fail(wire.Errorf(wire.CodeNoSpace, "full"))
 		_, err = pair(t, tr, l, a, code, "")
 		if e, ok := errors.AsType[*wire.Error](err); !ok || e.Code != wire.CodeNoSpace {
 			t.Errorf("an inviter that cannot: %v", err)
@@ -111,8 +124,8 @@ func TestPairRefused(t *testing.T) {
 		if _, err = pair(t, tr, deaf, a, code, ""); !errors.Is(err, wire.ErrVersion) {
 			t.Errorf("no pairing there: %v", err)
 		}
-		if inv.by != nil {
-			t.Errorf("paired with %v", inv.by.ID)
+		if by, _ := inv.paired(); by != nil {
+			t.Errorf("paired with %v", by.ID)
 		}
 	})
 }
