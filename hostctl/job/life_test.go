@@ -363,15 +363,24 @@ func TestDeadLetter(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, Config{})
 	r.submit("j", one("/t"))
-	for range 100 { // the default of the queue
-		d, err := r.db.Take(t.Context())
-		if err == nil {
-			err = d.Nak(t.Context(), 0)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	x, err := r.db.Get(t.Context(), jobKey+"j")
+	if err != nil {
+		t.Fatal(err)
 	}
+	s, err := decodeState(x.Key, x.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Disks[0].Starts = 100
+	value, err := encode(s)
+	if err == nil {
+		_, err = r.db.Update(t.Context(), x.Key, value, x.Revision)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	deliver(t, r, 100)
 	r.run()
 	j := r.await("j", Failed)
 	if j.Failure.Reason != ReasonIncomplete || j.Failure.Retry != RetryAfterReconcile {
@@ -381,6 +390,34 @@ func TestDeadLetter(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.await("j", Completed)
+}
+
+// TestDeadLetterThatWaited: a job that was delivered as often and never begun
+// waited while others ended the daemon. It runs.
+func TestDeadLetterThatWaited(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, Config{})
+	r.submit("j", one("/t"))
+	deliver(t, r, 100)
+	r.run()
+	if j := r.await("j", Completed); j.Disks[0].Starts != 1 {
+		t.Errorf("%d starts", j.Disks[0].Starts)
+	}
+}
+
+// deliver takes the only item of the queue and gives it back, n times; 100 is
+// the most that the queue allows.
+func deliver(t *testing.T, r *rig, n int) {
+	t.Helper()
+	for range n {
+		d, err := r.db.Take(t.Context())
+		if err == nil {
+			err = d.Nak(t.Context(), 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestOpenKeepsOthers: a job that ends while Open reads lets old jobs go, and

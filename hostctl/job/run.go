@@ -201,10 +201,11 @@ func (e *Engine) renew(ctx context.Context) error {
 }
 
 // bury ends a job that was begun too often without an end: something about it
-// ends the daemon, or the queue loses it.
+// ends the daemon, or the queue loses it. One that was only delivered so often,
+// and waited while others did that, goes into the queue as new.
 func (e *Engine) bury(l store.Letter) {
 	x := e.jobs[l.ID]
-	if x != nil && x.act != nil {
+	if x != nil && x.act != nil && x.act.starts() >= l.Deliveries {
 		for _, r := range x.act.run {
 			if r != nil {
 				return // it runs: look again when it has ended
@@ -224,7 +225,21 @@ func (e *Engine) bury(l store.Letter) {
 	}
 	if err := e.c.Queue.Forget(context.Background(), l.ID); err != nil {
 		e.c.Log.Warn("a dead letter stays", "job", l.ID, "err", err)
+		return
 	}
+	if x != nil && x.act != nil {
+		if err := e.accept(context.Background(), x.act); err != nil {
+			e.c.Log.Warn("job is not in the queue yet", "job", l.ID, "err", err) // tick tries again
+		}
+	}
+}
+
+// starts is how often the disk that was begun most often was.
+func (a *active) starts() (most int) {
+	for i := range a.state.Disks {
+		most = max(most, a.state.Disks[i].Starts)
+	}
+	return most
 }
 
 // retry does again what the store did not take.
