@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -56,10 +57,34 @@ func ParseURI(s string) (URI, error) {
 	return u, nil
 }
 
-// redact cuts a password, which belongs into no URI of ours, out of an error.
+// redact cuts a password, which belongs into no URI of ours, out of an error:
+// errors are logged, and recorded where a caller is refused.
 func redact(s string) string {
-	head, rest, _ := strings.Cut(s, "://")
-	place, _, _ := strings.Cut(rest, "?")
+	s, query, asked := strings.Cut(s, "?")
+	s = redactUser(s)
+	if asked {
+		s += "?" + redactQuery(query)
+	}
+	return s
+}
+
+// redactQuery cuts the values of parameters whose names say that they are a secret;
+// names of files are none.
+func redactQuery(query string) string {
+	parts := strings.Split(query, "&")
+	for i, part := range parts {
+		key, value, has := strings.Cut(part, "=")
+		if has && value != "" && secretName.MatchString(key) && !strings.HasSuffix(key, "-file") {
+			parts[i] = key + "=xxxxx"
+		}
+	}
+	return strings.Join(parts, "&")
+}
+
+var secretName = regexp.MustCompile(`(?i)pass|pwd|secret|token|key|cred|cookie|auth`)
+
+func redactUser(s string) string {
+	head, place, _ := strings.Cut(s, "://")
 	at := strings.LastIndexByte(place, '@')
 	if at < 0 || place[0] == '/' {
 		return s
@@ -68,7 +93,7 @@ func redact(s string) string {
 	if !has {
 		return s
 	}
-	return head + "://" + user + ":xxxxx" + rest[at:]
+	return head + "://" + user + ":xxxxx" + place[at:]
 }
 
 func parseScheme(scheme, s string) (URI, error) {
@@ -148,7 +173,7 @@ func parseQuery(u *url.URL) (createType string, err error) {
 		return "", nil
 	}
 	if u.Scheme != schemeVMDK {
-		return "", fmt.Errorf("unknown parameter %q; %s takes none", u.RawQuery, u.Scheme)
+		return "", fmt.Errorf("unknown parameter %q; %s takes none", redactQuery(u.RawQuery), u.Scheme)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -161,7 +186,7 @@ func parseQuery(u *url.URL) (createType string, err error) {
 	}
 	values := query[known]
 	if len(values) != 1 || values[0] != typeHosted && values[0] != typeVMFS {
-		return "", fmt.Errorf("parameter %q: %s is %s or %s", u.RawQuery, known, typeHosted, typeVMFS)
+		return "", fmt.Errorf("parameter %q: %s is %s or %s", redactQuery(u.RawQuery), known, typeHosted, typeVMFS)
 	}
 	return values[0], nil
 }

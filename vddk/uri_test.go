@@ -76,6 +76,9 @@ func TestParseURIShowsNoPassword(t *testing.T) {
 		"nbd://user:secret@host/x":                  `disk "nbd://user:xxxxx@host/x": has a password; NBD has none`,
 		"vddk://root:se@cr/et@vc/vm-42?user=a@b.c":  `disk "vddk://root:xxxxx@vc/vm-42?user=a@b.c": `,
 		"s3://user:secret@bucket/x?y=1":             `disk "s3://user:xxxxx@bucket/x?y=1": unknown scheme`,
+		"nbd://host/x?password=secret":              `disk "nbd://host/x?password=xxxxx": unknown parameter "password"`,
+		"file:///x?authtoken=secret":                `disk "file:///x?authtoken=xxxxx": unknown parameter "authtoken=xxxxx"`,
+		"s3://b/x?y=1&api-key-file=/a&pwd=secret":   `disk "s3://b/x?y=1&api-key-file=/a&pwd=xxxxx": unknown scheme`,
 		"nbd+unix:///a:b@c":                         `disk "nbd+unix:///a:b@c": needs the parameter socket=/PATH`,
 		"nbd://user@host:1/x?tls-verify-peer=never": `disk "nbd://user@host:1/x?tls-verify-peer=never": `,
 	} {
