@@ -22,7 +22,8 @@ and from change tracking. With a TARGET a sample of grains of both disks says ho
 much differs; without one, how well the source compresses. Nothing is written.
 
 Bounds of the sample hold with a confidence of 95 %. The time is that of reading
-single grains, here and now: an estimate, and often a pessimistic one.
+single grains, here and now: pessimistic for a disk that is fast in one go,
+optimistic for one that lies in the page cache.
 
 Both disks are opened by this process; an export of a daemon cannot be estimated.
 
