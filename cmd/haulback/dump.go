@@ -14,6 +14,7 @@ import (
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/transfer"
 	"github.com/haulback/haulback/mover"
+	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/wire"
 	"github.com/haulback/haulback/wire/archive"
 )
@@ -161,7 +162,7 @@ func (g *global) dumpTo(ctx context.Context, to *os.File, w *work, e *transfer.E
 	}
 	p := &mover.Progress{Event: func(text string) { out.Remark(report.Event, text) }}
 	stop := report.Follow(live, p.Counters, p.Bound, g.every())
-	began := time.Now()
+	began, before := time.Now(), lastWrite(&d)
 	source := mover.Endpoint{Name: e.Text, Open: site.Disk{URI: e.Text, Track: o.Tracking, Log: report.NewLog(out)}.Opener()}
 	rep, err := w.engine.Dump(ctx, source, to, o, p)
 	stop()
@@ -171,10 +172,25 @@ func (g *global) dumpTo(ctx context.Context, to *os.File, w *work, e *transfer.E
 	if err != nil {
 		return streamError(ctx, err)
 	}
+	if after := lastWrite(&d); !after.Equal(before) {
+		out.Remark(report.Warning, e.Text+": somebody wrote to it while it was dumped: each grain of the stream is as it was at some moment; dump a snapshot or a clone instead")
+	}
 	report.Streamed(out, report.Stream{
 		Start: start, Header: &rep.Header, Totals: rep.Totals, Bytes: rep.Bytes, Phases: []report.Phase{{Name: "dump", Dur: time.Since(began)}},
 	})
 	return nil
+}
+
+// lastWrite is when a raw file was last written to; zero for a disk that does not
+// tell.
+func lastWrite(d *vddk.Description) (t time.Time) {
+	if d.Kind != "file" {
+		return t
+	}
+	if st, err := os.Stat(d.Path); err == nil {
+		t = st.ModTime()
+	}
+	return t
 }
 
 // barred is Output for a dump, whose bar is what was written: there is nothing to

@@ -298,29 +298,6 @@ func TestDumpTerminal(t *testing.T) {
 	want(t, "restore", s.StartIO(tty, nil, "restore", a).Wait(), 10, "terminal")
 }
 
-// TestDumpClosed: who forgot to give a dump its standard output is told, and not
-// that his disk is safe. /dev/null itself is a place.
-func TestDumpClosed(t *testing.T) {
-	t.Parallel()
-	s := cmdtest.NewSite(t, &programs, "desk")
-	a := s.Disk("a", mib, 1)
-	out, err := exec.Command("sh", "-c", `exec "$0" --state-dir "$1" dump "$2" >&-`, programs.Path(t, "haulback"), s.State, a).CombinedOutput()
-	if code := exitOf(err); code != 10 || !strings.Contains(string(out), "standard output is closed") {
-		t.Errorf("closed: exit code %d: %s", code, out)
-	}
-	want(t, "/dev/null", s.StartIO(nil, open(t, os.DevNull, os.O_WRONLY), "dump", a).Wait(), 0, "WARNING", "nobody keeps the stream")
-}
-
-func exitOf(err error) int {
-	if e, ok := errors.AsType[*exec.ExitError](err); ok {
-		return e.ExitCode()
-	}
-	if err != nil {
-		return -1
-	}
-	return 0
-}
-
 // TestDumpPipeCloses: a reader that goes is a failure, not a signal; a signal
 // ends a dump that nobody reads and a restore that nobody writes to.
 func TestDumpPipeCloses(t *testing.T) {
