@@ -249,8 +249,8 @@ func (l *looker) compared(ctx context.Context, req *controlv1.ChangedRequest, he
 // silent is report.Output that tells nobody.
 type silent struct{}
 
-func (silent) Started(report.Start)       {}
+func (silent) Started(report.Start)         {}
 func (silent) Status(wire.Counters, string) {}
-func (silent) Remark(report.Kind, string) {}
-func (silent) Summary(report.Result)      {}
-func (silent) Close()                     {}
+func (silent) Remark(report.Kind, string)   {}
+func (silent) Summary(report.Result)        {}
+func (silent) Close()                       {}
