@@ -44,7 +44,8 @@ type Daemon struct {
 	dialled dialled
 	inviter inviter
 	record  recorder
-	recheck atomic.Bool // peers may have changed while they were read
+	recheck atomic.Bool            // peers may have changed while they were read
+	unread  atomic.Pointer[string] // why the paired peers cannot be read; empty: they can
 }
 
 // Start opens what cfg names; when it returns, peers can connect.

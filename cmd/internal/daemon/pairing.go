@@ -33,16 +33,20 @@ func (i *inviter) look() {
 	if err != nil {
 		i.log.Error("nobody can join", "err", err)
 	}
-	if until.IsZero() {
-		i.until.Store(0)
-		if err == nil {
-			if err := i.site.SweepInvitations(now); err != nil {
-				i.log.Warn("invitations that are over stay", "err", err)
-			}
-		}
+	if !until.IsZero() {
+		i.until.Store(until.UnixNano())
 		return
 	}
-	i.until.Store(until.UnixNano())
+	if err == nil {
+		busy, err := i.site.SweepInvitations(now)
+		if err != nil {
+			i.log.Warn("invitations that are over stay", "err", err)
+		}
+		if busy && i.over() {
+			return // the next look does it
+		}
+	}
+	i.until.Store(0)
 }
 
 // Joins implements wire.Inviter.

@@ -82,11 +82,19 @@ func (d *Daemon) repeer() {
 }
 
 // paired are the peers of the site. It fails closed: those that cannot be read
-// are none.
+// are none. It is tried again, as the reason may go without a change of the file:
+// no descriptors left, a device that failed once.
 func (d *Daemon) paired() site.Peers {
 	peers, err := d.cfg.Site.Peers()
+	text := ""
 	if err != nil {
+		text = err.Error()
+		d.recheck.Store(true)
+	}
+	if before := d.unread.Swap(&text); err != nil && (before == nil || *before != text) {
 		d.log.Error("the paired peers cannot be read, only those of the configuration file are let in", "err", err)
+	}
+	if err != nil {
 		return nil
 	}
 	return peers

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/haulback/haulback/wire"
 )
@@ -140,12 +141,25 @@ func (s *Site) InvitedUntil(now time.Time) (until time.Time, err error) {
 	return until, err
 }
 
-// SweepInvitations deletes those that are over.
-func (s *Site) SweepInvitations(now time.Time) error {
+// SweepInvitations deletes those that are over. It waits for nobody who changes the
+// site: busy then says that it has done nothing.
+func (s *Site) SweepInvitations(now time.Time) (busy bool, err error) {
 	if _, err := os.Stat(s.InvitationsFile()); errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
-	return s.invitations(now, func(list []invitation) ([]invitation, error) { return list, nil })
+	unlock, err := s.lockHow(unix.LOCK_EX | unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	list, err := s.readInvitations(now)
+	if err != nil {
+		return false, err
+	}
+	return false, s.storeInvitations(list)
 }
 
 // invitations edits the list under the lock of the site; those that are over
@@ -178,7 +192,7 @@ func (s *Site) uninviteLocked(name string, now time.Time) error {
 
 // readInvitations gives those that are open at now.
 func (s *Site) readInvitations(now time.Time) (list []invitation, err error) {
-	b, err := os.ReadFile(s.InvitationsFile())
+	b, err := readList(s.InvitationsFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

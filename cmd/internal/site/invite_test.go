@@ -130,8 +130,20 @@ func TestInvitation(t *testing.T) {
 			t.Error("who was removed joins again by his code")
 		}
 	}
-	if err := s.SweepInvitations(noon.Add(time.Hour)); err != nil {
+	_, err = s.Invite("late", "", time.Minute, noon)
+	if err != nil {
 		t.Fatal(err)
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if busy, err := s.SweepInvitations(noon.Add(time.Hour)); err != nil || !busy {
+		t.Fatalf("while somebody changes the site: busy %v, %v", busy, err)
+	}
+	unlock()
+	if busy, err := s.SweepInvitations(noon.Add(time.Hour)); err != nil || busy {
+		t.Fatalf("busy %v, %v", busy, err)
 	}
 	if _, err := os.Stat(s.InvitationsFile()); !os.IsNotExist(err) {
 		t.Errorf("what is over is kept: %v", err)

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -202,7 +201,7 @@ type peersTOML struct {
 
 // Peers reads peers.toml. A site without one has no peers.
 func (s *Site) Peers() (Peers, error) {
-	text, err := os.ReadFile(s.PeersFile())
+	text, err := readList(s.PeersFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -3,6 +3,7 @@ package site
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -130,7 +131,11 @@ func (s *Site) CheckKey() error {
 }
 
 // lock keeps other processes from changing the site's files until unlock.
-func (s *Site) lock() (unlock func(), err error) {
+func (s *Site) lock() (unlock func(), err error) { return s.lockHow(unix.LOCK_EX) }
+
+// lockHow is lock with another way to take it: LOCK_NB does not wait, the error is
+// EWOULDBLOCK then.
+func (s *Site) lockHow(how int) (unlock func(), err error) {
 	if err := s.Make(); err != nil {
 		return nil, err
 	}
@@ -138,9 +143,34 @@ func (s *Site) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("state directory: lock %s: %w", f.Name(), err)
 	}
 	return func() { f.Close() }, nil
+}
+
+// maxList bounds peers.toml and the like in bytes: thousands of peers.
+const maxList = 1 << 20
+
+// readList reads a file that a running daemon depends on. What stands there in
+// its place must not hold it up, as a pipe does, nor fill its memory.
+func readList(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxList+1))
+	if err == nil && len(b) > maxList {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxList)
+	}
+	return b, err
 }
