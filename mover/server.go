@@ -61,7 +61,7 @@ type Server struct {
 	exports atomic.Pointer[map[string]*Export]
 
 	// Observe is told of every session but probes, before it begins and after it
-	// has ended; nil is not. Set it before Serve. It may be called from many
+	// has ended, and of everything that is refused; nil is not. Set it before Serve. It may be called from many
 	// goroutines, and the session waits for it.
 	Observe func(context.Context, SessionEvent)
 
@@ -235,6 +235,7 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	}
 	exp, err := s.admit(l.link.Peer(), h)
 	if err != nil {
+		ev.Hello = *h // of a probe, too: that is how somebody looks for exports
 		return err
 	}
 	ev.Granted = true

@@ -114,3 +114,23 @@ func TestRemovedWhileTheSiteIsLocked(t *testing.T) {
 		return os.IsNotExist(err)
 	})
 }
+
+// TestRefusedProbeIsRecorded: to ask which exports there are begins with probes.
+func TestRefusedProbeIsRecorded(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, mib)
+	third := cmdtest.NewSite(t, &programs, "third")
+	third.Pair(p.home)
+	for _, export := range []string{"target", "guessed"} {
+		cmdtest.Await(t, "third to be told no", func() bool {
+			r := third.Run("probe", p.daemon.URI(export))
+			return r.Code == 12 && strings.Contains(r.Stderr, "no export")
+		})
+	}
+	p.desk.OK("probe", p.daemon.URI("target"))
+	record := audited(t, p.home)
+	has(t, record, "session.refused target refused", "session.refused guessed refused")
+	if strings.Contains(record, "session.begin") {
+		t.Errorf("a probe that may is no session:\n%s", record)
+	}
+}
