@@ -54,7 +54,8 @@
 //
 // A state that the store does not take (full disk) is tried again: what runs
 // goes on, what has ended keeps its place, nothing new starts, and a verb
-// answers ENGINE_UNAVAILABLE.
+// answers ENGINE_UNAVAILABLE. A store that takes none until it is opened again
+// (store.ErrBroken) ends Run: the next start opens it, or says what is wrong.
 //
 // # Who may submit what
 //

@@ -210,7 +210,11 @@ func (e *Engine) refused(err error) error {
 		e.halt(f)
 		return f
 	}
-	return unavailable(err)
+	f := unavailable(err)
+	if errors.Is(err, store.ErrBroken) { // only a new start opens it again
+		e.halt(f)
+	}
+	return f
 }
 
 // halt stops everything that runs, for the next start to go on; with mu held.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -321,6 +322,25 @@ func TestFenced(t *testing.T) {
 	if j, err := r.e.read(t.Context(), "j"); err != nil || j.Wanted != 0 {
 		t.Errorf("the stale engine wrote: %+v (%v)", j, err)
 	}
+}
+
+// TestStoreBreaks: a store that has to be opened again ends the engine, which
+// would else run what it can never record. Nobody has to call for that.
+func TestStoreBreaks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, Config{Transfer: blocked}).run()
+	for i := range 8 { // more pages than the file keeps
+		s := one(fmt.Sprint("/t", i))
+		s.Labels = map[string]string{"long": strings.Repeat("x", 200)}
+		r.submit(fmt.Sprint(i), s)
+	}
+	if err := os.Truncate(r.path, 8192); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-r.ran; reason(t, err) != ReasonEngine || !strings.Contains(err.Error(), "opened again") {
+		t.Errorf("Run: %v", err)
+	}
+	r.quit = nil
 }
 
 func TestLeaseHeld(t *testing.T) {

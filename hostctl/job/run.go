@@ -183,7 +183,10 @@ func (e *Engine) beat(ctx context.Context) {
 // full disk, and that nobody has held since, is taken again.
 func (e *Engine) renew(ctx context.Context) error {
 	err := e.c.Lease.Renew(ctx, leaseName, e.epoch, e.c.LeaseTTL)
-	if !errors.Is(err, store.ErrFenced) {
+	switch {
+	case errors.Is(err, store.ErrBroken):
+		return e.refused(err)
+	case !errors.Is(err, store.ErrFenced):
 		return err
 	}
 	epoch, err := e.c.Lease.Acquire(ctx, leaseName, "again", e.c.LeaseTTL)

@@ -17,6 +17,7 @@ var (
 	ErrHeld      = errors.New("store: the lease is held by another")                  // Acquire
 	ErrFenced    = errors.New("store: the lease was lost: expired or held by others") // Renew, Release
 	ErrLost      = errors.New("store: the delivery is not ours any more")             // it was given to another taker
+	ErrBroken    = errors.New("store: takes no more changes until it is opened again")
 )
 
 // DamagedError says that a stored value is not what was written.

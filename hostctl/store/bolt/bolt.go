@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/haulback/haulback/hostctl/store"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
@@ -60,6 +61,7 @@ type DB struct {
 
 	write  sync.Mutex
 	broken atomic.Pointer[error]
+	stuck  atomic.Bool // bbolt did not return from a write
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and made anew with each change of the data
@@ -215,31 +217,44 @@ func (db *DB) view(f func(*bbolt.Tx) error) error {
 
 // update commits f or nothing. When the commit fails so late that the change
 // can be seen though nobody knows whether it is on the disk, no more is written.
+// The same when bbolt panics: it may hold its locks for ever then.
 func (db *DB) update(f func(*bbolt.Tx) error) error {
+	db.write.Lock() // bbolt has one writer; here also so that nobody reuses the ID before it is looked at
+	defer db.write.Unlock()
 	if err := db.broken.Load(); err != nil {
 		return db.named(*err)
 	}
-	db.write.Lock() // bbolt has one writer; here also so that nobody reuses the ID before it is looked at
-	defer db.write.Unlock()
-	id := 0
+	id, returned := 0, false
 	err := guard(func() error {
-		return db.bolt.Update(func(tx *bbolt.Tx) error {
+		err := db.bolt.Update(func(tx *bbolt.Tx) error {
 			err := f(tx)
 			if err == nil {
 				id = tx.ID()
 			}
 			return err
 		})
+		returned = true
+		return err
 	})
+	if !returned {
+		db.stuck.Store(true)
+		return db.named(db.breaks(err))
+	}
 	if err == nil || id == 0 {
 		return db.named(err)
 	}
 	seen := 0
 	if e := guard(func() error { return db.bolt.View(func(tx *bbolt.Tx) error { seen = tx.ID(); return nil }) }); e != nil || seen >= id {
-		err = fmt.Errorf("a change may not be on the disk, no more is written until the daemon is restarted: %w", err)
-		db.broken.Store(&err)
+		err = db.breaks(fmt.Errorf("a change may not be on the disk: %w", err))
 	}
 	return db.named(err)
+}
+
+// breaks ends all writing.
+func (db *DB) breaks(err error) error {
+	err = fmt.Errorf("%w: %w", store.ErrBroken, err)
+	db.broken.Store(&err)
+	return err
 }
 
 func (db *DB) named(err error) error {
@@ -249,11 +264,14 @@ func (db *DB) named(err error) error {
 	return fmt.Errorf("job store %s: %w", db.c.Path, err)
 }
 
-// Close ends watches and takers and closes the file. More calls do nothing.
+// Close ends watches and takers and closes the file. More calls do nothing. A file
+// that bbolt may hold for ever stays open until the process ends.
 func (db *DB) Close() (err error) {
 	db.once.Do(func() {
 		close(db.closed)
-		err = db.bolt.Close()
+		if !db.stuck.Load() {
+			err = db.bolt.Close()
+		}
 	})
 	return err
 }

@@ -244,6 +244,36 @@ func TestDamageWhileOpen(t *testing.T) {
 	}
 }
 
+// TestTruncatedWhileOpen: a file that somebody cuts off under the store breaks
+// it. Nothing hangs, and the reason says that it has to be opened again.
+func TestTruncatedWhileOpen(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	db, err := Open(Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		if _, err := db.Create(t.Context(), fmt.Sprintf("job.%d", i), make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(path, 2*pageSize); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if _, err := db.Create(t.Context(), fmt.Sprintf("job.new%d", i), nil); !errors.Is(err, store.ErrBroken) {
+			t.Errorf("create %d: %v", i, err)
+		}
+		if _, err := db.Get(t.Context(), "job.7"); err == nil {
+			t.Error("read a page that is not there")
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestForeignFiles are refused and stay as they are.
 func TestForeignFiles(t *testing.T) {
 	t.Parallel()
