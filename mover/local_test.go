@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -107,4 +109,38 @@ func TestLocalRunLetsGo(t *testing.T) {
 		_ = d.Close()
 		cancel(nil)
 	}
+}
+
+// What the log says of a session within this process names no peer: there is
+// none, and an ID of zeros is a name that nobody can look up.
+func TestLocalLogNamesNoPeer(t *testing.T) {
+	t.Parallel()
+	var log logLines
+	e := newEngine(t, mover.Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	want := image(rand.New(rand.NewPCG(4, 4)), 1<<20)
+	job := mover.Job{Run: wire.RunID{4}, Mode: wire.ModeCopy, Source: endpoint("source", disk(want)), Target: endpoint("target", disk(make([]byte, len(want))))}
+	if _, err := e.Run(t.Context(), job, new(mover.Progress)); err != nil {
+		t.Fatal(err)
+	}
+	if text := log.String(); !strings.Contains(text, "session begins") || strings.Contains(text, "peer=") {
+		t.Errorf("the log:\n%s", text)
+	}
+}
+
+// logLines is a log that several goroutines write.
+type logLines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

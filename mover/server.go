@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -184,9 +185,17 @@ func (s *Server) start(ctx context.Context, link wire.Link) {
 // survive keeps a mistake of ours in one session from ending all the others.
 func (s *Server) survive(link wire.Link) {
 	if r := recover(); r != nil {
-		s.e.cfg.Log.Error("session ended by a bug, please report it", "peer", link.Peer().String(), "err", fmt.Sprint(r), "stack", string(debug.Stack()))
+		s.logOf(link).Error("session ended by a bug, please report it", "err", fmt.Sprint(r), "stack", string(debug.Stack()))
 		link.CloseWithError(wire.CodeInternal, "a bug in this daemon; its log has more")
 	}
+}
+
+// logOf names the peer of a link; one within this process has none.
+func (s *Server) logOf(link wire.Link) *slog.Logger {
+	if link.Peer() == (wire.ID{}) {
+		return s.e.cfg.Log
+	}
+	return s.e.cfg.Log.With("peer", link.Peer().String(), "addr", link.RemoteAddr())
 }
 
 // serve runs what one link asks for and logs how it went, once.
@@ -202,7 +211,7 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 		ev.Ended = true
 		s.observe(ctx, ev)
 	}
-	log := s.e.cfg.Log.With("peer", link.Peer().String(), "addr", link.RemoteAddr(), "export", h.Export, "run", h.Run.String())
+	log := s.logOf(link).With("export", h.Export, "run", h.Run.String())
 	c := p.Counters()
 	attrs := []any{
 		"op", h.Op.String(), "dur", time.Since(began).Round(time.Millisecond), "scanned", c.Scanned, "skipped", c.Skipped, "sampled", c.Sampled, "differing", c.Differing,
@@ -247,7 +256,7 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 		return err
 	}
 	spec := passSpec{run: h.Run, pass: h.Pass, mode: h.Mode}
-	s.e.cfg.Log.Info("session begins", "peer", l.link.Peer().String(), "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", h.Op.String())
+	s.logOf(l.link).Info("session begins", "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", h.Op.String())
 	switch h.Op {
 	case wire.OpPush:
 		_, err = s.e.receive(ctx, l, exp, spec, s.terms(h), p, firstFrame)
