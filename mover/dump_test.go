@@ -153,6 +153,16 @@ func TestRestoreChain(t *testing.T) {
 	step("first again", inc1, day[1])
 	step("second", inc2, day[2])
 	refused("first after second", inc1, mover.RestoreOptions{})
+
+	// One ID for all streams: it names none of them any more.
+	name := byte(f.Header.Run[0])
+	inc2, _ = changedDump(t, e, day[1], day[2], archive.Base{Run: f.Header.Run}, name)
+	step("full", full, day[0])
+	refused("a stream that is its own base", inc2, mover.RestoreOptions{})
+	inc2, _ = changedDump(t, e, day[1], day[2], archive.Base{Root: cbt.Digest{7}, Run: f.Header.Run}, 0xf)
+	refused("the run of the base and another root", inc2, mover.RestoreOptions{})
+	inc1, _ = changedDump(t, e, day[0], day[1], archive.Base{Root: f.Totals.Root, Run: f.Header.Run}, name)
+	step("its own name, the root of its base", inc1, day[1])
 }
 
 // TestRestoreCheckBase proves all of the result, and finds a target that is not

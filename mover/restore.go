@@ -75,9 +75,14 @@ func (e *Engine) look(ctx context.Context, target Endpoint, h *archive.Header) (
 // onBase says whether the target may be what h builds on. With CheckBase it
 // returns what the target holds.
 func (e *Engine) onBase(ctx context.Context, target Endpoint, h *archive.Header, st *JournalState, o RestoreOptions, p *Progress) (*survey, error) {
-	again := st.Run == h.Run && (st.State == wire.StateInconsistent || st.State == wire.StateVerified)
-	known := st.State == wire.StateVerified && st.Size == h.Size &&
-		(h.Base.Run != [16]byte{} && st.Run == h.Base.Run || h.Base.Root != cbt.Digest{} && st.Skipped == 0 && st.Root == h.Base.Root)
+	named := h.Run != h.Base.Run // else every stream of a chain has this name, and it tells nothing
+	again := named && st.Run == h.Run && (st.State == wire.StateInconsistent || st.State == wire.StateVerified)
+	known := st.State == wire.StateVerified && st.Size == h.Size
+	if h.Base.Root != (cbt.Digest{}) && st.Skipped == 0 { // both roots are there, and they are better than a name
+		known = known && st.Root == h.Base.Root
+	} else {
+		known = known && named && h.Base.Run != [16]byte{} && st.Run == h.Base.Run
+	}
 	switch {
 	case again:
 		if o.CheckBase {

@@ -73,7 +73,7 @@ func dumpCommand(g *global) *cobra.Command {
 	f.BoolVar(&s.Strict, "strict", false, "fail with exit code 14 where change tracking cannot be used")
 	f.Int64Var(&s.Sample, "sample", 0, "dump one grain in `N` of what change tracking calls unchanged (default 256)")
 	f.StringVar(&s.Compress, "compress", "lz4", "`HOW` to compress: lz4 (where it gains) or none")
-	f.StringVar(&s.Run, "run", "", "`ID` of the stream (default a new one)")
+	f.StringVar(&s.Run, "run", "", "`ID` of the stream, that no other has (default a new one)")
 	f.StringToStringVar(&s.Labels, "label", nil, "`NAME=TEXT` for the header of the stream; may be repeated")
 	progressFlag(cmd, &s.flags, "the stream is whole")
 	f.StringVar(&file, "spec", "", "read disk and options from a JSON `FILE`, named like the flags; - is standard input")
@@ -116,7 +116,9 @@ func (s *dumpSpec) options() (e *transfer.Endpoint, o mover.DumpOptions, err err
 			o.Track = wire.TrackingStrict
 		}
 	}
-	o.Run, err = runID(s.Run)
+	if o.Run, err = runID(s.Run); err == nil && o.Run == o.Base.Run {
+		err = usage("--run %s: the base has that name; give every stream one of its own, or leave --run out", s.Run)
+	}
 	return e, o, err
 }
 

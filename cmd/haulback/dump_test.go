@@ -172,6 +172,8 @@ func TestDumpChanged(t *testing.T) {
 	if sum := jsonLine(t, r.Stderr, "summary"); sum["base_root"] != jsonLine(t, readAll(t, full), "summary")["root"] || sum["stream_bytes"].(float64) > 16*mib {
 		t.Errorf("summary %v", sum)
 	}
+	name, _ := jsonLine(t, readAll(t, full), "summary")["run"].(string)
+	want(t, "the name of its base", dumpTo(t, s, s.Dir+"/none.hb", src, "--cbt", "fiemap:"+clone, "--base", full, "--run", name), 10, "one of its own")
 	want(t, "new file", restoreFrom(t, s, inc, dst, "--create"), 10, "full stream first")
 	mustTool(t, "cp", s.Dir+"/seed", dst)
 	want(t, "base not known", restoreFrom(t, s, inc, dst), 14, "--check-base")
