@@ -201,6 +201,12 @@ func TestEstimate(t *testing.T) {
 	if e["send_max"].(float64) < c["sent"].(float64)-c["zero"].(float64) || e["send_max"].(float64) != 3*mib {
 		t.Errorf("estimated at most %v, sent %v", e["send_max"], c["sent"])
 	}
+	noise := s.Disk("noise", 2*mib, 5)
+	e = lastLine(t, s.OK("estimate", "--json", noise, s.Disk("blank", 2*mib, 0)).Out, "summary")
+	c = lastLine(t, s.OK("copy", "--json", noise, s.Dir+"/blank").Out, "summary")
+	if most := e["sent_wire"].(map[string]any)["high"].(float64); c["sent_wire"].(float64) > most || most > 2.01*mib {
+		t.Errorf("estimated at most %.0f bytes on the wire, there were %v", most, c["sent_wire"])
+	}
 	if r := s.Run("estimate", a, "haulback://127.0.0.1:1/x"); r.Code != 10 || !strings.Contains(r.Stderr, "run haulback estimate there") {
 		t.Errorf("an export: exit code %d: %s", r.Code, r.Stderr)
 	}

@@ -218,6 +218,13 @@ func (s *sampler) grain(e cbt.Extent, a, b, packed []byte, packer *lz4.Compresso
 	s.wired += int64(n)
 }
 
+// headBytes is more than what the wire adds to a grain that goes alone: a record
+// of 68 bytes, and a frame's head of 32.
+const headBytes = 100
+
+// framed is the most that n bytes become on the wire.
+func framed(n int64) int64 { return n + headBytes*cbt.Grains(n) }
+
 // minMeasured is what has to be read before a rate means something.
 const minMeasured = 4 << 20
 
@@ -233,18 +240,18 @@ func (s *sampler) conclude(bytes int64) {
 	scale := func(share float64) int64 { return int64(share * float64(bytes)) }
 	switch {
 	case s.Target == nil:
-		e.Wire = Bounds{Likely: int64(e.Ratio * float64(e.SendMax)), High: e.SendMax, Known: s.bytes > 0}
+		e.Wire = Bounds{Likely: int64(e.Ratio * float64(e.SendMax)), High: framed(e.SendMax), Known: s.bytes > 0}
 		return
 	case e.Candidates == 0:
 		e.Differing, e.Wire = Bounds{Known: true}, Bounds{Known: true}
 		return
 	case e.Sampled == 0:
-		e.Differing, e.Wire = Bounds{High: bytes}, Bounds{High: bytes}
+		e.Differing, e.Wire = Bounds{High: bytes}, Bounds{High: framed(bytes)}
 		return
 	}
 	low, high := interval(s.differ, e.Sampled, e.Candidates)
 	e.Differing = Bounds{Low: scale(low), Likely: scale(float64(s.differ) / float64(e.Sampled)), High: scale(high), Known: true}
 	e.Wire = Bounds{
-		Low: int64(e.Ratio * float64(e.Differing.Low)), Likely: int64(e.Ratio * float64(e.Differing.Likely)), High: e.Differing.High, Known: true,
+		Low: int64(e.Ratio * float64(e.Differing.Low)), Likely: int64(e.Ratio * float64(e.Differing.Likely)), High: framed(e.Differing.High), Known: true,
 	}
 }

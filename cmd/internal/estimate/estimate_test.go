@@ -59,7 +59,7 @@ func TestBounds(t *testing.T) {
 		r    Request
 		want Estimate
 	}{
-		{"no target", Request{Source: image{b: src}}, Estimate{Data: 5*g - 100, ReadMax: 5*g - 100, Compared: 64*g - 100, SendMax: 5*g - 100, Candidates: 5, Wire: Bounds{Likely: 5*g - 100, High: 5*g - 100}}},
+		{"no target", Request{Source: image{b: src}}, Estimate{Data: 5*g - 100, ReadMax: 5*g - 100, Compared: 64*g - 100, SendMax: 5*g - 100, Candidates: 5, Wire: Bounds{Likely: 5*g - 100, High: 5*g - 100 + 5*100}}},
 		{"all sampled", Request{Source: image{b: src}, Target: image{b: dst}, Sample: 1000}, Estimate{
 			Data: 5*g - 100, ReadMax: 5*g - 100, Compared: 64*g - 100, SendMax: 5*g - 100, Candidates: 6, Sampled: 6,
 			Differing: Bounds{4*g - 66, 4*g - 66, 4*g - 66, true},
