@@ -218,7 +218,7 @@ func peerPromoteCommand(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = recorded(cmd.Context(), s, audit.Entry{Action: "peer.rotated", Object: args[0]}, func() error { return s.Promote(args[0]) })
+			err = revoked(cmd.Context(), s, audit.Entry{Action: "peer.rotated", Object: args[0]}, func() error { return s.Promote(args[0]) })
 			if err != nil {
 				return peersError(err)
 			}

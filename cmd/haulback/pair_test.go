@@ -334,8 +334,12 @@ func TestAuditCommands(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(b.State, "audit"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if r := b.Run("peer", "remove", "a"); r.Code == 0 || !strings.Contains(r.Stderr, "nothing was changed") || !strings.Contains(b.OK("peer", "list").Out, a.ID) {
-		t.Errorf("without a record: %d %s", r.Code, r.Stderr)
+	if r := b.Run("peer", "add", a.ID, "--name", "a2"); r.Code == 0 || !strings.Contains(r.Stderr, "nothing was changed") || strings.Contains(b.OK("peer", "list").Out, "a2") {
+		t.Errorf("added without a record: %d %s", r.Code, r.Stderr)
+	}
+	// But nobody stays in for want of a record.
+	if r := b.Run("peer", "remove", "a"); r.Code != 0 || !strings.Contains(r.Stderr, "mend the record") || strings.Contains(b.OK("peer", "list").Out, a.ID) {
+		t.Errorf("removed without a record: %d %s", r.Code, r.Stderr)
 	}
 }
 

@@ -147,7 +147,7 @@ func peerRemoveCommand(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = recorded(cmd.Context(), s, audit.Entry{Action: "peer.removed", Object: args[0]}, func() error { return s.RemovePeer(args[0]) })
+			err = revoked(cmd.Context(), s, audit.Entry{Action: "peer.removed", Object: args[0]}, func() error { return s.RemovePeer(args[0]) })
 			if err != nil {
 				return peersError(err)
 			}
