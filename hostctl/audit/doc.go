@@ -22,9 +22,10 @@
 // and the chain goes on in it.
 //
 // Append returns when the record is durable, and any number of processes may
-// append to one directory: they take turns by the lock. When it cannot be made
-// durable it says so, and nothing of it stays. What to do then is the caller's:
-// haulback refuses to change who is let in, and lets copies go on.
+// append to one directory: they take turns by the lock, and wait some seconds for
+// it at most. When a record cannot be made durable it says so, and nothing of it
+// stays. What to do then is the caller's: haulback refuses to let more people in,
+// and lets copies go on.
 //
 // A line that a crash has cut is kept aside and the next record, "audit.torn",
 // says so. A log that has no longer what its newest signed head says, or what a

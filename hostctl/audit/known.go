@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -160,17 +161,37 @@ func (l *Log) relock() error {
 		}
 		_ = l.lock.Close() // nothing was written
 		l.lock = f
-		if err := flock(f, unix.LOCK_EX); err != nil {
+		if err := l.flock(f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func flock(f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if err != unix.EINTR {
+// lockWait bounds how long a record waits for its turn: one takes milliseconds, and
+// who holds the lock for longer is stopped or has a disk that hangs. Copies
+// that want to be recorded shall not hang with him.
+const lockWait = 5 * time.Second
+
+// lockPoll is how often it is looked whether it is one's turn.
+const lockPoll = 2 * time.Millisecond
+
+// flock waits only shortly when the wait before was in vain: many may stand here.
+func (l *Log) flock(f *os.File) error {
+	wait := lockWait
+	if l.stuck {
+		wait /= 50
+	}
+	for end := time.Now().Add(wait); ; time.Sleep(lockPoll) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			l.stuck = false
+			return nil
+		case err == unix.EWOULDBLOCK && time.Now().After(end):
+			l.stuck = true
+			return fmt.Errorf("another process holds it for longer than %v; see who: fuser %s", wait, f.Name())
+		case err != unix.EWOULDBLOCK && err != unix.EINTR:
 			return err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestLostWhileOpen is a log that somebody changes under the process that
@@ -216,4 +218,33 @@ func TestKilled(t *testing.T) {
 	if len(res.Problems) > 0 || there < known {
 		t.Fatalf("%d records, %d acknowledged; %v", there, known, res.Problems)
 	}
+}
+
+// TestLockIsHeld is a process that is stopped while it appends: who waits behind
+// it is told, and goes on when the lock is given up.
+func TestLockIsHeld(t *testing.T) {
+	dir := made(t, 1)
+	l := open(t, dir, 1)
+	lock, err := os.Open(filepath.Join(dir, "lock"))
+	if err == nil {
+		defer lock.Close()
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- l.Append(t.Context(), Entry{Actor: "uid 0", Action: "x"}) }()
+	select {
+	case err := <-failed:
+		if err == nil || !strings.Contains(err.Error(), "another process holds it") {
+			t.Fatalf("got %v", err)
+		}
+	case <-time.After(10 * lockWait):
+		t.Fatal("it waits for ever")
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	add(t, l, 1)
 }

@@ -30,6 +30,7 @@ type Log struct {
 
 	mu     sync.Mutex
 	lock   *os.File
+	stuck  bool     // the last wait for the lock was in vain
 	file   *os.File // the newest file; nil: none yet
 	size   int64    // of file, as far as it was read or written here
 	seq    uint64   // of the last record
@@ -131,10 +132,10 @@ func (l *Log) exclusively(f func() error) error {
 	if l.lock == nil {
 		return fmt.Errorf("audit: %w", fs.ErrClosed)
 	}
-	if err := flock(l.lock, unix.LOCK_EX); err != nil {
+	if err := l.flock(l.lock); err != nil {
 		return fmt.Errorf("audit: lock %s: %w", l.lock.Name(), err)
 	}
-	defer func() { _ = flock(l.lock, unix.LOCK_UN) }()
+	defer func() { _ = unix.Flock(int(l.lock.Fd()), unix.LOCK_UN) }()
 	if err := l.relock(); err != nil {
 		return fmt.Errorf("audit: lock %s: %w", l.lock.Name(), err)
 	}
