@@ -151,7 +151,7 @@ func peerRemoveCommand(g *global) *cobra.Command {
 			if err != nil {
 				return peersError(err)
 			}
-			return g.print(cmd, map[string]string{"removed": args[0]}, "no longer paired with "+args[0]+"; a running daemon ends its sessions within a second")
+			return g.print(cmd, map[string]string{"removed": args[0]}, "no longer paired with "+args[0]+"; a running daemon ends its sessions within a second, unless a [[peer]] of its configuration has the ID too")
 		},
 	}
 }
