@@ -200,8 +200,8 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 	}
 	s := newSource(&cfg, e.pool, disk, spec, p)
 	defer func() { s.disk.Close() }() // a source: nothing can be lost
-	s.by = terms{job: job.Throttle, here: to.here, tells: true}
-	s.gate = e.gateFor(s.by, disk.Identity(), p)
+	by := terms{job: job.Throttle, here: to.here, tells: true}
+	s.gate = e.gateFor(by, disk.Identity(), p)
 	defer s.gate.Disk.Release()
 	if job.stream != nil {
 		job.stream.feed(s)
@@ -218,6 +218,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		if err != nil {
 			return false, to.renewed(ctx, err, hello.Ticket)
 		}
+		s.by = by // nobody at the other end of this link was told anything
 		opened, v, err := s.session(ctx, l)
 		if opened.Epoch > 0 {
 			rep.Epoch, rep.Target, rep.Cold = opened.Epoch, opened.Identity, opened.Cold

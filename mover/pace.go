@@ -27,7 +27,7 @@ type terms struct {
 	job   *throttle.Throttle
 	here  bool      // the other half is in this process
 	tells bool      // the job began at this end, which tells the other its limits
-	told  wire.Pace // what the other end knows already
+	told  wire.Pace // what the other end of this link knows already
 	heard bool      // the other end has said what is to be kept to
 }
 

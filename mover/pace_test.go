@@ -23,6 +23,7 @@ type metered struct {
 	began time.Time
 	read  [4000]atomic.Int64
 	call  time.Duration // that each read takes
+	wcall time.Duration // that each write takes
 }
 
 func newMetered(name string, content []byte) *metered {
@@ -35,6 +36,13 @@ func (d *metered) ReadAt(p []byte, off int64) (int, error) {
 	}
 	d.read[int(time.Since(d.began)/time.Second)].Add(int64(len(p)))
 	return d.flat.ReadAt(p, off)
+}
+
+func (d *metered) WriteAt(p []byte, off int64) (int, error) {
+	if d.wcall > 0 {
+		time.Sleep(d.wcall)
+	}
+	return d.flat.WriteAt(p, off)
 }
 
 func (d *metered) Identity() string { return d.name }
@@ -114,7 +122,7 @@ func (p *pair) run(ctx context.Context, way string, job mover.Job, prog *mover.P
 		job.Source = p.source.remote("disk")
 		return p.target.engine.Run(ctx, job, prog)
 	case "order":
-		return p.desk.Order(ctx, p.source.remote("disk").Remote, job, wire.Order{Address: "target:1", Export: "disk"}, prog)
+		return p.desk.Order(ctx, p.source.remote("disk").Remote, job, wire.Order{Address: "target:1", Export: "disk", Retry: 60}, prog)
 	}
 	return p.source.engine.Run(ctx, job, prog)
 }
@@ -392,5 +400,34 @@ func TestLatencyOfTheJob(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestPaceAfterReconnect cuts the link: the limits of the job hold on the next
+// one too, at the end that was told them on the first.
+func TestPaceAfterReconnect(t *testing.T) {
+	const size, rate = 64 << 20, 4 << 20
+	content := noise(1, size)
+	for _, way := range []string{"push", "order"} {
+		t.Run(way, func(t *testing.T) {
+			paced(t, content, content, func(ctx context.Context, p *pair) error {
+				links := 0
+				p.target.wrap = func(l wire.Link) wire.Link {
+					if links++; links == 1 {
+						time.AfterFunc(5*time.Second, func() { l.CloseWithError(wire.CodeTimeout, "cut by the test") })
+					}
+					return l
+				}
+				if _, err := p.run(ctx, way, job(throttle.Limits{Read: rate}), new(mover.Progress)); err != nil || links != 2 {
+					return fmt.Errorf("%d links: %w", links, err)
+				}
+				for s := range 30 {
+					if n := p.dst.between(s, s+1); n > rate*3/2 {
+						return fmt.Errorf("the target read %.1f MiB in second %d, %d may be", float64(n)/(1<<20), s, rate>>20)
+					}
+				}
+				return nil
+			})
+		})
 	}
 }
