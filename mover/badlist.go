@@ -19,7 +19,8 @@ import (
 // digest: the memory for it does not grow with the disk. Two lists that are not
 // one mean that a disk changed, and the run says so in the end.
 type badList struct {
-	tell func(BadRun) // nil: nobody asked
+	tell    func(BadRun)  // nil: nobody asked
+	telling chan struct{} // 1: who tells; a reader may take his time, so it is not mu
 
 	mu      sync.Mutex
 	hash    *cbt.Hasher
@@ -28,15 +29,17 @@ type badList struct {
 	again   cbt.Digest // of what was found again, up to mark
 	replay  bool
 	changed bool
-	last    BadRun // not passed on yet: the next one may touch it; Len 0: none
+	last    BadRun   // not passed on yet: the next one may touch it; Len 0: none
+	ready   []BadRun // to be told: never more than a window of batches has
 }
 
 // begin is called once, before anything is added.
 func (l *badList) begin(tell func(BadRun)) {
-	l.tell, l.hash = tell, cbt.NewHasher()
+	l.tell, l.hash, l.telling = tell, cbt.NewHasher(), make(chan struct{}, 1)
 }
 
-// add takes the verdict over batch b.
+// add takes the verdict over batch b. Who adds holds the lock of its half, which
+// Acks need: pass tells, later and without.
 func (l *badList) add(lay layout, b int64, mask, unread wire.Mask) {
 	if l.tell == nil || mask == 0 {
 		return
@@ -88,9 +91,32 @@ func (l *badList) rewind() {
 
 func (l *badList) flush() {
 	if l.last.Len > 0 {
-		l.tell(l.last)
+		l.ready = append(l.ready, l.last)
 		l.last = BadRun{}
 	}
+}
+
+// pass tells what was added. Who is told may block for as long as he likes: that
+// is no stall, and both ends stay awake.
+func (l *badList) pass(p *pulse) {
+	if l.tell == nil {
+		return
+	}
+	l.telling <- struct{}{}
+	defer func() { <-l.telling }()
+	l.mu.Lock()
+	list := l.ready
+	l.ready = nil
+	l.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
+	call := p.enter()
+	for _, r := range list {
+		l.tell(r)
+	}
+	p.beat() // first: nothing moved while the call was on
+	p.leave(call)
 }
 
 // end passes on what is left. The error of a run that came to a verdict is that
@@ -100,8 +126,11 @@ func (l *badList) end(err error) error {
 		return err
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.flush()
+	l.mu.Unlock()
+	l.pass(newPulse())
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err != nil && codeOf(err) != wire.CodeVerify {
 		return err // there was no verdict; nothing of the list is called complete
 	}

@@ -130,8 +130,18 @@ func TestDifferentOfTwoStates(t *testing.T) {
 	}
 }
 
-// compare is a verify with its list.
+// compare is a verify with its list, and two cuts if asked for.
 func compare(t *testing.T, src, dst mover.OpenDisk, how string, cut bool) (got []mover.BadRun, rep mover.Report, err error) {
+	t.Helper()
+	return compareTo(t, src, dst, how, func(list []mover.BadRun, link wire.Link) {
+		if n := len(list); cut && (n == 100 || n == 700) {
+			link.CloseWithError(wire.CodeTimeout, "cut by the test")
+		}
+	})
+}
+
+// compareTo is a verify whose list is told to tell.
+func compareTo(t *testing.T, src, dst mover.OpenDisk, how string, tell func([]mover.BadRun, wire.Link)) (got []mover.BadRun, rep mover.Report, err error) {
 	t.Helper()
 	bug := bubble(t, func(ctx context.Context) error {
 		cfg := mover.Config{Workers: 1, Batches: 64}
@@ -166,9 +176,10 @@ func compare(t *testing.T, src, dst mover.OpenDisk, how string, cut bool) (got [
 		}
 		p := &mover.Progress{Different: func(r mover.BadRun) {
 			got = append(got, r)
-			if n := len(got); cut && (n == 100 || n == 700) {
-				links[len(links)-1].CloseWithError(wire.CodeTimeout, "cut by the test")
+			if len(links) == 0 { // local
+				links = append(links, nil)
 			}
+			tell(got, links[len(links)-1])
 		}}
 		rep, err = e.Run(ctx, job, p)
 		s.server.Drain()
@@ -178,4 +189,27 @@ func compare(t *testing.T, src, dst mover.OpenDisk, how string, cut bool) (got [
 		t.Fatal(fmt.Errorf("rig: %w", bug))
 	}
 	return got, rep, err
+}
+
+// Who cannot take the list as fast as it comes holds the comparison up, and no
+// watchdog takes that for a lost link.
+func TestDifferentMayBlock(t *testing.T) {
+	a, b := striped(64 << 20)
+	for _, how := range []string{"local", "push", "pull"} {
+		t.Run(how, func(t *testing.T) {
+			blocked := 0
+			got, rep, err := compareTo(t, (&flaky{m: disk(a)}).open, (&flaky{m: disk(b)}).open, how, func(list []mover.BadRun, _ wire.Link) {
+				if n := len(list); n == 3 || n == 300 {
+					blocked++
+					time.Sleep(5 * time.Minute)
+				}
+			})
+			if codeOf(err) != wire.CodeVerify || rep.Counters.Reconnects > 0 || blocked != 2 {
+				t.Errorf("%d reconnects, blocked %d times, %v", rep.Counters.Reconnects, blocked, err)
+			}
+			if want := runsOf(a, b); !slices.Equal(got, want) {
+				t.Errorf("%d runs, want %d", len(got), len(want))
+			}
+		})
+	}
 }

@@ -323,6 +323,7 @@ func (ss *sourceSession) ack(body []byte, last wire.Ack) (wire.Ack, error) {
 		ss.pulse.beat()
 	}
 	freed, err := ss.settle(max(a.Settled, ss.opened.Start))
+	ss.prog.list.pass(ss.pulse)
 	if err != nil {
 		return last, err
 	}
@@ -385,6 +386,7 @@ func (ss *sourceSession) finish(ctx context.Context) error {
 			return err
 		}
 		if ok {
+			ss.prog.list.pass(ss.pulse) // the target waits for a moment only after its last word
 			if err := ss.changed(); err != nil {
 				return err
 			}

@@ -328,7 +328,9 @@ func (ts *targetSession) mayDiff() error {
 
 // moved passes on that something was settled or got its verdict.
 func (ts *targetSession) moved() {
-	if freed := ts.advance(); freed > 0 {
+	freed := ts.advance()
+	ts.prog.list.pass(ts.pulse)
+	if freed > 0 {
 		ts.window.Release(freed)
 	}
 	ts.ackK.wake()
