@@ -57,6 +57,10 @@ func (h *holds) acquire(ctx context.Context, key string, run wire.RunID, fence u
 			cur = &hold{key: key}
 			h.m[key] = cur
 		}
+		if !cur.active && fence < cur.fence {
+			h.mu.Unlock()
+			return nil, fencedOff(fence, cur.fence)
+		}
 		if !cur.active {
 			cur.use(run, cancel)
 			cur.fence = fence
