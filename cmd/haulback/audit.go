@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"time"
@@ -53,7 +54,7 @@ then a record that was cut or written anew is found even if the key was used for
 			}
 			res, err := audit.Verify(path, c)
 			if err != nil {
-				return err
+				return noRecord(err, path)
 			}
 			return g.verdict(cmd, &res)
 		},
@@ -61,6 +62,14 @@ then a record that was cut or written anew is found even if the key was used for
 	cmd.Flags().StringArrayVar(&heads, "head", nil, "a `HASH` that an earlier verify printed; it has to be in the record. May be repeated")
 	cmd.Flags().BoolVar(&any, "any-key", false, "the record is of another site: do not ask whose signatures they are")
 	return cmd
+}
+
+// noRecord says of a record that is not there what that means.
+func noRecord(err error, path string) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return usage("audit: there is no record at %s: the first pairing, or start of the daemon, begins it, and where there was one somebody took it away; for another site name its directory, or --state-dir", path)
 }
 
 // verdict prints what a check found.
@@ -118,7 +127,7 @@ func auditShowCommand(g *global) *cobra.Command {
 				}
 			}})
 			if err := errors.Join(err, failed); err != nil {
-				return err
+				return noRecord(err, path)
 			}
 			return g.endRecords(cmd, path, &res)
 		},

@@ -28,6 +28,14 @@ func Mark(cmd *cobra.Command) {
 			return nil
 		}
 	}
+	if cmd.PreRunE == nil { // cobra looks after it, and its error is of no kind
+		cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.ValidateRequiredFlags(); err != nil {
+				return &UsageError{Err: err}
+			}
+			return nil
+		}
+	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &UsageError{Err: err} })
 	for _, sub := range cmd.Commands() {
 		Mark(sub)
