@@ -61,6 +61,25 @@ func TestDumpWritten(t *testing.T) {
 	}
 }
 
+// TestReaderGone: who reads the lines of a copy may go; the copy does not.
+func TestReaderGone(t *testing.T) {
+	t.Parallel()
+	s := cmdtest.NewSite(t, &programs, "desk")
+	a, b := s.Disk("a", 4*mib, 1), s.Disk("b", 4*mib, 2)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := s.StartIO(nil, w, "copy", a, b, "--json", "--rate", "4MiB")
+	_ = w.Close()
+	if _, err := io.CopyN(io.Discard, r, 1); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close() // the summary at least has no reader
+	want(t, "copy", p.Wait(), 0)
+	cmdtest.MustEqual(t, a, b)
+}
+
 func exitOf(err error) int {
 	if e, ok := errors.AsType[*exec.ExitError](err); ok {
 		return e.ExitCode()

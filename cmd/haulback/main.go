@@ -23,6 +23,9 @@ func main() {
 	signals := make(chan os.Signal, 2) // 2: both count
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	go cancelOnSignal(signals, cancel)
+	// A reader that has gone is an error of the write, which copies pass over, and
+	// no end in the middle of one. Not Ignore: children would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	var g global
 	err := command(&g).ExecuteContext(ctx)
 	code := exitcode.Of(err)

@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"syscall"
 	"time"
@@ -40,7 +39,6 @@ func streamOut(ctx context.Context) (f *os.File, done func(), err error) {
 	if how := null(os.Stdout); how == unix.O_RDWR { // as the runtime opens what is closed
 		return nil, nil, usage("standard output is closed, or is /dev/null: nobody would have the stream; send it to a file or a program, or say >/dev/null to throw it away")
 	}
-	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error like any other
 	f, done = own(ctx, os.Stdout, unix.O_WRONLY)
 	return f, done, nil
 }
