@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 )
 
@@ -187,6 +189,40 @@ func (s *state) finish(i int, o Outcome, err, stop error, now time.Time) {
 	default:
 		d.Phase, d.Failure, d.Ended = Failed, failure, now
 	}
+}
+
+// overwritten looks whether the target of disk i, that has just been proved, is
+// that of another disk by another name (a link, a second export): only one of the
+// two can be what its source is. Both fail. Identities are those of one machine.
+func (s *state) overwritten(i int, spec *Spec, now time.Time) {
+	d := &s.Disks[i]
+	if spec.Mode != Copy || d.Phase != Completed || d.Outcome.TargetIdentity == "" || len(d.Outcome.TargetIdentity) >= maxDetail {
+		return // one that was cut tells nothing apart
+	}
+	for k := range s.Disks {
+		other := &s.Disks[k]
+		if k == i || other.Outcome.TargetIdentity != d.Outcome.TargetIdentity || authority(spec.Disks[k].Target) != authority(spec.Disks[i].Target) {
+			continue
+		}
+		for _, both := range []*DiskStatus{d, other} {
+			if both.Phase == Completed {
+				both.Phase, both.Outcome.Verified, both.Outcome.Equal, both.Ended = Failed, false, false, now
+				both.Failure = &Failure{
+					Reason: ReasonEndpoint, Retry: RetryNever, Exit: 10,
+					Text: fmt.Sprintf("the targets of disks %s and %s are one disk (%s): each has overwritten the other", d.Name, other.Name, d.Outcome.TargetIdentity),
+				}
+			}
+		}
+	}
+}
+
+// authority is the machine that a name of a disk has in it, or empty.
+func authority(name string) string {
+	u, err := url.Parse(name)
+	if err != nil || !strings.Contains(name, "://") {
+		return ""
+	}
+	return strings.ToLower(u.Host)
 }
 
 // panicError is a transfer that panicked; stopping it explains nothing.

@@ -120,7 +120,10 @@ func (e *Engine) record(r *start) {
 	}
 	stop := r.why()
 	others := func(k int) bool { return k != i && a.runs(k) }
-	err := e.changeOf(a, others, func(s *state) { s.finish(i, o, r.err, stop, e.now()) })
+	err := e.changeOf(a, others, func(s *state) {
+		s.finish(i, o, r.err, stop, e.now())
+		s.overwritten(i, &a.Spec, e.now())
+	})
 	if err != nil {
 		e.c.Log.Warn("end of a disk is not stored yet", "job", a.ID, "disk", a.state.Disks[i].Name, "err", err)
 		return

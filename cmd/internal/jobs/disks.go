@@ -118,7 +118,10 @@ func (d *Disks) Check(s *job.Spec) error {
 			return err
 		}
 	}
-	return nil
+	if s.Mode == job.Verify {
+		return nil
+	}
+	return d.distinct(s)
 }
 
 // spec is what a transfer is told about one disk of a job.
