@@ -109,20 +109,21 @@ type Caller struct {
 // Bounds are the bounds of the API. Zero means the default; every one has a
 // reason to be small, because callers are few.
 type Bounds struct {
-	RequestBytes    int           // of one request, after decompression; 1 MiB: a spec of 256 disks is 100 KiB
-	Connections     int           // open at once, of each listener; 1024
-	Requests        int           // at once, in all; 256
-	CallerRequests  int           // at once, of one caller; 64
-	Streams         int           // at once, in all; 512
-	CallerStreams   int           // at once, of one caller; 128
-	HeaderTime      time.Duration // to send the head of a request, and for a TLS handshake; 10 s
-	RequestTime     time.Duration // to send a request; 30 s
-	UnaryTime       time.Duration // to answer a request; 60 s: a probe may have to wake a disk
-	WriteTime       time.Duration // for a caller to take one event; 30 s
-	KeepAlive       time.Duration // between two signs of life of an event stream; 15 s
-	IdleTime        time.Duration // of a connection without a request; 2 min
-	ListBytes       int           // of a page of jobs, about; 1 MiB: clients of gRPC take 4 MiB, and the last batch comes on top
-	RefusalsAudited int           // refusals a second that are audited; 10: a flood of them is counted, not written
+	RequestBytes      int           // of one request, after decompression; 1 MiB: a spec of 256 disks is 100 KiB
+	Connections       int           // open at once, of each listener; 1024
+	CallerConnections int           // of them, of one user of the socket; half of Connections
+	Requests          int           // at once, in all; 256
+	CallerRequests    int           // at once, of one caller; 64
+	Streams           int           // at once, in all; 512
+	CallerStreams     int           // at once, of one caller; 128
+	HeaderTime        time.Duration // to send the head of a request, and for a TLS handshake; 10 s
+	RequestTime       time.Duration // to send a request; 30 s
+	UnaryTime         time.Duration // to answer a request; 60 s: a probe may have to wake a disk
+	WriteTime         time.Duration // for a caller to take one event; 30 s
+	KeepAlive         time.Duration // between two signs of life of an event stream; 15 s
+	IdleTime          time.Duration // of a connection without a request; 2 min
+	ListBytes         int           // of a page of jobs, about; 1 MiB: clients of gRPC take 4 MiB, and the last batch comes on top
+	RefusalsAudited   int           // refusals a second that are audited; 10: a flood of them is counted, not written
 }
 
 func def[T int | time.Duration](v *T, d T) {
@@ -134,6 +135,7 @@ func def[T int | time.Duration](v *T, d T) {
 func (b Bounds) withDefaults() Bounds {
 	def(&b.RequestBytes, 1<<20)
 	def(&b.Connections, 1024)
+	def(&b.CallerConnections, (b.Connections+1)/2)
 	def(&b.Requests, 256)
 	def(&b.CallerRequests, 64)
 	def(&b.Streams, 512)

@@ -107,7 +107,7 @@ func (s *Server) open(ctx context.Context, r *rules) error {
 
 func (s *Server) add(l net.Listener, secure bool) {
 	b := &s.cfg.Bounds
-	p := port{listener: bound(l, b.Connections), tls: secure}
+	p := port{listener: bound(l, b.Connections, b.CallerConnections), tls: secure}
 	p.server = &http.Server{
 		Handler: http.HandlerFunc(s.gate), ReadHeaderTimeout: b.HeaderTime, IdleTimeout: b.IdleTime, MaxHeaderBytes: headBytes,
 		ErrorLog:  slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

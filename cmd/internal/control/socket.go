@@ -122,16 +122,22 @@ func clearSocket(ctx context.Context, path string) error {
 func (s *socket) Close() error { return errors.Join(s.UnixListener.Close(), s.lock.Close()) }
 
 // bounded is a listener with a bound on open connections; further ones wait in
-// the kernel's queue, which has a bound of its own.
+// the kernel's queue, which has a bound of its own. Of one user of a unix socket
+// further ones are closed at once: a program that forgets to close its own must
+// not keep the others waiting.
 type bounded struct {
 	net.Listener
-	slots chan struct{}
-	done  chan struct{}
-	once  sync.Once
+	slots  chan struct{}
+	done   chan struct{}
+	once   sync.Once
+	caller int // open at once, of one user
+
+	mu sync.Mutex
+	by map[int]int // open, by uid
 }
 
-func bound(l net.Listener, n int) *bounded {
-	return &bounded{Listener: l, slots: make(chan struct{}, n), done: make(chan struct{})}
+func bound(l net.Listener, n, caller int) *bounded {
+	return &bounded{Listener: l, slots: make(chan struct{}, n), done: make(chan struct{}), caller: caller, by: make(map[int]int)}
 }
 
 // Accept implements net.Listener. Of a peer on a unix socket it notes who it is.
@@ -141,18 +147,51 @@ func (b *bounded) Accept() (net.Conn, error) {
 	case <-b.done:
 		return nil, net.ErrClosed
 	}
-	c, err := b.Listener.Accept()
-	if err != nil {
-		<-b.slots
-		return nil, err
-	}
-	out := &conn{Conn: c, slots: b.slots}
-	if u, ok := c.(*net.UnixConn); ok {
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			<-b.slots
+			return nil, err
+		}
+		u, ok := c.(*net.UnixConn)
+		if !ok {
+			return &conn{Conn: c, release: b.release}, nil
+		}
 		p, err := peerOf(u)
-		out.peer, out.strange = &p, err
+		if b.take(p.uid, err) {
+			return &conn{Conn: c, peer: &p, strange: err, release: func() { b.give(p.uid, err) }}, nil
+		}
+		c.Close()
 	}
-	return out, nil
 }
+
+// take counts a connection of uid; err says that the kernel does not know him.
+func (b *bounded) take(uid int, err error) bool {
+	if err != nil {
+		uid = -1
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.by[uid] >= b.caller {
+		return false
+	}
+	b.by[uid]++
+	return true
+}
+
+func (b *bounded) give(uid int, err error) {
+	if err != nil {
+		uid = -1
+	}
+	b.mu.Lock()
+	if b.by[uid]--; b.by[uid] == 0 {
+		delete(b.by, uid)
+	}
+	b.mu.Unlock()
+	b.release()
+}
+
+func (b *bounded) release() { <-b.slots }
 
 // Close implements net.Listener.
 func (b *bounded) Close() error {
@@ -165,12 +204,12 @@ type conn struct {
 	net.Conn
 	peer    *peer // nil: TCP
 	strange error // why the kernel does not say who it is
-	slots   chan struct{}
+	release func()
 	once    sync.Once
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
-	c.once.Do(func() { <-c.slots })
+	c.once.Do(c.release)
 	return c.Conn.Close()
 }
