@@ -16,6 +16,10 @@ import (
 // Deadline ends a command that hangs. Nothing here takes a tenth of it.
 const Deadline = 60 * time.Second
 
+// daemonDeadline ends a daemon that outlives its test: that may take as many
+// commands as it likes.
+const daemonDeadline = 10 * time.Minute
+
 // Programs are the built binaries.
 type Programs struct {
 	dir  string
@@ -113,7 +117,11 @@ func (p *Programs) StartEnv(t *testing.T, env []string, name string, args ...str
 // not nil.
 func (p *Programs) start(t *testing.T, env []string, in, out *os.File, name string, args []string) *Process {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), Deadline)
+	limit := Deadline
+	if name == "haulbackd" { // its test stops it
+		limit = daemonDeadline
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	x := &Process{t: t, Cmd: exec.CommandContext(ctx, p.path(t, name), args...), cancel: cancel}
 	x.Cmd.Stdout, x.Cmd.Stderr = &x.out, &x.stderr
 	if in != nil {
