@@ -247,7 +247,7 @@ func TestJobRefused(t *testing.T) {
 		{"no such job", []string{"get", "nope"}, 10, "nope"},
 		{"ended", []string{"pause", "j"}, 11, "Completed"},
 		{"same disk", []string{"submit", a, a}, 10, "disks[0].target too"},
-		{"same disk by a link", []string{"submit", a, s.Dir + "/link"}, 10, "by another name"},
+		{"same disk by a link", []string{"submit", a, s.Dir + "/link"}, 10, "same disk"},
 		{"scheme", []string{"submit", a, "s3://x/y"}, 10, "s3"},
 		{"not allowed", []string{"submit", a, "/etc/hostname"}, 12, "allow"},
 		{"not allowed by a link", []string{"submit", a, s.Dir + "/../../../../../../etc/hostname"}, 12, "allow"},
