@@ -62,9 +62,10 @@ type reader struct {
 }
 
 // batch reads batch b, of it only the grains in want, into r.buf at their
-// places and fills v, all but v.skip. After an error that may pass nothing in v
-// counts: the disk is gone, and what the buffer holds is of another time. It returns the last read error, with v.unread saying
-// where; everything else is filled. When ctx is done, nothing in v counts either.
+// places and fills v, all but v.skip. It returns the last read error, with
+// v.unread saying where; everything else is filled. After an error that may pass
+// nothing in v counts: the disk is gone, and what the buffer holds is of another
+// time. Nothing counts either when ctx is done.
 func (r *reader) batch(ctx context.Context, b int64, want wire.Mask, v *leaves) (err error) {
 	v.batch, v.n, v.zero, v.hole, v.unread, v.skip = b, r.grains(b), 0, 0, 0, 0
 	v.hole = r.holes.mask(r.layout, b) & want

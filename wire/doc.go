@@ -18,8 +18,8 @@
 // u16 length of at most 256 and that many bytes of UTF-8 in which each rune is
 // printable (Go's unicode.IsPrint): no control characters, no line ends, no
 // space but U+0020. A blob is a u16 length of at most 1024 and that many bytes,
-// none of them being no blob. Bytes marked 0 have to be zero. A body holds exactly the
-// fields of its frame; one byte less or more is malformed.
+// none of them being no blob. Bytes marked 0 have to be zero. A body holds
+// exactly the fields of its frame; one byte less or more is malformed.
 //
 // # Identity
 //
@@ -28,8 +28,7 @@
 // dates, names and issuers in it mean nothing. An end goes on only if the
 // other's identity is one that it expects (dialing) or is paired with
 // (listening), and not its own. ALPN is "haulback/1" on all networks, but for
-// pairing. There are
-// no session tickets and no 0-RTT data.
+// pairing. There are no session tickets and no 0-RTT data.
 //
 // An identity is printed as base32 (A-Z, 2-7, unpadded: 52 characters) in four
 // runs of 13, each followed by a check character, all cut into 8 groups of 7
@@ -149,7 +148,7 @@
 // have no grain in common and none beyond its grains, and skip is not all of
 // them. A full flag excludes hinted, and so does ModeVerify; fresh goes with
 // start 0. The rates of a Pace are bytes per second, 0 or at least 65536; its
-// latency is in microseconds, 0 or at least 100.
+// latency is in microseconds, 0 or 100 to 60000000.
 // Counters are a u8 n and n times an i64, in the order of the fields of
 // [Counters]; a reader takes those it knows and ignores the rest, and what is
 // missing is 0. The numbers of op, mode, state and code are the constants of
@@ -337,8 +336,8 @@
 // included and encoding bad left out: taken off the wire and written, and
 // durable with a journal record. Durable <= Received, and neither they nor
 // Settled ever fall. Busy is a sign of life from a target that waits for its
-// disk, or for its limits. A target sends an Ack when something moved, and every few seconds in
-// any case.
+// disk, or for its limits. A target sends an Ack when something moved, and every
+// few seconds in any case.
 //
 // Ping. When another run wants a disk that a session holds, the target sends
 // Ping to its source, which answers at once with the same Seq and Reply set. A
@@ -356,9 +355,11 @@
 // daemon allows all its sessions; a listener takes low from a peer, and high as
 // normal. Pace from the end that listens is CodeFrame. Before the first Pace
 // Hello.Rate holds for op pull; Pace supersedes it, and Order.Rate. Whoever paces
-// a session can slow that session down to 64 KiB/s and nothing else: what others
-// get of the listener's own limits grows, and a peer that is allowed to use a
-// disk could be as slow without asking.
+// a session can slow that session down to 64 KiB/s: what others get of the
+// listener's own limits grows, and a peer that is allowed to use a disk could be
+// as slow without asking. Latency is of the disk: a target that no storage meets
+// takes all sessions of that disk that have a target, and no others, down to
+// 1 MiB/s.
 //
 // Windows. Window is the number of batches that may be told by Manifest and not
 // be settled; the target may use less. The source stops sending Data when its
