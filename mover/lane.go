@@ -17,8 +17,8 @@ type lane struct {
 	link wire.Link
 	in   *wire.Reader
 
-	mu  sync.Mutex
-	out []byte
+	turn chan struct{} // 1: who sends; a write may wait for the network
+	out  []byte
 
 	ended  chan struct{} // closed when receive has failed
 	unhook func() bool   // takes off what ends the lane with its caller's context; may be nil
@@ -27,13 +27,13 @@ type lane struct {
 }
 
 func newLane(link wire.Link) *lane {
-	return &lane{link: link, in: wire.NewReader(link.Control(), wire.MaxControlBody), ended: make(chan struct{})}
+	return &lane{link: link, in: wire.NewReader(link.Control(), wire.MaxControlBody), ended: make(chan struct{}), turn: make(chan struct{}, 1)}
 }
 
 // send writes one frame to the control stream.
 func (l *lane) send(f wire.Frame) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.turn <- struct{}{}
+	defer func() { <-l.turn }()
 	l.out = wire.AppendFrame(l.out[:0], f)
 	_, err := l.link.Control().Write(l.out)
 	return onLink(err)

@@ -431,3 +431,43 @@ func TestPaceAfterReconnect(t *testing.T) {
 		})
 	}
 }
+
+// stuckControl is a link whose control stream takes nothing after a while,
+// until the link ends.
+type stuckControl struct {
+	wire.Link
+	from time.Time
+}
+
+func (l stuckControl) Control() wire.Stream { return stuckStream{l.Link.Control(), l} }
+
+type stuckStream struct {
+	wire.Stream
+	l stuckControl
+}
+
+func (s stuckStream) Write(p []byte) (int, error) {
+	if time.Now().After(s.l.from) {
+		<-s.l.Done()
+		return 0, s.l.Err()
+	}
+	return s.Stream.Write(p)
+}
+
+// TestStuckControlIsSeen is the watchdog of a source whose own control stream
+// takes nothing any more: it must not wait for it.
+func TestStuckControlIsSeen(t *testing.T) {
+	content := noise(1, 64<<20)
+	paced(t, content, content, func(ctx context.Context, p *pair) error {
+		p.target.wrap = func(l wire.Link) wire.Link {
+			p.target.wrap = nil
+			return stuckControl{l, time.Now().Add(5 * time.Second)}
+		}
+		began := time.Now()
+		rep, err := p.run(ctx, "push", job(throttle.Limits{Read: 4 << 20}), new(mover.Progress))
+		if took := time.Since(began); err != nil || rep.Counters.Reconnects != 1 || took > 70*time.Second {
+			return fmt.Errorf("%d reconnects, took %v: %w", rep.Counters.Reconnects, took, err)
+		}
+		return nil
+	})
+}

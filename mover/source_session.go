@@ -88,6 +88,7 @@ func (ss *sourceSession) run(ctx context.Context, blocks []*block) (wire.Verifie
 	g.Go(func() error { return ss.control(ctx) })
 	g.Go(func() error { return ss.finish(ctx) })
 	g.Go(func() error { return ss.watch(ctx) })
+	g.Go(func() error { return ss.pings(ctx) })
 	if ss.by.tells {
 		g.Go(func() error { return ss.by.tellPace(ctx, ss.l, ss.finished) })
 	}
@@ -404,6 +405,29 @@ func (ss *sourceSession) finish(ctx context.Context) error {
 // errStalled is told to the peer and makes the session go on over a new link.
 var errStalled = errors.New("no progress with work outstanding")
 
+// pings tells the target that we live, when our disk or a limit is slow; and a
+// target that was started anew answers a packet with something in it, not an
+// empty one, with "I do not know you". It is not for watch to send: a write that
+// waits for a network that takes nothing is what watch is there to end.
+func (ss *sourceSession) pings(ctx context.Context) error {
+	tick := time.NewTicker(ss.cfg.Stall/8 + 1)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if ss.pulse.quiet() > time.Second {
+				if err := ss.l.send(&wire.Ping{Reply: true}); err != nil {
+					return err
+				}
+			}
+		case <-ss.over:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // watch is the progress watchdog of the source. It catches what the idle
 // time-out of the link does not: small packets pass and large ones do not
 // (reliability N7).
@@ -416,14 +440,6 @@ func (ss *sourceSession) watch(ctx context.Context) error {
 			slow := ss.pulse.slowest() >= time.Second
 			if q := ss.pulse.quiet(); q > ss.cfg.Stall && !slow {
 				return wire.Errorf(wire.CodeTimeout, "%w for %v", errStalled, q.Round(time.Second))
-			}
-			// The target shall know that we live, when our disk or the rate limit is
-			// slow; and a target that was started anew answers a packet with
-			// something in it, not an empty one, with "I do not know you".
-			if ss.pulse.quiet() > time.Second {
-				if err := ss.l.send(&wire.Ping{Reply: true}); err != nil {
-					return err
-				}
 			}
 		case <-ss.over:
 			return nil
