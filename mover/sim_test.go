@@ -17,6 +17,7 @@ import (
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/mover/movertest"
 	"github.com/haulback/haulback/wire"
+	"github.com/haulback/haulback/wire/wiretest"
 )
 
 // world is one simulated target machine: a disk and a state directory that
@@ -44,6 +45,7 @@ type world struct {
 	lives   int
 	lazy    int      // milliseconds a flush takes after its work
 	net     *network // nil: links in memory
+	terms   *terms   // nil: no limits and no tickets
 	lying   bool
 	track   wire.Tracking
 	hint    cbt.Hint // of what differs between before and want
@@ -137,20 +139,28 @@ func (w *world) life(ctx context.Context, link func(wire.Link) wire.Link) (verif
 		return false, nil, err
 	}
 	peer, listener, dial := w.connect(link)
-	srv.SetExports([]mover.Export{{Name: "disk", Role: mover.RoleTarget, Peers: []wire.ID{peer}, Open: w.open}})
+	exp := mover.Export{Name: "disk", Role: mover.RoleTarget, Peers: []wire.ID{peer}, Open: w.open}
+	job := mover.Job{
+		Run: w.run, Mode: wire.ModeCopy, Retry: 3 * time.Minute, Track: w.track, Source: endpoint("source", disk(w.want)),
+		Target: mover.Endpoint{Name: "disk", Remote: &mover.Remote{Name: "disk", Export: "disk", Dial: dial}},
+	}
+	job.Source.Hint = func(context.Context, mover.Disk) (cbt.Hint, error) { return w.hint, nil }
+	ease := func() {}
+	if w.terms != nil {
+		self := wire.ID{2}
+		if w.net != nil {
+			self = w.net.far.ID()
+		}
+		ease = w.terms.apply(w, peer, self, &exp, &job, machine, source)
+	}
+	srv.SetExports([]mover.Export{exp})
 	serving, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(serving, listener) }()
 
 	p := new(mover.Progress)
-	from := endpoint("source", disk(w.want))
-	from.Hint = func(context.Context, mover.Disk) (cbt.Hint, error) { return w.hint, nil }
-	rep, runErr := source.Run(ctx, mover.Job{
-		Run: w.run, Mode: wire.ModeCopy, Retry: 3 * time.Minute,
-		Source: from,
-		Track:  w.track,
-		Target: mover.Endpoint{Name: "disk", Remote: &mover.Remote{Name: "disk", Export: "disk", Dial: dial}},
-	}, p)
+	rep, runErr := source.Run(ctx, job, p)
+	ease()
 	if w.power.IsCut() || w.rng.IntN(3) == 0 { // the machine dies, or is stopped in order
 		w.power.Crash(w.rng, w.survive[w.rng.IntN(len(w.survive))])
 	}
@@ -313,11 +323,17 @@ func simulate(t *testing.T, seed uint64, bug mover.Bug) (violation error) {
 
 // simulateOn is simulate with links over the network that attach makes.
 func simulateOn(t *testing.T, seed uint64, bug mover.Bug, attach func(seed uint64) *network) (violation error) {
+	return simulateBound(t, seed, bug, attach, nil)
+}
+
+// simulateBound is simulateOn where jobs are bound by terms, if there are any.
+func simulateBound(t *testing.T, seed uint64, bug mover.Bug, attach func(seed uint64) *network, x *terms) (violation error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one order of events per seed, nearly
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
 		defer cancel()
 		w := newWorld(seed, bug)
+		w.terms = x
 		if attach != nil {
 			w.net = attach(seed)
 			defer w.net.close()
@@ -366,6 +382,27 @@ func TestSimulatedMachine(t *testing.T) {
 		}
 	}
 	t.Logf("figure: simulated machine: %d seeds, no invariant broken", seeds)
+}
+
+// TestSimulatedTerms is TestSimulatedMachine, and TestSimulatedNetwork, with
+// limits that change while a job runs, and tickets that are over before it.
+func TestSimulatedTerms(t *testing.T) {
+	seeds := uint64(200)
+	if testing.Short() {
+		seeds = 20
+	}
+	key := wiretest.Key(t)
+	attach := newNetwork(t)
+	for seed := range seeds {
+		var net func(uint64) *network
+		if seed%4 == 3 {
+			net = attach
+		}
+		if err := simulateBound(t, seed, 0, net, newTerms(seed, []*wire.Key{nil, key}[seed/2%2])); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+	t.Logf("figure: simulated machine with changing limits and short tickets: %d seeds, no invariant broken", seeds)
 }
 
 var simSeed = flag.Uint64("seed", 0, "the seed that TestSimulatedMachineSeed lives through")
