@@ -227,7 +227,7 @@ func TestStoreRefuses(t *testing.T) {
 	for verb, ask := range map[string]func() (Job, error){
 		"pause":  func() (Job, error) { return r.e.Pause(t.Context(), "j") },
 		"cancel": func() (Job, error) { return r.e.Cancel(t.Context(), "j") },
-		"limits": func() (Job, error) { return r.e.SetLimits(t.Context(), "j", Limits{Wire: 1}) },
+		"limits": func() (Job, error) { return r.e.SetLimits(t.Context(), "j", Limits{Wire: 1 << 20}) },
 		"submit": func() (Job, error) {
 			j, _, err := r.e.Submit(t.Context(), "k", "o", one("/u"), nil)
 			return j, err

@@ -176,30 +176,48 @@ func checkPlace(field, name string) *Failure {
 	return nil
 }
 
+// What a limit may be at least, and a latency at most: a transfer cannot keep
+// to others. The mover has the same bounds.
+const (
+	leastRate    = 64 << 10 // bytes per second: a grain
+	leastLatency = 100 * time.Microsecond
+	mostLatency  = time.Minute
+)
+
 func checkLimits(l Limits) *Failure {
 	switch {
-	case l.Wire < 0:
-		return invalid("limits.wire: %d is negative", l.Wire)
-	case l.Read < 0:
-		return invalid("limits.read: %d is negative", l.Read)
-	case l.Latency < 0:
-		return invalid("limits.latency: %v is negative", l.Latency)
+	case l.Latency != 0 && (l.Latency < leastLatency || l.Latency > mostLatency):
+		return invalid("limits.latency: %v; %v to %v may be, and 0 for none", l.Latency, leastLatency, mostLatency)
 	case len(l.Windows) > maxWindows:
 		return invalid("limits.windows: %d; %d are allowed", len(l.Windows), maxWindows)
 	}
+	if f := checkRates("limits.", l.Wire, l.Read); f != nil {
+		return f
+	}
 	for i, w := range l.Windows {
-		switch field := fmt.Sprintf("limits.windows[%d].", i); {
+		field := fmt.Sprintf("limits.windows[%d].", i)
+		switch {
 		case w.From < 0 || w.From > 1440:
-			return invalid("%sfrom: %d is not a minute of a day, 0 to 1440", field, w.From)
+			return invalid("%sfrom_minute: %d is not a minute of a day, 0 to 1440", field, w.From)
 		case w.To < 0 || w.To > 1440:
-			return invalid("%sto: %d is not a minute of a day, 0 to 1440", field, w.To)
-		case w.Wire < 0:
-			return invalid("%swire: %d is negative", field, w.Wire)
-		case w.Read < 0:
-			return invalid("%sread: %d is negative", field, w.Read)
+			return invalid("%sto_minute: %d is not a minute of a day, 0 to 1440", field, w.To)
+		}
+		if f := checkRates(field, w.Wire, w.Read); f != nil {
+			return f
 		}
 	}
 	return nil
+}
+
+func checkRates(field string, wire, read int64) *Failure {
+	name, rate := "wire_bytes", wire
+	if wire == 0 || wire >= leastRate {
+		name, rate = "read_bytes", read
+	}
+	if rate == 0 || rate >= leastRate {
+		return nil
+	}
+	return invalid("%s%s: %d bytes a second; %d at least, one grain, and 0 for no limit", field, name, rate, leastRate)
 }
 
 func checkLabels(labels map[string]string) *Failure {

@@ -142,19 +142,19 @@ func TestLimitsAndTickets(t *testing.T) {
 	if _, err := r.e.SetLimits(ctx, "j", Limits{Wire: -1}); reason(t, err) != ReasonInvalid {
 		t.Errorf("bad limits: %v", err)
 	}
-	if j, err := r.e.SetLimits(ctx, "j", Limits{Wire: 5}); err != nil || j.Limits.Wire != 5 || j.Spec.Limits.Wire != 0 {
+	if j, err := r.e.SetLimits(ctx, "j", Limits{Wire: 5 << 20}); err != nil || j.Limits.Wire != 5<<20 || j.Spec.Limits.Wire != 0 {
 		t.Errorf("limits: %+v (%v)", j.Limits, err)
 	}
 	if _, _, err := r.e.Submit(ctx, "j", "o", one("/t"), map[string][]byte{"disk0": []byte("t2")}); err != nil {
 		t.Fatal(err)
 	}
 	close(next)
-	if got := <-said; got.ticket != "t2" || got.limits.Wire != 5 {
+	if got := <-said; got.ticket != "t2" || got.limits.Wire != 5<<20 {
 		t.Errorf("after the changes: %+v", got)
 	}
 	r.restart()
 	r.run()
-	if got := <-said; got.ticket != "t2" || got.limits.Wire != 5 {
+	if got := <-said; got.ticket != "t2" || got.limits.Wire != 5<<20 {
 		t.Errorf("after a restart: %+v", got)
 	}
 	<-begun
