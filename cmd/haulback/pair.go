@@ -54,6 +54,10 @@ shown once; what is kept of it is a hash.`,
 			if err != nil {
 				return peersError(err)
 			}
+			if !g.json { // the code alone is standard output
+				fmt.Fprintf(cmd.ErrOrStderr(), "good once, until %s; at the other site run: haulback peer join --name NAME-OF-THIS-SITE, which asks for the code\n",
+					until.Local().Format(time.TimeOnly))
+			}
 			return g.print(cmd, map[string]string{"code": code.Reveal(), "until": until.UTC().Format(time.RFC3339)}, code.Reveal())
 		},
 	}
