@@ -249,6 +249,9 @@ func TestPruneAndRemove(t *testing.T) {
 		r.await(fmt.Sprint(i), Completed)
 	}
 	jobs, _, err := r.e.List(t.Context(), Filter{}, Page{})
+	for end := time.Now().Add(time.Minute); err == nil && len(jobs) > 3 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		jobs, _, err = r.e.List(t.Context(), Filter{}, Page{}) // the last one is seen as Completed before others are dropped for it
+	}
 	if err != nil || len(jobs) != 3 || jobs[0].ID != "5" || jobs[2].ID != "3" {
 		t.Fatalf("kept %d jobs, %+v (%v)", len(jobs), jobs, err)
 	}
