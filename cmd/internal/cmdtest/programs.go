@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// Deadline ends a command that hangs. Nothing here takes a tenth of it.
-const Deadline = 60 * time.Second
+// Deadline ends a command that hangs. On an idle machine nothing here takes a
+// tenth of it.
+const Deadline = 120 * time.Second
 
 // daemonDeadline ends a daemon that outlives its test: that may take as many
 // commands as it likes.

@@ -146,7 +146,7 @@ func TestJobKilled(t *testing.T) {
 			a, b := desk.Disk("a", size, 1), home.Disk("b", size, 0)
 			home.up(cmdtest.Export("b", "file://"+b, "target", desk.Site))
 			desk.up()
-			desk.OK("job", "submit", "--id", "j", a, home.d.URI("b"), "--rate", "40MiB")
+			desk.OK("job", "submit", "--id", "j", a, home.d.URI("b"), "--rate", "8MiB") // from 100 MiB on 8 s are left to kill it in
 			watch := desk.Start("--json", "job", "watch", "j")
 			desk.moved(t, "j", 100*mib)
 			before := desk.disk(t, "j", 0)
@@ -159,6 +159,7 @@ func TestJobKilled(t *testing.T) {
 				}
 				desk.d = desk.DaemonAt(desk.d.Listen)
 			}
+			desk.OK("job", "limits", "j")
 			r := watch.Wait()
 			if r.Code != 0 {
 				t.Fatalf("watch: exit code %d\n%s%s", r.Code, r.Out, r.Stderr)
