@@ -87,7 +87,7 @@ func TestFlippedBits(t *testing.T) {
 		}
 		os.Remove(path) // a lock that a fault left behind goes with the inode
 	}
-	if refused < rounds/4 || named < rounds/10 {
+	if refused < rounds/8 || named < rounds/20 { // many flips hit what no value is in
 		t.Errorf("seed %d: of %d flips %d were refused and %d named: the test does not hit", seed, rounds, refused, named)
 	}
 }
