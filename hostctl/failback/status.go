@@ -37,15 +37,16 @@ type Status struct {
 	Created  time.Time
 	Ended    time.Time
 
-	State    State // of the VM
-	Activity Activity
-	Halted   *Halt  // it waits for an operator; Continue, Undo or Cancel
-	Next     string // what happens next, for people
-	Wait     string // what it waits for, or empty
-	Steps    []Step
-	Disks    []Disk
-	Forecast Forecast
-	Downtime time.Duration // from the replica's power-off to the end of step 9; 0: not known yet
+	State     State // of the VM
+	Activity  Activity
+	Halted    *Halt  // it waits for an operator; Continue, Undo or Cancel
+	Next      string // what happens next, for people
+	Wait      string // what it waits for, or empty
+	Steps     []Step
+	Disks     []Disk
+	Forecast  Forecast
+	Downtime  time.Duration // from the replica's power-off to the end of step 9; 0: not known yet
+	Decisions []Decision    // who started, confirmed, switched, committed, in order
 
 	Original hostctl.Ref // before the failback
 	Replica  hostctl.Ref
