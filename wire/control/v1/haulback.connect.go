@@ -34,6 +34,8 @@ const (
 	ExtentsName = "haulback.v1.Extents"
 	// JobsName is the fully-qualified name of the Jobs service.
 	JobsName = "haulback.v1.Jobs"
+	// FailbacksName is the fully-qualified name of the Failbacks service.
+	FailbacksName = "haulback.v1.Failbacks"
 )
 
 // These constants are the procedure names of the RPCs defined in this package. They're exposed at
@@ -78,6 +80,48 @@ const (
 	JobsSetTicketsProcedure = "/haulback.v1.Jobs/SetTickets"
 	// JobsRemoveProcedure is the procedure name of the Jobs's Remove RPC.
 	JobsRemoveProcedure = "/haulback.v1.Jobs/Remove"
+	// FailbacksPutPairProcedure is the procedure name of the Failbacks's PutPair RPC.
+	FailbacksPutPairProcedure = "/haulback.v1.Failbacks/PutPair"
+	// FailbacksGetPairProcedure is the procedure name of the Failbacks's GetPair RPC.
+	FailbacksGetPairProcedure = "/haulback.v1.Failbacks/GetPair"
+	// FailbacksListPairsProcedure is the procedure name of the Failbacks's ListPairs RPC.
+	FailbacksListPairsProcedure = "/haulback.v1.Failbacks/ListPairs"
+	// FailbacksRemovePairProcedure is the procedure name of the Failbacks's RemovePair RPC.
+	FailbacksRemovePairProcedure = "/haulback.v1.Failbacks/RemovePair"
+	// FailbacksFailoverProcedure is the procedure name of the Failbacks's Failover RPC.
+	FailbacksFailoverProcedure = "/haulback.v1.Failbacks/Failover"
+	// FailbacksUndoFailoverProcedure is the procedure name of the Failbacks's UndoFailover RPC.
+	FailbacksUndoFailoverProcedure = "/haulback.v1.Failbacks/UndoFailover"
+	// FailbacksCheckReplicationProcedure is the procedure name of the Failbacks's CheckReplication RPC.
+	FailbacksCheckReplicationProcedure = "/haulback.v1.Failbacks/CheckReplication"
+	// FailbacksPlanProcedure is the procedure name of the Failbacks's Plan RPC.
+	FailbacksPlanProcedure = "/haulback.v1.Failbacks/Plan"
+	// FailbacksStartProcedure is the procedure name of the Failbacks's Start RPC.
+	FailbacksStartProcedure = "/haulback.v1.Failbacks/Start"
+	// FailbacksGetProcedure is the procedure name of the Failbacks's Get RPC.
+	FailbacksGetProcedure = "/haulback.v1.Failbacks/Get"
+	// FailbacksListProcedure is the procedure name of the Failbacks's List RPC.
+	FailbacksListProcedure = "/haulback.v1.Failbacks/List"
+	// FailbacksWatchProcedure is the procedure name of the Failbacks's Watch RPC.
+	FailbacksWatchProcedure = "/haulback.v1.Failbacks/Watch"
+	// FailbacksSwitchProcedure is the procedure name of the Failbacks's Switch RPC.
+	FailbacksSwitchProcedure = "/haulback.v1.Failbacks/Switch"
+	// FailbacksCommitProcedure is the procedure name of the Failbacks's Commit RPC.
+	FailbacksCommitProcedure = "/haulback.v1.Failbacks/Commit"
+	// FailbacksUndoProcedure is the procedure name of the Failbacks's Undo RPC.
+	FailbacksUndoProcedure = "/haulback.v1.Failbacks/Undo"
+	// FailbacksCancelProcedure is the procedure name of the Failbacks's Cancel RPC.
+	FailbacksCancelProcedure = "/haulback.v1.Failbacks/Cancel"
+	// FailbacksContinueProcedure is the procedure name of the Failbacks's Continue RPC.
+	FailbacksContinueProcedure = "/haulback.v1.Failbacks/Continue"
+	// FailbacksSetLimitsProcedure is the procedure name of the Failbacks's SetLimits RPC.
+	FailbacksSetLimitsProcedure = "/haulback.v1.Failbacks/SetLimits"
+	// FailbacksGarbageProcedure is the procedure name of the Failbacks's Garbage RPC.
+	FailbacksGarbageProcedure = "/haulback.v1.Failbacks/Garbage"
+	// FailbacksGetRecordProcedure is the procedure name of the Failbacks's GetRecord RPC.
+	FailbacksGetRecordProcedure = "/haulback.v1.Failbacks/GetRecord"
+	// FailbacksListGroupsProcedure is the procedure name of the Failbacks's ListGroups RPC.
+	FailbacksListGroupsProcedure = "/haulback.v1.Failbacks/ListGroups"
 )
 
 var (
@@ -979,6 +1023,867 @@ func (h jobsHandler) remove(ctx context.Context, _ connect.Spec, stream connect.
 		return err
 	}
 	res, err := h.svc.Remove(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+var (
+	failbacksPutPairSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("PutPair"),
+			Procedure:        FailbacksPutPairProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksGetPairSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("GetPair"),
+			Procedure:        FailbacksGetPairProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	failbacksListPairsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("ListPairs"),
+			Procedure:        FailbacksListPairsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	failbacksRemovePairSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("RemovePair"),
+			Procedure:        FailbacksRemovePairProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksFailoverSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Failover"),
+			Procedure:        FailbacksFailoverProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksUndoFailoverSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("UndoFailover"),
+			Procedure:        FailbacksUndoFailoverProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksCheckReplicationSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("CheckReplication"),
+			Procedure:        FailbacksCheckReplicationProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	failbacksPlanSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Plan"),
+			Procedure:        FailbacksPlanProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksStartSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Start"),
+			Procedure:        FailbacksStartProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksGetSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Get"),
+			Procedure:        FailbacksGetProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	failbacksListSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("List"),
+			Procedure:        FailbacksListProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	failbacksWatchSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeServer,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Watch"),
+			Procedure:        FailbacksWatchProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	failbacksSwitchSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Switch"),
+			Procedure:        FailbacksSwitchProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksCommitSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Commit"),
+			Procedure:        FailbacksCommitProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksUndoSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Undo"),
+			Procedure:        FailbacksUndoProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksCancelSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Cancel"),
+			Procedure:        FailbacksCancelProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksContinueSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Continue"),
+			Procedure:        FailbacksContinueProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksSetLimitsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("SetLimits"),
+			Procedure:        FailbacksSetLimitsProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksGarbageSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("Garbage"),
+			Procedure:        FailbacksGarbageProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	failbacksGetRecordSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("GetRecord"),
+			Procedure:        FailbacksGetRecordProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	failbacksListGroupsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_haulback_proto.Services().ByName("Failbacks").Methods().ByName("ListGroups"),
+			Procedure:        FailbacksListGroupsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+)
+
+// FailbacksClient is a client for the haulback.v1.Failbacks service.
+type FailbacksClient interface {
+	// PutPair makes a pair known, or replaces it. Whoever replicates a VM calls
+	// it. What the controller itself keeps of a pair is not taken from it.
+	PutPair(context.Context, *PutPairRequest) (*PutPairResponse, error)
+	// GetPair is one pair.
+	GetPair(context.Context, *GetPairRequest) (*GetPairResponse, error)
+	// ListPairs is all pairs, by name.
+	ListPairs(context.Context, *ListPairsRequest) (*ListPairsResponse, error)
+	// RemovePair forgets a pair that no failback works on.
+	RemovePair(context.Context, *RemovePairRequest) (*RemovePairResponse, error)
+	// Failover records that the replica serves. It powers nothing.
+	Failover(context.Context, *FailoverRequest) (*FailoverResponse, error)
+	// UndoFailover records that the original serves, as if there had been no
+	// failover. It powers nothing.
+	UndoFailover(context.Context, *UndoFailoverRequest) (*UndoFailoverResponse, error)
+	// CheckReplication answers whether the VM may be replicated now. While a
+	// failback holds it the call fails (STATE_CONFLICT), and names the failback.
+	CheckReplication(context.Context, *CheckReplicationRequest) (*CheckReplicationResponse, error)
+	// Plan tells what Start would do. It changes nothing, asks both hosts, and
+	// reads the disks if it is to measure them; it is for administrators.
+	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	// Start begins a failback and answers once it is durable. The caller chooses
+	// the id: the same id and spec again is the same failback (already_existed),
+	// another spec under the same id is refused (ALREADY_EXISTS).
+	Start(context.Context, *StartRequest) (*StartResponse, error)
+	// Get is one failback.
+	Get(context.Context, *GetFailbackRequest) (*GetFailbackResponse, error)
+	// List is the failbacks, the newest first, page by page.
+	List(context.Context, *ListFailbacksRequest) (*ListFailbacksResponse, error)
+	// Watch is the failbacks that changed after a revision, then every change as
+	// it comes. It ends when the caller ends it, or the daemon stops.
+	Watch(context.Context, *WatchFailbacksRequest) (FailbacksWatchClientStream, error)
+	// Switch says anew when the replica is powered off: now, at a time, manually.
+	Switch(context.Context, *SwitchRequest) (*SwitchResponse, error)
+	// Commit ends a failback for good, in state Failback only.
+	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
+	// Undo takes a failback back: the replica serves again, to the byte as it was
+	// when it was powered off.
+	Undo(context.Context, *UndoRequest) (*UndoResponse, error)
+	// Cancel ends a failback before the switch; the replica goes on serving.
+	Cancel(context.Context, *CancelFailbackRequest) (*CancelFailbackResponse, error)
+	// Continue goes on with a failback that halted, with the step it halted at.
+	Continue(context.Context, *ContinueRequest) (*ContinueResponse, error)
+	// SetLimits replaces limits and priority of a failback, while it runs too. The
+	// last one wins.
+	SetLimits(context.Context, *SetFailbackLimitsRequest) (*SetFailbackLimitsResponse, error)
+	// Garbage lists what is left of failbacks on the hosts and that none of them
+	// needs, and removes it if told so; it is for administrators.
+	Garbage(context.Context, *GarbageRequest) (*GarbageResponse, error)
+	// GetRecord is the signed record of a failback, docs/api.md.
+	GetRecord(context.Context, *GetRecordRequest) (*GetRecordResponse, error)
+	// ListGroups is the groups of the daemon's configuration, by name.
+	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
+}
+
+// NewFailbacksClient constructs a client for the haulback.v1.Failbacks service. Multiple service
+// clients may share a single connect.Client.
+func NewFailbacksClient(client *connect.Client) FailbacksClient {
+	return &failbacksClient{client: client}
+}
+
+// FailbacksWatchClientStream is the client stream for the Failbacks's Watch RPC.
+type FailbacksWatchClientStream struct {
+	stream connect.ClientStream
+}
+
+// Receive returns the next response message from the server.
+func (s FailbacksWatchClientStream) Receive() (*WatchFailbacksResponse, error) {
+	var res WatchFailbacksResponse
+	if err := s.stream.Receive(&res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+// Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
+// stream abandoned before io.EOF.
+func (s FailbacksWatchClientStream) Close() error {
+	return s.stream.Close()
+}
+
+// FailbacksHandler is an implementation of the haulback.v1.Failbacks service.
+type FailbacksHandler interface {
+	// PutPair makes a pair known, or replaces it. Whoever replicates a VM calls
+	// it. What the controller itself keeps of a pair is not taken from it.
+	PutPair(context.Context, *PutPairRequest) (*PutPairResponse, error)
+	// GetPair is one pair.
+	GetPair(context.Context, *GetPairRequest) (*GetPairResponse, error)
+	// ListPairs is all pairs, by name.
+	ListPairs(context.Context, *ListPairsRequest) (*ListPairsResponse, error)
+	// RemovePair forgets a pair that no failback works on.
+	RemovePair(context.Context, *RemovePairRequest) (*RemovePairResponse, error)
+	// Failover records that the replica serves. It powers nothing.
+	Failover(context.Context, *FailoverRequest) (*FailoverResponse, error)
+	// UndoFailover records that the original serves, as if there had been no
+	// failover. It powers nothing.
+	UndoFailover(context.Context, *UndoFailoverRequest) (*UndoFailoverResponse, error)
+	// CheckReplication answers whether the VM may be replicated now. While a
+	// failback holds it the call fails (STATE_CONFLICT), and names the failback.
+	CheckReplication(context.Context, *CheckReplicationRequest) (*CheckReplicationResponse, error)
+	// Plan tells what Start would do. It changes nothing, asks both hosts, and
+	// reads the disks if it is to measure them; it is for administrators.
+	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	// Start begins a failback and answers once it is durable. The caller chooses
+	// the id: the same id and spec again is the same failback (already_existed),
+	// another spec under the same id is refused (ALREADY_EXISTS).
+	Start(context.Context, *StartRequest) (*StartResponse, error)
+	// Get is one failback.
+	Get(context.Context, *GetFailbackRequest) (*GetFailbackResponse, error)
+	// List is the failbacks, the newest first, page by page.
+	List(context.Context, *ListFailbacksRequest) (*ListFailbacksResponse, error)
+	// Watch is the failbacks that changed after a revision, then every change as
+	// it comes. It ends when the caller ends it, or the daemon stops.
+	Watch(context.Context, *WatchFailbacksRequest, FailbacksWatchServerStream) error
+	// Switch says anew when the replica is powered off: now, at a time, manually.
+	Switch(context.Context, *SwitchRequest) (*SwitchResponse, error)
+	// Commit ends a failback for good, in state Failback only.
+	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
+	// Undo takes a failback back: the replica serves again, to the byte as it was
+	// when it was powered off.
+	Undo(context.Context, *UndoRequest) (*UndoResponse, error)
+	// Cancel ends a failback before the switch; the replica goes on serving.
+	Cancel(context.Context, *CancelFailbackRequest) (*CancelFailbackResponse, error)
+	// Continue goes on with a failback that halted, with the step it halted at.
+	Continue(context.Context, *ContinueRequest) (*ContinueResponse, error)
+	// SetLimits replaces limits and priority of a failback, while it runs too. The
+	// last one wins.
+	SetLimits(context.Context, *SetFailbackLimitsRequest) (*SetFailbackLimitsResponse, error)
+	// Garbage lists what is left of failbacks on the hosts and that none of them
+	// needs, and removes it if told so; it is for administrators.
+	Garbage(context.Context, *GarbageRequest) (*GarbageResponse, error)
+	// GetRecord is the signed record of a failback, docs/api.md.
+	GetRecord(context.Context, *GetRecordRequest) (*GetRecordResponse, error)
+	// ListGroups is the groups of the daemon's configuration, by name.
+	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
+}
+
+// RegisterFailbacksHandler registers svc as the haulback.v1.Failbacks implementation on server.
+func RegisterFailbacksHandler(server *connect.Server, svc FailbacksHandler) {
+	adapter := failbacksHandler{svc: svc}
+	server.Register(
+		connect.Method{Spec: failbacksPutPairSpec(), Handler: adapter.putPair},
+		connect.Method{Spec: failbacksGetPairSpec(), Handler: adapter.getPair},
+		connect.Method{Spec: failbacksListPairsSpec(), Handler: adapter.listPairs},
+		connect.Method{Spec: failbacksRemovePairSpec(), Handler: adapter.removePair},
+		connect.Method{Spec: failbacksFailoverSpec(), Handler: adapter.failover},
+		connect.Method{Spec: failbacksUndoFailoverSpec(), Handler: adapter.undoFailover},
+		connect.Method{Spec: failbacksCheckReplicationSpec(), Handler: adapter.checkReplication},
+		connect.Method{Spec: failbacksPlanSpec(), Handler: adapter.plan},
+		connect.Method{Spec: failbacksStartSpec(), Handler: adapter.start},
+		connect.Method{Spec: failbacksGetSpec(), Handler: adapter.get},
+		connect.Method{Spec: failbacksListSpec(), Handler: adapter.list},
+		connect.Method{Spec: failbacksWatchSpec(), Handler: adapter.watch},
+		connect.Method{Spec: failbacksSwitchSpec(), Handler: adapter._switch},
+		connect.Method{Spec: failbacksCommitSpec(), Handler: adapter.commit},
+		connect.Method{Spec: failbacksUndoSpec(), Handler: adapter.undo},
+		connect.Method{Spec: failbacksCancelSpec(), Handler: adapter.cancel},
+		connect.Method{Spec: failbacksContinueSpec(), Handler: adapter._continue},
+		connect.Method{Spec: failbacksSetLimitsSpec(), Handler: adapter.setLimits},
+		connect.Method{Spec: failbacksGarbageSpec(), Handler: adapter.garbage},
+		connect.Method{Spec: failbacksGetRecordSpec(), Handler: adapter.getRecord},
+		connect.Method{Spec: failbacksListGroupsSpec(), Handler: adapter.listGroups},
+	)
+}
+
+// FailbacksWatchServerStream is the server stream for the Failbacks's Watch RPC.
+type FailbacksWatchServerStream struct {
+	stream connect.ServerStream
+}
+
+// SendHeaders flushes the response headers without a message. The first Send does this implicitly.
+func (s FailbacksWatchServerStream) SendHeaders() error {
+	return s.stream.SendHeaders()
+}
+
+// Send sends a response message to the client.
+func (s FailbacksWatchServerStream) Send(res *WatchFailbacksResponse) error {
+	return s.stream.Send(res)
+}
+
+// UnimplementedFailbacksHandler returns CodeUnimplemented from all methods.
+type UnimplementedFailbacksHandler struct{}
+
+func (UnimplementedFailbacksHandler) PutPair(context.Context, *PutPairRequest) (*PutPairResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.PutPair is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) GetPair(context.Context, *GetPairRequest) (*GetPairResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.GetPair is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) ListPairs(context.Context, *ListPairsRequest) (*ListPairsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.ListPairs is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) RemovePair(context.Context, *RemovePairRequest) (*RemovePairResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.RemovePair is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Failover(context.Context, *FailoverRequest) (*FailoverResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Failover is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) UndoFailover(context.Context, *UndoFailoverRequest) (*UndoFailoverResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.UndoFailover is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) CheckReplication(context.Context, *CheckReplicationRequest) (*CheckReplicationResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.CheckReplication is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Plan is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Start(context.Context, *StartRequest) (*StartResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Start is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Get(context.Context, *GetFailbackRequest) (*GetFailbackResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Get is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) List(context.Context, *ListFailbacksRequest) (*ListFailbacksResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.List is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Watch(context.Context, *WatchFailbacksRequest, FailbacksWatchServerStream) error {
+	return connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Watch is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Switch(context.Context, *SwitchRequest) (*SwitchResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Switch is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Commit(context.Context, *CommitRequest) (*CommitResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Commit is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Undo(context.Context, *UndoRequest) (*UndoResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Undo is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Cancel(context.Context, *CancelFailbackRequest) (*CancelFailbackResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Cancel is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Continue(context.Context, *ContinueRequest) (*ContinueResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Continue is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) SetLimits(context.Context, *SetFailbackLimitsRequest) (*SetFailbackLimitsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.SetLimits is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) Garbage(context.Context, *GarbageRequest) (*GarbageResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.Garbage is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) GetRecord(context.Context, *GetRecordRequest) (*GetRecordResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.GetRecord is not implemented")
+}
+
+func (UnimplementedFailbacksHandler) ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "haulback.v1.Failbacks.ListGroups is not implemented")
+}
+
+type failbacksClient struct {
+	client *connect.Client
+}
+
+func (c *failbacksClient) PutPair(ctx context.Context, req *PutPairRequest) (*PutPairResponse, error) {
+	var res PutPairResponse
+	if err := c.client.CallUnary(ctx, failbacksPutPairSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) GetPair(ctx context.Context, req *GetPairRequest) (*GetPairResponse, error) {
+	var res GetPairResponse
+	if err := c.client.CallUnary(ctx, failbacksGetPairSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) ListPairs(ctx context.Context, req *ListPairsRequest) (*ListPairsResponse, error) {
+	var res ListPairsResponse
+	if err := c.client.CallUnary(ctx, failbacksListPairsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) RemovePair(ctx context.Context, req *RemovePairRequest) (*RemovePairResponse, error) {
+	var res RemovePairResponse
+	if err := c.client.CallUnary(ctx, failbacksRemovePairSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Failover(ctx context.Context, req *FailoverRequest) (*FailoverResponse, error) {
+	var res FailoverResponse
+	if err := c.client.CallUnary(ctx, failbacksFailoverSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) UndoFailover(ctx context.Context, req *UndoFailoverRequest) (*UndoFailoverResponse, error) {
+	var res UndoFailoverResponse
+	if err := c.client.CallUnary(ctx, failbacksUndoFailoverSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) CheckReplication(ctx context.Context, req *CheckReplicationRequest) (*CheckReplicationResponse, error) {
+	var res CheckReplicationResponse
+	if err := c.client.CallUnary(ctx, failbacksCheckReplicationSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Plan(ctx context.Context, req *PlanRequest) (*PlanResponse, error) {
+	var res PlanResponse
+	if err := c.client.CallUnary(ctx, failbacksPlanSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Start(ctx context.Context, req *StartRequest) (*StartResponse, error) {
+	var res StartResponse
+	if err := c.client.CallUnary(ctx, failbacksStartSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Get(ctx context.Context, req *GetFailbackRequest) (*GetFailbackResponse, error) {
+	var res GetFailbackResponse
+	if err := c.client.CallUnary(ctx, failbacksGetSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) List(ctx context.Context, req *ListFailbacksRequest) (*ListFailbacksResponse, error) {
+	var res ListFailbacksResponse
+	if err := c.client.CallUnary(ctx, failbacksListSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Watch(ctx context.Context, req *WatchFailbacksRequest) (FailbacksWatchClientStream, error) {
+	stream, err := c.client.CallServerStream(ctx, failbacksWatchSpec(), req)
+	if err != nil {
+		return FailbacksWatchClientStream{}, err
+	}
+	return FailbacksWatchClientStream{stream: stream}, nil
+}
+
+func (c *failbacksClient) Switch(ctx context.Context, req *SwitchRequest) (*SwitchResponse, error) {
+	var res SwitchResponse
+	if err := c.client.CallUnary(ctx, failbacksSwitchSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Commit(ctx context.Context, req *CommitRequest) (*CommitResponse, error) {
+	var res CommitResponse
+	if err := c.client.CallUnary(ctx, failbacksCommitSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Undo(ctx context.Context, req *UndoRequest) (*UndoResponse, error) {
+	var res UndoResponse
+	if err := c.client.CallUnary(ctx, failbacksUndoSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Cancel(ctx context.Context, req *CancelFailbackRequest) (*CancelFailbackResponse, error) {
+	var res CancelFailbackResponse
+	if err := c.client.CallUnary(ctx, failbacksCancelSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Continue(ctx context.Context, req *ContinueRequest) (*ContinueResponse, error) {
+	var res ContinueResponse
+	if err := c.client.CallUnary(ctx, failbacksContinueSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) SetLimits(ctx context.Context, req *SetFailbackLimitsRequest) (*SetFailbackLimitsResponse, error) {
+	var res SetFailbackLimitsResponse
+	if err := c.client.CallUnary(ctx, failbacksSetLimitsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) Garbage(ctx context.Context, req *GarbageRequest) (*GarbageResponse, error) {
+	var res GarbageResponse
+	if err := c.client.CallUnary(ctx, failbacksGarbageSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) GetRecord(ctx context.Context, req *GetRecordRequest) (*GetRecordResponse, error) {
+	var res GetRecordResponse
+	if err := c.client.CallUnary(ctx, failbacksGetRecordSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *failbacksClient) ListGroups(ctx context.Context, req *ListGroupsRequest) (*ListGroupsResponse, error) {
+	var res ListGroupsResponse
+	if err := c.client.CallUnary(ctx, failbacksListGroupsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+type failbacksHandler struct{ svc FailbacksHandler }
+
+func (h failbacksHandler) putPair(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req PutPairRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.PutPair(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) getPair(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req GetPairRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetPair(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) listPairs(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListPairsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListPairs(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) removePair(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RemovePairRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RemovePair(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) failover(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req FailoverRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Failover(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) undoFailover(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req UndoFailoverRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.UndoFailover(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) checkReplication(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CheckReplicationRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CheckReplication(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) plan(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req PlanRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Plan(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) start(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req StartRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Start(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) get(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req GetFailbackRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Get(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) list(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListFailbacksRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.List(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) watch(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req WatchFailbacksRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	return h.svc.Watch(ctx, &req, FailbacksWatchServerStream{stream: stream})
+}
+
+func (h failbacksHandler) _switch(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req SwitchRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Switch(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) commit(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CommitRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Commit(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) undo(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req UndoRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Undo(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) cancel(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CancelFailbackRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Cancel(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) _continue(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ContinueRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Continue(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) setLimits(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req SetFailbackLimitsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SetLimits(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) garbage(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req GarbageRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Garbage(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) getRecord(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req GetRecordRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetRecord(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h failbacksHandler) listGroups(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListGroupsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListGroups(ctx, &req)
 	if err != nil {
 		return err
 	}

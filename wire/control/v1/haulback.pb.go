@@ -430,6 +430,410 @@ func (Weekday) EnumDescriptor() ([]byte, []int) {
 	return file_haulback_proto_rawDescGZIP(), []int{6}
 }
 
+// Destination is where a VM is brought home to.
+type Destination int32
+
+const (
+	Destination_DESTINATION_UNSPECIFIED Destination = 0 // refused
+	Destination_DESTINATION_ORIGINAL    Destination = 1 // the production VM in its place
+	Destination_DESTINATION_EXISTING    Destination = 2 // a VM that was restored beforehand
+	Destination_DESTINATION_NEW         Destination = 3 // a VM that is made from the replica
+)
+
+// Enum value maps for Destination.
+var (
+	Destination_name = map[int32]string{
+		0: "DESTINATION_UNSPECIFIED",
+		1: "DESTINATION_ORIGINAL",
+		2: "DESTINATION_EXISTING",
+		3: "DESTINATION_NEW",
+	}
+	Destination_value = map[string]int32{
+		"DESTINATION_UNSPECIFIED": 0,
+		"DESTINATION_ORIGINAL":    1,
+		"DESTINATION_EXISTING":    2,
+		"DESTINATION_NEW":         3,
+	}
+)
+
+func (x Destination) Enum() *Destination {
+	p := new(Destination)
+	*p = x
+	return p
+}
+
+func (x Destination) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Destination) Descriptor() protoreflect.EnumDescriptor {
+	return file_haulback_proto_enumTypes[7].Descriptor()
+}
+
+func (Destination) Type() protoreflect.EnumType {
+	return &file_haulback_proto_enumTypes[7]
+}
+
+func (x Destination) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Destination.Descriptor instead.
+func (Destination) EnumDescriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{7}
+}
+
+// FirstPass says how pass 1 finds what differs.
+type FirstPass int32
+
+const (
+	FirstPass_FIRST_PASS_UNSPECIFIED FirstPass = 0 // hash
+	FirstPass_FIRST_PASS_HASH        FirstPass = 1 // both sides read and hash everything
+	FirstPass_FIRST_PASS_CBT         FirstPass = 2 // change tracking of both hosts narrows it; refused where it cannot know
+)
+
+// Enum value maps for FirstPass.
+var (
+	FirstPass_name = map[int32]string{
+		0: "FIRST_PASS_UNSPECIFIED",
+		1: "FIRST_PASS_HASH",
+		2: "FIRST_PASS_CBT",
+	}
+	FirstPass_value = map[string]int32{
+		"FIRST_PASS_UNSPECIFIED": 0,
+		"FIRST_PASS_HASH":        1,
+		"FIRST_PASS_CBT":         2,
+	}
+)
+
+func (x FirstPass) Enum() *FirstPass {
+	p := new(FirstPass)
+	*p = x
+	return p
+}
+
+func (x FirstPass) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FirstPass) Descriptor() protoreflect.EnumDescriptor {
+	return file_haulback_proto_enumTypes[8].Descriptor()
+}
+
+func (FirstPass) Type() protoreflect.EnumType {
+	return &file_haulback_proto_enumTypes[8]
+}
+
+func (x FirstPass) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FirstPass.Descriptor instead.
+func (FirstPass) EnumDescriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{8}
+}
+
+// When is the moment of the switch.
+type When int32
+
+const (
+	When_WHEN_UNSPECIFIED When = 0 // manual
+	When_WHEN_NOW         When = 1 // as soon as the passes allow
+	When_WHEN_AT          When = 2 // not before a time
+	When_WHEN_MANUAL      When = 3 // when the operator says so
+)
+
+// Enum value maps for When.
+var (
+	When_name = map[int32]string{
+		0: "WHEN_UNSPECIFIED",
+		1: "WHEN_NOW",
+		2: "WHEN_AT",
+		3: "WHEN_MANUAL",
+	}
+	When_value = map[string]int32{
+		"WHEN_UNSPECIFIED": 0,
+		"WHEN_NOW":         1,
+		"WHEN_AT":          2,
+		"WHEN_MANUAL":      3,
+	}
+)
+
+func (x When) Enum() *When {
+	p := new(When)
+	*p = x
+	return p
+}
+
+func (x When) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (When) Descriptor() protoreflect.EnumDescriptor {
+	return file_haulback_proto_enumTypes[9].Descriptor()
+}
+
+func (When) Type() protoreflect.EnumType {
+	return &file_haulback_proto_enumTypes[9]
+}
+
+func (x When) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use When.Descriptor instead.
+func (When) EnumDescriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{9}
+}
+
+// VmState is that of a VM, in the words of docs/failback.md.
+type VmState int32
+
+const (
+	VmState_VM_STATE_UNSPECIFIED     VmState = 0 // not known
+	VmState_VM_STATE_READY           VmState = 1 // the original serves and is replicated
+	VmState_VM_STATE_FAILOVER        VmState = 2 // the replica serves
+	VmState_VM_STATE_READY_TO_SWITCH VmState = 3 // the replica serves; the rest is small
+	VmState_VM_STATE_FAILBACK        VmState = 4 // the VM at home serves; commit or undo
+)
+
+// Enum value maps for VmState.
+var (
+	VmState_name = map[int32]string{
+		0: "VM_STATE_UNSPECIFIED",
+		1: "VM_STATE_READY",
+		2: "VM_STATE_FAILOVER",
+		3: "VM_STATE_READY_TO_SWITCH",
+		4: "VM_STATE_FAILBACK",
+	}
+	VmState_value = map[string]int32{
+		"VM_STATE_UNSPECIFIED":     0,
+		"VM_STATE_READY":           1,
+		"VM_STATE_FAILOVER":        2,
+		"VM_STATE_READY_TO_SWITCH": 3,
+		"VM_STATE_FAILBACK":        4,
+	}
+)
+
+func (x VmState) Enum() *VmState {
+	p := new(VmState)
+	*p = x
+	return p
+}
+
+func (x VmState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (VmState) Descriptor() protoreflect.EnumDescriptor {
+	return file_haulback_proto_enumTypes[10].Descriptor()
+}
+
+func (VmState) Type() protoreflect.EnumType {
+	return &file_haulback_proto_enumTypes[10]
+}
+
+func (x VmState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use VmState.Descriptor instead.
+func (VmState) EnumDescriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{10}
+}
+
+// Activity is what the controller does with a failback.
+type Activity int32
+
+const (
+	Activity_ACTIVITY_UNSPECIFIED Activity = 0  // not known
+	Activity_ACTIVITY_WAITING     Activity = 1  // for its turn
+	Activity_ACTIVITY_PREPARING   Activity = 2  // steps before pass 1
+	Activity_ACTIVITY_SYNCING     Activity = 3  // passes while the replica serves
+	Activity_ACTIVITY_STANDING    Activity = 4  // waits for the time of the switch, or the word
+	Activity_ACTIVITY_SWITCHING   Activity = 5  // replica off up to the end of step 9
+	Activity_ACTIVITY_DECIDING    Activity = 6  // waits for commit or undo
+	Activity_ACTIVITY_COMMITTING  Activity = 7  //
+	Activity_ACTIVITY_UNDOING     Activity = 8  //
+	Activity_ACTIVITY_CANCELING   Activity = 9  //
+	Activity_ACTIVITY_COMMITTED   Activity = 10 // an end
+	Activity_ACTIVITY_UNDONE      Activity = 11 // an end
+	Activity_ACTIVITY_CANCELED    Activity = 12 // an end
+)
+
+// Enum value maps for Activity.
+var (
+	Activity_name = map[int32]string{
+		0:  "ACTIVITY_UNSPECIFIED",
+		1:  "ACTIVITY_WAITING",
+		2:  "ACTIVITY_PREPARING",
+		3:  "ACTIVITY_SYNCING",
+		4:  "ACTIVITY_STANDING",
+		5:  "ACTIVITY_SWITCHING",
+		6:  "ACTIVITY_DECIDING",
+		7:  "ACTIVITY_COMMITTING",
+		8:  "ACTIVITY_UNDOING",
+		9:  "ACTIVITY_CANCELING",
+		10: "ACTIVITY_COMMITTED",
+		11: "ACTIVITY_UNDONE",
+		12: "ACTIVITY_CANCELED",
+	}
+	Activity_value = map[string]int32{
+		"ACTIVITY_UNSPECIFIED": 0,
+		"ACTIVITY_WAITING":     1,
+		"ACTIVITY_PREPARING":   2,
+		"ACTIVITY_SYNCING":     3,
+		"ACTIVITY_STANDING":    4,
+		"ACTIVITY_SWITCHING":   5,
+		"ACTIVITY_DECIDING":    6,
+		"ACTIVITY_COMMITTING":  7,
+		"ACTIVITY_UNDOING":     8,
+		"ACTIVITY_CANCELING":   9,
+		"ACTIVITY_COMMITTED":   10,
+		"ACTIVITY_UNDONE":      11,
+		"ACTIVITY_CANCELED":    12,
+	}
+)
+
+func (x Activity) Enum() *Activity {
+	p := new(Activity)
+	*p = x
+	return p
+}
+
+func (x Activity) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Activity) Descriptor() protoreflect.EnumDescriptor {
+	return file_haulback_proto_enumTypes[11].Descriptor()
+}
+
+func (Activity) Type() protoreflect.EnumType {
+	return &file_haulback_proto_enumTypes[11]
+}
+
+func (x Activity) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Activity.Descriptor instead.
+func (Activity) EnumDescriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{11}
+}
+
+// StepState is where a step stands, as journalled.
+type StepState int32
+
+const (
+	StepState_STEP_STATE_UNSPECIFIED  StepState = 0 // not known
+	StepState_STEP_STATE_INTENT       StepState = 1 // written before anything is done
+	StepState_STEP_STATE_DONE         StepState = 2 // its end state was observed
+	StepState_STEP_STATE_SKIPPED      StepState = 3 // not needed
+	StepState_STEP_STATE_COMPENSATING StepState = 4 // is being taken back
+	StepState_STEP_STATE_COMPENSATED  StepState = 5 // was taken back
+)
+
+// Enum value maps for StepState.
+var (
+	StepState_name = map[int32]string{
+		0: "STEP_STATE_UNSPECIFIED",
+		1: "STEP_STATE_INTENT",
+		2: "STEP_STATE_DONE",
+		3: "STEP_STATE_SKIPPED",
+		4: "STEP_STATE_COMPENSATING",
+		5: "STEP_STATE_COMPENSATED",
+	}
+	StepState_value = map[string]int32{
+		"STEP_STATE_UNSPECIFIED":  0,
+		"STEP_STATE_INTENT":       1,
+		"STEP_STATE_DONE":         2,
+		"STEP_STATE_SKIPPED":      3,
+		"STEP_STATE_COMPENSATING": 4,
+		"STEP_STATE_COMPENSATED":  5,
+	}
+)
+
+func (x StepState) Enum() *StepState {
+	p := new(StepState)
+	*p = x
+	return p
+}
+
+func (x StepState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StepState) Descriptor() protoreflect.EnumDescriptor {
+	return file_haulback_proto_enumTypes[12].Descriptor()
+}
+
+func (StepState) Type() protoreflect.EnumType {
+	return &file_haulback_proto_enumTypes[12]
+}
+
+func (x StepState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StepState.Descriptor instead.
+func (StepState) EnumDescriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{12}
+}
+
+// Power is a VM's power state.
+type Power int32
+
+const (
+	Power_POWER_UNSPECIFIED Power = 0 // not known
+	Power_POWER_OFF         Power = 1
+	Power_POWER_ON          Power = 2
+	Power_POWER_SUSPENDED   Power = 3 // neither on nor safely off
+)
+
+// Enum value maps for Power.
+var (
+	Power_name = map[int32]string{
+		0: "POWER_UNSPECIFIED",
+		1: "POWER_OFF",
+		2: "POWER_ON",
+		3: "POWER_SUSPENDED",
+	}
+	Power_value = map[string]int32{
+		"POWER_UNSPECIFIED": 0,
+		"POWER_OFF":         1,
+		"POWER_ON":          2,
+		"POWER_SUSPENDED":   3,
+	}
+)
+
+func (x Power) Enum() *Power {
+	p := new(Power)
+	*p = x
+	return p
+}
+
+func (x Power) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Power) Descriptor() protoreflect.EnumDescriptor {
+	return file_haulback_proto_enumTypes[13].Descriptor()
+}
+
+func (Power) Type() protoreflect.EnumType {
+	return &file_haulback_proto_enumTypes[13]
+}
+
+func (x Power) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Power.Descriptor instead.
+func (Power) EnumDescriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{13}
+}
+
 // GetInfoRequest asks for nothing in particular.
 type GetInfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4408,6 +4812,4948 @@ func (*RemoveResponse) Descriptor() ([]byte, []int) {
 	return file_haulback_proto_rawDescGZIP(), []int{55}
 }
 
+// VmRef names one VM of one host.
+type VmRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"` // as the controller's configuration calls it
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`     // the host's handle, "vm-42"; a registration changes it
+	Uuid          string                 `protobuf:"bytes,3,opt,name=uuid,proto3" json:"uuid,omitempty"` // the host's stable identity of the VM
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"` // for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VmRef) Reset() {
+	*x = VmRef{}
+	mi := &file_haulback_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VmRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VmRef) ProtoMessage() {}
+
+func (x *VmRef) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VmRef.ProtoReflect.Descriptor instead.
+func (*VmRef) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *VmRef) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *VmRef) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *VmRef) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *VmRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// VmQuery names a VM to look for: by the first that is set.
+type VmQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"` // of its configuration
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VmQuery) Reset() {
+	*x = VmQuery{}
+	mi := &file_haulback_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VmQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VmQuery) ProtoMessage() {}
+
+func (x *VmQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VmQuery.ProtoReflect.Descriptor instead.
+func (*VmQuery) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *VmQuery) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *VmQuery) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *VmQuery) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *VmQuery) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Placement says where a VM lives. What is empty is for the host to choose where
+// there is one choice only.
+type Placement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Datacenter    string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	Folder        string                 `protobuf:"bytes,2,opt,name=folder,proto3" json:"folder,omitempty"`
+	Pool          string                 `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
+	Server        string                 `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
+	Datastore     string                 `protobuf:"bytes,5,opt,name=datastore,proto3" json:"datastore,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_haulback_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *Placement) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *Placement) GetFolder() string {
+	if x != nil {
+		return x.Folder
+	}
+	return ""
+}
+
+func (x *Placement) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Placement) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Placement) GetDatastore() string {
+	if x != nil {
+		return x.Datastore
+	}
+	return ""
+}
+
+// VirtualDisk is one disk of a VM, as its host has it.
+type VirtualDisk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           int32                  `protobuf:"varint,1,opt,name=key,proto3" json:"key,omitempty"`                              // the host's device key
+	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`                           // where it is attached: "scsi0:0"
+	Uuid          string                 `protobuf:"bytes,3,opt,name=uuid,proto3" json:"uuid,omitempty"`                             // of its contents' backing; stable over snapshots
+	File          string                 `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`                             // what is opened: "[ds] web/web.vmdk"
+	SizeBytes     int64                  `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"` // bytes
+	Datastore     string                 `protobuf:"bytes,6,opt,name=datastore,proto3" json:"datastore,omitempty"`
+	Thin          bool                   `protobuf:"varint,7,opt,name=thin,proto3" json:"thin,omitempty"`
+	ChangeId      string                 `protobuf:"bytes,8,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"` // of a snapshot's disk: the point in change tracking; empty: not tracked
+	Unfit         string                 `protobuf:"bytes,9,opt,name=unfit,proto3" json:"unfit,omitempty"`                       // why it can be neither snapshotted nor tracked, or empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VirtualDisk) Reset() {
+	*x = VirtualDisk{}
+	mi := &file_haulback_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VirtualDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VirtualDisk) ProtoMessage() {}
+
+func (x *VirtualDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VirtualDisk.ProtoReflect.Descriptor instead.
+func (*VirtualDisk) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *VirtualDisk) GetKey() int32 {
+	if x != nil {
+		return x.Key
+	}
+	return 0
+}
+
+func (x *VirtualDisk) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *VirtualDisk) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *VirtualDisk) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *VirtualDisk) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *VirtualDisk) GetDatastore() string {
+	if x != nil {
+		return x.Datastore
+	}
+	return ""
+}
+
+func (x *VirtualDisk) GetThin() bool {
+	if x != nil {
+		return x.Thin
+	}
+	return false
+}
+
+func (x *VirtualDisk) GetChangeId() string {
+	if x != nil {
+		return x.ChangeId
+	}
+	return ""
+}
+
+func (x *VirtualDisk) GetUnfit() string {
+	if x != nil {
+		return x.Unfit
+	}
+	return ""
+}
+
+// VmSnapshot is one snapshot of a VM.
+type VmSnapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`     // its description
+	Parent        string                 `protobuf:"bytes,4,opt,name=parent,proto3" json:"parent,omitempty"` // id, or empty
+	Created       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
+	Disks         []*VirtualDisk         `protobuf:"bytes,6,rep,name=disks,proto3" json:"disks,omitempty"` // as they were then
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VmSnapshot) Reset() {
+	*x = VmSnapshot{}
+	mi := &file_haulback_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VmSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VmSnapshot) ProtoMessage() {}
+
+func (x *VmSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VmSnapshot.ProtoReflect.Descriptor instead.
+func (*VmSnapshot) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *VmSnapshot) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *VmSnapshot) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VmSnapshot) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *VmSnapshot) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *VmSnapshot) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *VmSnapshot) GetDisks() []*VirtualDisk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+// Nic is a network adapter.
+type Nic struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           int32                  `protobuf:"varint,1,opt,name=key,proto3" json:"key,omitempty"`
+	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	Network       string                 `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
+	Mac           string                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`
+	Connected     bool                   `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"` // at power-on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Nic) Reset() {
+	*x = Nic{}
+	mi := &file_haulback_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Nic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Nic) ProtoMessage() {}
+
+func (x *Nic) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Nic.ProtoReflect.Descriptor instead.
+func (*Nic) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *Nic) GetKey() int32 {
+	if x != nil {
+		return x.Key
+	}
+	return 0
+}
+
+func (x *Nic) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *Nic) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Nic) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *Nic) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+// Vm is what a host says of a VM at one moment.
+type Vm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           *VmRef                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Bios          string                 `protobuf:"bytes,2,opt,name=bios,proto3" json:"bios,omitempty"` // BIOS UUID, or empty
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"` // of its configuration: "[ds] web/web.vmx"
+	Power         Power                  `protobuf:"varint,4,opt,name=power,proto3,enum=haulback.v1.Power" json:"power,omitempty"`
+	Tools         bool                   `protobuf:"varint,5,opt,name=tools,proto3" json:"tools,omitempty"`      // guest tools run: a guest can be asked to shut down
+	Question      string                 `protobuf:"bytes,6,opt,name=question,proto3" json:"question,omitempty"` // what the host waits for an answer to, or empty
+	Busy          string                 `protobuf:"bytes,7,opt,name=busy,proto3" json:"busy,omitempty"`         // a task that the host is at with it, or empty
+	Disks         []*VirtualDisk         `protobuf:"bytes,8,rep,name=disks,proto3" json:"disks,omitempty"`
+	Snapshots     []*VmSnapshot          `protobuf:"bytes,9,rep,name=snapshots,proto3" json:"snapshots,omitempty"` // parents before their children
+	Current       string                 `protobuf:"bytes,10,opt,name=current,proto3" json:"current,omitempty"`    // id of the snapshot that the leaf stands on, or empty
+	Nics          []*Nic                 `protobuf:"bytes,11,rep,name=nics,proto3" json:"nics,omitempty"`
+	Cpus          int32                  `protobuf:"varint,12,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	MemoryMib     int64                  `protobuf:"varint,13,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"` // MiB
+	Firmware      string                 `protobuf:"bytes,14,opt,name=firmware,proto3" json:"firmware,omitempty"`                     // "bios" or "efi"
+	GuestOs       string                 `protobuf:"bytes,15,opt,name=guest_os,json=guestOs,proto3" json:"guest_os,omitempty"`        // the host's word for it
+	CanTrack      bool                   `protobuf:"varint,16,opt,name=can_track,json=canTrack,proto3" json:"can_track,omitempty"`
+	Tracking      bool                   `protobuf:"varint,17,opt,name=tracking,proto3" json:"tracking,omitempty"`                                                                    // change tracking is on
+	Marks         map[string]string      `protobuf:"bytes,18,rep,name=marks,proto3" json:"marks,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // what haulback has written on it
+	Disabled      []string               `protobuf:"bytes,19,rep,name=disabled,proto3" json:"disabled,omitempty"`                                                                     // methods that somebody has disabled
+	Version       string                 `protobuf:"bytes,20,opt,name=version,proto3" json:"version,omitempty"`                                                                       // of the host product
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vm) Reset() {
+	*x = Vm{}
+	mi := &file_haulback_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vm) ProtoMessage() {}
+
+func (x *Vm) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vm.ProtoReflect.Descriptor instead.
+func (*Vm) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *Vm) GetRef() *VmRef {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *Vm) GetBios() string {
+	if x != nil {
+		return x.Bios
+	}
+	return ""
+}
+
+func (x *Vm) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Vm) GetPower() Power {
+	if x != nil {
+		return x.Power
+	}
+	return Power_POWER_UNSPECIFIED
+}
+
+func (x *Vm) GetTools() bool {
+	if x != nil {
+		return x.Tools
+	}
+	return false
+}
+
+func (x *Vm) GetQuestion() string {
+	if x != nil {
+		return x.Question
+	}
+	return ""
+}
+
+func (x *Vm) GetBusy() string {
+	if x != nil {
+		return x.Busy
+	}
+	return ""
+}
+
+func (x *Vm) GetDisks() []*VirtualDisk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+func (x *Vm) GetSnapshots() []*VmSnapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+func (x *Vm) GetCurrent() string {
+	if x != nil {
+		return x.Current
+	}
+	return ""
+}
+
+func (x *Vm) GetNics() []*Nic {
+	if x != nil {
+		return x.Nics
+	}
+	return nil
+}
+
+func (x *Vm) GetCpus() int32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *Vm) GetMemoryMib() int64 {
+	if x != nil {
+		return x.MemoryMib
+	}
+	return 0
+}
+
+func (x *Vm) GetFirmware() string {
+	if x != nil {
+		return x.Firmware
+	}
+	return ""
+}
+
+func (x *Vm) GetGuestOs() string {
+	if x != nil {
+		return x.GuestOs
+	}
+	return ""
+}
+
+func (x *Vm) GetCanTrack() bool {
+	if x != nil {
+		return x.CanTrack
+	}
+	return false
+}
+
+func (x *Vm) GetTracking() bool {
+	if x != nil {
+		return x.Tracking
+	}
+	return false
+}
+
+func (x *Vm) GetMarks() map[string]string {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+func (x *Vm) GetDisabled() []string {
+	if x != nil {
+		return x.Disabled
+	}
+	return nil
+}
+
+func (x *Vm) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+// DiskPair is a disk of the replica and its counterpart at home, by UUIDs.
+type DiskPair struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	Original      string                 `protobuf:"bytes,2,opt,name=original,proto3" json:"original,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskPair) Reset() {
+	*x = DiskPair{}
+	mi := &file_haulback_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskPair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskPair) ProtoMessage() {}
+
+func (x *DiskPair) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskPair.ProtoReflect.Descriptor instead.
+func (*DiskPair) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *DiskPair) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *DiskPair) GetOriginal() string {
+	if x != nil {
+		return x.Original
+	}
+	return ""
+}
+
+// Pair is a VM that is known.
+type Pair struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // 1 to 64 of A-Z a-z 0-9 _ -
+	Original      *VmRef                 `protobuf:"bytes,2,opt,name=original,proto3" json:"original,omitempty"`
+	Replica       *VmRef                 `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	Disks         []*DiskPair            `protobuf:"bytes,4,rep,name=disks,proto3" json:"disks,omitempty"` // known pairs; none: found by label and size
+	State         VmState                `protobuf:"varint,5,opt,name=state,proto3,enum=haulback.v1.VmState" json:"state,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`        // of the state
+	Held          string                 `protobuf:"bytes,7,opt,name=held,proto3" json:"held,omitempty"`          // id of the failback that holds replication, or empty
+	Failback      string                 `protobuf:"bytes,8,opt,name=failback,proto3" json:"failback,omitempty"`  // id of the failback that has not ended, or of the last one
+	Former        *VmRef                 `protobuf:"bytes,9,opt,name=former,proto3" json:"former,omitempty"`      // the original before step 8, for undo; and for exclusion after commit
+	Excluded      []*VmRef               `protobuf:"bytes,10,rep,name=excluded,proto3" json:"excluded,omitempty"` // former VMs that must not be replicated any more
+	Revision      uint64                 `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pair) Reset() {
+	*x = Pair{}
+	mi := &file_haulback_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pair) ProtoMessage() {}
+
+func (x *Pair) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pair.ProtoReflect.Descriptor instead.
+func (*Pair) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *Pair) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Pair) GetOriginal() *VmRef {
+	if x != nil {
+		return x.Original
+	}
+	return nil
+}
+
+func (x *Pair) GetReplica() *VmRef {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *Pair) GetDisks() []*DiskPair {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+func (x *Pair) GetState() VmState {
+	if x != nil {
+		return x.State
+	}
+	return VmState_VM_STATE_UNSPECIFIED
+}
+
+func (x *Pair) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Pair) GetHeld() string {
+	if x != nil {
+		return x.Held
+	}
+	return ""
+}
+
+func (x *Pair) GetFailback() string {
+	if x != nil {
+		return x.Failback
+	}
+	return ""
+}
+
+func (x *Pair) GetFormer() *VmRef {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *Pair) GetExcluded() []*VmRef {
+	if x != nil {
+		return x.Excluded
+	}
+	return nil
+}
+
+func (x *Pair) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// NewTarget says what the VM of destination new becomes.
+type NewTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Place         *Placement             `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewTarget) Reset() {
+	*x = NewTarget{}
+	mi := &file_haulback_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewTarget) ProtoMessage() {}
+
+func (x *NewTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewTarget.ProtoReflect.Descriptor instead.
+func (*NewTarget) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *NewTarget) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NewTarget) GetPlace() *Placement {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+// DiskRule is an exception for one disk of the replica.
+type DiskRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disk          string                 `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`                             // label ("scsi0:1") or UUID of the replica's disk
+	Exclude       bool                   `protobuf:"varint,2,opt,name=exclude,proto3" json:"exclude,omitempty"`                      // not brought home; the target keeps its own
+	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`                         // label or UUID of the target's disk, where the pairing is not plain
+	GrowBytes     int64                  `protobuf:"varint,4,opt,name=grow_bytes,json=growBytes,proto3" json:"grow_bytes,omitempty"` // new: bytes, at least the replica's
+	Thin          *bool                  `protobuf:"varint,5,opt,name=thin,proto3,oneof" json:"thin,omitempty"`                      // new; unset: as the replica's
+	Datastore     string                 `protobuf:"bytes,6,opt,name=datastore,proto3" json:"datastore,omitempty"`                   // new
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskRule) Reset() {
+	*x = DiskRule{}
+	mi := &file_haulback_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskRule) ProtoMessage() {}
+
+func (x *DiskRule) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskRule.ProtoReflect.Descriptor instead.
+func (*DiskRule) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *DiskRule) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
+func (x *DiskRule) GetExclude() bool {
+	if x != nil {
+		return x.Exclude
+	}
+	return false
+}
+
+func (x *DiskRule) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *DiskRule) GetGrowBytes() int64 {
+	if x != nil {
+		return x.GrowBytes
+	}
+	return 0
+}
+
+func (x *DiskRule) GetThin() bool {
+	if x != nil && x.Thin != nil {
+		return *x.Thin
+	}
+	return false
+}
+
+func (x *DiskRule) GetDatastore() string {
+	if x != nil {
+		return x.Datastore
+	}
+	return ""
+}
+
+// SwitchSpec says when the replica is powered off and the last pass begins.
+type SwitchSpec struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	When          When                   `protobuf:"varint,1,opt,name=when,proto3,enum=haulback.v1.When" json:"when,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`          // of WHEN_AT
+	Budget        *durationpb.Duration   `protobuf:"bytes,3,opt,name=budget,proto3" json:"budget,omitempty"`  // passes are repeated until the downtime is expected to be below; none: one pass is enough
+	Passes        int32                  `protobuf:"varint,4,opt,name=passes,proto3" json:"passes,omitempty"` // bound of repeated passes; 0: 8
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwitchSpec) Reset() {
+	*x = SwitchSpec{}
+	mi := &file_haulback_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwitchSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwitchSpec) ProtoMessage() {}
+
+func (x *SwitchSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwitchSpec.ProtoReflect.Descriptor instead.
+func (*SwitchSpec) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *SwitchSpec) GetWhen() When {
+	if x != nil {
+		return x.When
+	}
+	return When_WHEN_UNSPECIFIED
+}
+
+func (x *SwitchSpec) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *SwitchSpec) GetBudget() *durationpb.Duration {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+func (x *SwitchSpec) GetPasses() int32 {
+	if x != nil {
+		return x.Passes
+	}
+	return 0
+}
+
+// FailbackPolicy acts by itself on a VM that nobody commits. None never does.
+type FailbackPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         *durationpb.Duration   `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"` // in state Failback; none: never
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`  // undo; else commit
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailbackPolicy) Reset() {
+	*x = FailbackPolicy{}
+	mi := &file_haulback_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailbackPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailbackPolicy) ProtoMessage() {}
+
+func (x *FailbackPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailbackPolicy.ProtoReflect.Descriptor instead.
+func (*FailbackPolicy) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *FailbackPolicy) GetAfter() *durationpb.Duration {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *FailbackPolicy) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+// FailbackSpec is what an operator asks for.
+type FailbackSpec struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Vm              string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`                                                                                       // the name of its pair
+	Destination     Destination            `protobuf:"varint,2,opt,name=destination,proto3,enum=haulback.v1.Destination" json:"destination,omitempty"`                                       // required
+	Target          *VmQuery               `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`                                                                               // existing: which VM
+	TargetHost      string                 `protobuf:"bytes,4,opt,name=target_host,json=targetHost,proto3" json:"target_host,omitempty"`                                                     // existing, new; empty: the host of the original
+	NewTarget       *NewTarget             `protobuf:"bytes,5,opt,name=new_target,json=newTarget,proto3" json:"new_target,omitempty"`                                                        // new; none: the replica's name, the only place there is
+	Disks           []*DiskRule            `protobuf:"bytes,6,rep,name=disks,proto3" json:"disks,omitempty"`                                                                                 // exceptions; a disk without one is brought home as it is
+	Networks        map[string]string      `protobuf:"bytes,7,rep,name=networks,proto3" json:"networks,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // from the replica's to those at home
+	Switch          *SwitchSpec            `protobuf:"bytes,8,opt,name=switch,proto3" json:"switch,omitempty"`                                                                               // none: manual
+	PowerOn         bool                   `protobuf:"varint,9,opt,name=power_on,json=powerOn,proto3" json:"power_on,omitempty"`                                                             // step 9
+	Isolated        bool                   `protobuf:"varint,10,opt,name=isolated,proto3" json:"isolated,omitempty"`                                                                         // power on with every NIC disconnected
+	Grace           *durationpb.Duration   `protobuf:"bytes,11,opt,name=grace,proto3" json:"grace,omitempty"`                                                                                // for the guest to shut down; none or 0: 5 min; negative: power off at once
+	NoRollback      bool                   `protobuf:"varint,12,opt,name=no_rollback,json=noRollback,proto3" json:"no_rollback,omitempty"`                                                   // no rollback point on the target: a failed failback leaves no usable original
+	Tracking        FirstPass              `protobuf:"varint,13,opt,name=tracking,proto3,enum=haulback.v1.FirstPass" json:"tracking,omitempty"`                                              // of pass 1
+	Full            bool                   `protobuf:"varint,14,opt,name=full,proto3" json:"full,omitempty"`                                                                                 // read everything again at the end
+	Limits          *Limits                `protobuf:"bytes,15,opt,name=limits,proto3" json:"limits,omitempty"`                                                                              // at the start; SetLimits changes them
+	Priority        Priority               `protobuf:"varint,16,opt,name=priority,proto3,enum=haulback.v1.Priority" json:"priority,omitempty"`                                               // none: normal
+	Group           string                 `protobuf:"bytes,17,opt,name=group,proto3" json:"group,omitempty"`                                                                                // failbacks of one group switch in order
+	Order           int32                  `protobuf:"varint,18,opt,name=order,proto3" json:"order,omitempty"`                                                                               // a VM switches when all with a lower order have
+	Policy          *FailbackPolicy        `protobuf:"bytes,19,opt,name=policy,proto3" json:"policy,omitempty"`                                                                              // none: nothing happens by itself
+	PowerOnUnproved bool                   `protobuf:"varint,20,opt,name=power_on_unproved,json=powerOnUnproved,proto3" json:"power_on_unproved,omitempty"`                                  // power on although a disk is not verified; recorded with the caller's name
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *FailbackSpec) Reset() {
+	*x = FailbackSpec{}
+	mi := &file_haulback_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailbackSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailbackSpec) ProtoMessage() {}
+
+func (x *FailbackSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailbackSpec.ProtoReflect.Descriptor instead.
+func (*FailbackSpec) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *FailbackSpec) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *FailbackSpec) GetDestination() Destination {
+	if x != nil {
+		return x.Destination
+	}
+	return Destination_DESTINATION_UNSPECIFIED
+}
+
+func (x *FailbackSpec) GetTarget() *VmQuery {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *FailbackSpec) GetTargetHost() string {
+	if x != nil {
+		return x.TargetHost
+	}
+	return ""
+}
+
+func (x *FailbackSpec) GetNewTarget() *NewTarget {
+	if x != nil {
+		return x.NewTarget
+	}
+	return nil
+}
+
+func (x *FailbackSpec) GetDisks() []*DiskRule {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+func (x *FailbackSpec) GetNetworks() map[string]string {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *FailbackSpec) GetSwitch() *SwitchSpec {
+	if x != nil {
+		return x.Switch
+	}
+	return nil
+}
+
+func (x *FailbackSpec) GetPowerOn() bool {
+	if x != nil {
+		return x.PowerOn
+	}
+	return false
+}
+
+func (x *FailbackSpec) GetIsolated() bool {
+	if x != nil {
+		return x.Isolated
+	}
+	return false
+}
+
+func (x *FailbackSpec) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+func (x *FailbackSpec) GetNoRollback() bool {
+	if x != nil {
+		return x.NoRollback
+	}
+	return false
+}
+
+func (x *FailbackSpec) GetTracking() FirstPass {
+	if x != nil {
+		return x.Tracking
+	}
+	return FirstPass_FIRST_PASS_UNSPECIFIED
+}
+
+func (x *FailbackSpec) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *FailbackSpec) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *FailbackSpec) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
+}
+
+func (x *FailbackSpec) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *FailbackSpec) GetOrder() int32 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *FailbackSpec) GetPolicy() *FailbackPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *FailbackSpec) GetPowerOnUnproved() bool {
+	if x != nil {
+		return x.PowerOnUnproved
+	}
+	return false
+}
+
+// Halt is why a failback stands still.
+type Halt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          string                 `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	Number        int32                  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // of docs/failback.md
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`  // stable, see docs/api.md
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Remedy        string                 `protobuf:"bytes,5,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Halt) Reset() {
+	*x = Halt{}
+	mi := &file_haulback_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Halt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Halt) ProtoMessage() {}
+
+func (x *Halt) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Halt.ProtoReflect.Descriptor instead.
+func (*Halt) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *Halt) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *Halt) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Halt) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Halt) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Halt) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
+func (x *Halt) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+// FailbackStep is one row of the journal.
+type FailbackStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`      // "power-off-target"
+	Number        int32                  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // 1 to 9; 10: commit, 11: undo, 12: cancel
+	State         StepState              `protobuf:"varint,3,opt,name=state,proto3,enum=haulback.v1.StepState" json:"state,omitempty"`
+	Attempt       int32                  `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Host          string                 `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`
+	Vm            string                 `protobuf:"bytes,6,opt,name=vm,proto3" json:"vm,omitempty"`
+	Before        string                 `protobuf:"bytes,7,opt,name=before,proto3" json:"before,omitempty"` // what was observed before it was done
+	Task          string                 `protobuf:"bytes,8,opt,name=task,proto3" json:"task,omitempty"`     // the host's reference
+	Epoch         uint64                 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`  // of the controller that wrote the row
+	Began         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=began,proto3" json:"began,omitempty"`
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended,proto3" json:"ended,omitempty"` // none: not yet
+	Text          string                 `protobuf:"bytes,12,opt,name=text,proto3" json:"text,omitempty"`   // what was done, for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailbackStep) Reset() {
+	*x = FailbackStep{}
+	mi := &file_haulback_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailbackStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailbackStep) ProtoMessage() {}
+
+func (x *FailbackStep) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailbackStep.ProtoReflect.Descriptor instead.
+func (*FailbackStep) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *FailbackStep) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FailbackStep) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *FailbackStep) GetState() StepState {
+	if x != nil {
+		return x.State
+	}
+	return StepState_STEP_STATE_UNSPECIFIED
+}
+
+func (x *FailbackStep) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *FailbackStep) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *FailbackStep) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *FailbackStep) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *FailbackStep) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *FailbackStep) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FailbackStep) GetBegan() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Began
+	}
+	return nil
+}
+
+func (x *FailbackStep) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *FailbackStep) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// FailbackDisk is one disk of a failback. Its outcome is its own.
+type FailbackDisk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Label         string                 `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"` // of the replica's disk
+	Replica       *VirtualDisk           `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Target        *VirtualDisk           `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	Matched       string                 `protobuf:"bytes,4,opt,name=matched,proto3" json:"matched,omitempty"` // how the two were paired
+	Excluded      bool                   `protobuf:"varint,5,opt,name=excluded,proto3" json:"excluded,omitempty"`
+	Passes        []*FailbackPass        `protobuf:"bytes,6,rep,name=passes,proto3" json:"passes,omitempty"`
+	Verified      bool                   `protobuf:"varint,7,opt,name=verified,proto3" json:"verified,omitempty"` // by the last pass
+	Sampled       string                 `protobuf:"bytes,8,opt,name=sampled,proto3" json:"sampled,omitempty"`    // "sampled n of m" where a hint left grains out, or empty
+	Root          string                 `protobuf:"bytes,9,opt,name=root,proto3" json:"root,omitempty"`          // digest of the contents; empty: not known
+	Before        string                 `protobuf:"bytes,10,opt,name=before,proto3" json:"before,omitempty"`     // digest of the target before its first overwrite; empty: not known
+	Failure       *Failure               `protobuf:"bytes,11,opt,name=failure,proto3" json:"failure,omitempty"`   // none: it did not fail
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailbackDisk) Reset() {
+	*x = FailbackDisk{}
+	mi := &file_haulback_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailbackDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailbackDisk) ProtoMessage() {}
+
+func (x *FailbackDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailbackDisk.ProtoReflect.Descriptor instead.
+func (*FailbackDisk) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *FailbackDisk) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *FailbackDisk) GetReplica() *VirtualDisk {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *FailbackDisk) GetTarget() *VirtualDisk {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *FailbackDisk) GetMatched() string {
+	if x != nil {
+		return x.Matched
+	}
+	return ""
+}
+
+func (x *FailbackDisk) GetExcluded() bool {
+	if x != nil {
+		return x.Excluded
+	}
+	return false
+}
+
+func (x *FailbackDisk) GetPasses() []*FailbackPass {
+	if x != nil {
+		return x.Passes
+	}
+	return nil
+}
+
+func (x *FailbackDisk) GetVerified() bool {
+	if x != nil {
+		return x.Verified
+	}
+	return false
+}
+
+func (x *FailbackDisk) GetSampled() string {
+	if x != nil {
+		return x.Sampled
+	}
+	return ""
+}
+
+func (x *FailbackDisk) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *FailbackDisk) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *FailbackDisk) GetFailure() *Failure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
+// FailbackPass is one pass of one disk.
+type FailbackPass struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        int32                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Final         bool                   `protobuf:"varint,2,opt,name=final,proto3" json:"final,omitempty"`  // after the replica was powered off
+	Asked         string                 `protobuf:"bytes,3,opt,name=asked,proto3" json:"asked,omitempty"`   // tracking: "hash", "cbt"
+	Used          string                 `protobuf:"bytes,4,opt,name=used,proto3" json:"used,omitempty"`     // "full" or "hint"
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"` // why
+	Began         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=began,proto3" json:"began,omitempty"`
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=ended,proto3" json:"ended,omitempty"` // none: not yet
+	Counters      *Counters              `protobuf:"bytes,8,opt,name=counters,proto3" json:"counters,omitempty"`
+	RateBytes     float64                `protobuf:"fixed64,9,opt,name=rate_bytes,json=rateBytes,proto3" json:"rate_bytes,omitempty"` // bytes compared a second, lately
+	Left          *durationpb.Duration   `protobuf:"bytes,10,opt,name=left,proto3" json:"left,omitempty"`                             // expected; none: not known
+	Verified      bool                   `protobuf:"varint,11,opt,name=verified,proto3" json:"verified,omitempty"`
+	Root          string                 `protobuf:"bytes,12,opt,name=root,proto3" json:"root,omitempty"`    // digest of the contents; empty: not known
+	Epoch         uint64                 `protobuf:"varint,13,opt,name=epoch,proto3" json:"epoch,omitempty"` // fencing epoch of the target
+	Event         string                 `protobuf:"bytes,14,opt,name=event,proto3" json:"event,omitempty"`  // the last thing to read: a lost link, a resume
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailbackPass) Reset() {
+	*x = FailbackPass{}
+	mi := &file_haulback_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailbackPass) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailbackPass) ProtoMessage() {}
+
+func (x *FailbackPass) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailbackPass.ProtoReflect.Descriptor instead.
+func (*FailbackPass) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *FailbackPass) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *FailbackPass) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
+}
+
+func (x *FailbackPass) GetAsked() string {
+	if x != nil {
+		return x.Asked
+	}
+	return ""
+}
+
+func (x *FailbackPass) GetUsed() string {
+	if x != nil {
+		return x.Used
+	}
+	return ""
+}
+
+func (x *FailbackPass) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *FailbackPass) GetBegan() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Began
+	}
+	return nil
+}
+
+func (x *FailbackPass) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *FailbackPass) GetCounters() *Counters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
+func (x *FailbackPass) GetRateBytes() float64 {
+	if x != nil {
+		return x.RateBytes
+	}
+	return 0
+}
+
+func (x *FailbackPass) GetLeft() *durationpb.Duration {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *FailbackPass) GetVerified() bool {
+	if x != nil {
+		return x.Verified
+	}
+	return false
+}
+
+func (x *FailbackPass) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *FailbackPass) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FailbackPass) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+// Forecast says how long the switch would take.
+type Forecast struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Downtime       *durationpb.Duration   `protobuf:"bytes,1,opt,name=downtime,proto3" json:"downtime,omitempty"`                                       // from power-off to power-on; none: not known yet
+	DirtyRateBytes float64                `protobuf:"fixed64,2,opt,name=dirty_rate_bytes,json=dirtyRateBytes,proto3" json:"dirty_rate_bytes,omitempty"` // bytes a second that the replica changes
+	Passes         int32                  `protobuf:"varint,3,opt,name=passes,proto3" json:"passes,omitempty"`                                          // done
+	Within         bool                   `protobuf:"varint,4,opt,name=within,proto3" json:"within,omitempty"`                                          // the budget
+	Text           string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`                                               // how it was reckoned
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Forecast) Reset() {
+	*x = Forecast{}
+	mi := &file_haulback_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forecast) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forecast) ProtoMessage() {}
+
+func (x *Forecast) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forecast.ProtoReflect.Descriptor instead.
+func (*Forecast) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *Forecast) GetDowntime() *durationpb.Duration {
+	if x != nil {
+		return x.Downtime
+	}
+	return nil
+}
+
+func (x *Forecast) GetDirtyRateBytes() float64 {
+	if x != nil {
+		return x.DirtyRateBytes
+	}
+	return 0
+}
+
+func (x *Forecast) GetPasses() int32 {
+	if x != nil {
+		return x.Passes
+	}
+	return 0
+}
+
+func (x *Forecast) GetWithin() bool {
+	if x != nil {
+		return x.Within
+	}
+	return false
+}
+
+func (x *Forecast) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// Decision is what somebody decided about a failback.
+type Decision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // "start", "confirm", "switch", "commit", "undo", "cancel", "continue", "limits", "override"
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`     // a caller of the API, or "policy"
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"` // for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decision) Reset() {
+	*x = Decision{}
+	mi := &file_haulback_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decision) ProtoMessage() {}
+
+func (x *Decision) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decision.ProtoReflect.Descriptor instead.
+func (*Decision) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *Decision) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Decision) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Decision) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Decision) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// Failback is a failback at one moment.
+type Failback struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`   // the caller's
+	Run           string                 `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"` // UUID
+	Spec          *FailbackSpec          `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	Owner         string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`        // who started it
+	Revision      uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"` // when it last changed; counters do not count
+	Created       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created,proto3" json:"created,omitempty"`
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=ended,proto3" json:"ended,omitempty"`                           // none: not yet
+	State         VmState                `protobuf:"varint,8,opt,name=state,proto3,enum=haulback.v1.VmState" json:"state,omitempty"` // of the VM
+	Activity      Activity               `protobuf:"varint,9,opt,name=activity,proto3,enum=haulback.v1.Activity" json:"activity,omitempty"`
+	Halted        *Halt                  `protobuf:"bytes,10,opt,name=halted,proto3" json:"halted,omitempty"` // none: it goes on. Continue, Undo or Cancel
+	Next          string                 `protobuf:"bytes,11,opt,name=next,proto3" json:"next,omitempty"`     // what happens next, for people
+	Wait          string                 `protobuf:"bytes,12,opt,name=wait,proto3" json:"wait,omitempty"`     // what it waits for, or empty
+	Steps         []*FailbackStep        `protobuf:"bytes,13,rep,name=steps,proto3" json:"steps,omitempty"`
+	Disks         []*FailbackDisk        `protobuf:"bytes,14,rep,name=disks,proto3" json:"disks,omitempty"`
+	Forecast      *Forecast              `protobuf:"bytes,15,opt,name=forecast,proto3" json:"forecast,omitempty"`
+	Downtime      *durationpb.Duration   `protobuf:"bytes,16,opt,name=downtime,proto3" json:"downtime,omitempty"` // from the replica's power-off to the end of step 9; none: not known yet
+	Original      *VmRef                 `protobuf:"bytes,17,opt,name=original,proto3" json:"original,omitempty"` // before the failback
+	Replica       *VmRef                 `protobuf:"bytes,18,opt,name=replica,proto3" json:"replica,omitempty"`
+	Target        *VmRef                 `protobuf:"bytes,19,opt,name=target,proto3" json:"target,omitempty"`
+	Warnings      []string               `protobuf:"bytes,20,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Decisions     []*Decision            `protobuf:"bytes,21,rep,name=decisions,proto3" json:"decisions,omitempty"` // who started, confirmed, switched, committed, in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failback) Reset() {
+	*x = Failback{}
+	mi := &file_haulback_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failback) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failback) ProtoMessage() {}
+
+func (x *Failback) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failback.ProtoReflect.Descriptor instead.
+func (*Failback) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *Failback) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Failback) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *Failback) GetSpec() *FailbackSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Failback) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Failback) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Failback) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Failback) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Failback) GetState() VmState {
+	if x != nil {
+		return x.State
+	}
+	return VmState_VM_STATE_UNSPECIFIED
+}
+
+func (x *Failback) GetActivity() Activity {
+	if x != nil {
+		return x.Activity
+	}
+	return Activity_ACTIVITY_UNSPECIFIED
+}
+
+func (x *Failback) GetHalted() *Halt {
+	if x != nil {
+		return x.Halted
+	}
+	return nil
+}
+
+func (x *Failback) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *Failback) GetWait() string {
+	if x != nil {
+		return x.Wait
+	}
+	return ""
+}
+
+func (x *Failback) GetSteps() []*FailbackStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Failback) GetDisks() []*FailbackDisk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+func (x *Failback) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
+	}
+	return nil
+}
+
+func (x *Failback) GetDowntime() *durationpb.Duration {
+	if x != nil {
+		return x.Downtime
+	}
+	return nil
+}
+
+func (x *Failback) GetOriginal() *VmRef {
+	if x != nil {
+		return x.Original
+	}
+	return nil
+}
+
+func (x *Failback) GetReplica() *VmRef {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *Failback) GetTarget() *VmRef {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *Failback) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *Failback) GetDecisions() []*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+// Problem keeps a failback from starting.
+type Problem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"` // stable, see docs/api.md
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`     // what is wrong, and with which thing
+	Remedy        string                 `protobuf:"bytes,3,opt,name=remedy,proto3" json:"remedy,omitempty"` // what helps
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Problem) Reset() {
+	*x = Problem{}
+	mi := &file_haulback_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Problem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Problem) ProtoMessage() {}
+
+func (x *Problem) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Problem.ProtoReflect.Descriptor instead.
+func (*Problem) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *Problem) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Problem) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Problem) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
+// PlanDisk is one disk of a plan.
+type PlanDisk struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Label          string                 `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
+	Replica        *VirtualDisk           `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Target         *VirtualDisk           `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"` // none: is made
+	Matched        string                 `protobuf:"bytes,4,opt,name=matched,proto3" json:"matched,omitempty"`
+	Excluded       bool                   `protobuf:"varint,5,opt,name=excluded,proto3" json:"excluded,omitempty"`
+	Mode           string                 `protobuf:"bytes,6,opt,name=mode,proto3" json:"mode,omitempty"` // "hash", "cbt", "full"
+	Reason         string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	DifferingBytes *int64                 `protobuf:"varint,8,opt,name=differing_bytes,json=differingBytes,proto3,oneof" json:"differing_bytes,omitempty"` // expected to differ; unset: not measured
+	ErrorBytes     int64                  `protobuf:"varint,9,opt,name=error_bytes,json=errorBytes,proto3" json:"error_bytes,omitempty"`                   // of differing_bytes, either way
+	AtMostBytes    int64                  `protobuf:"varint,10,opt,name=at_most_bytes,json=atMostBytes,proto3" json:"at_most_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PlanDisk) Reset() {
+	*x = PlanDisk{}
+	mi := &file_haulback_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanDisk) ProtoMessage() {}
+
+func (x *PlanDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanDisk.ProtoReflect.Descriptor instead.
+func (*PlanDisk) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *PlanDisk) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *PlanDisk) GetReplica() *VirtualDisk {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *PlanDisk) GetTarget() *VirtualDisk {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *PlanDisk) GetMatched() string {
+	if x != nil {
+		return x.Matched
+	}
+	return ""
+}
+
+func (x *PlanDisk) GetExcluded() bool {
+	if x != nil {
+		return x.Excluded
+	}
+	return false
+}
+
+func (x *PlanDisk) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *PlanDisk) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PlanDisk) GetDifferingBytes() int64 {
+	if x != nil && x.DifferingBytes != nil {
+		return *x.DifferingBytes
+	}
+	return 0
+}
+
+func (x *PlanDisk) GetErrorBytes() int64 {
+	if x != nil {
+		return x.ErrorBytes
+	}
+	return 0
+}
+
+func (x *PlanDisk) GetAtMostBytes() int64 {
+	if x != nil {
+		return x.AtMostBytes
+	}
+	return 0
+}
+
+// PlanAction is one host action or pass of a plan.
+type PlanAction struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          string                 `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	Number        int32                  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // of docs/failback.md
+	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	Vm            string                 `protobuf:"bytes,4,opt,name=vm,proto3" json:"vm,omitempty"`
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`             // "power off web-prod (guest shutdown, at most 5m0s)"
+	Overwrites    string                 `protobuf:"bytes,6,opt,name=overwrites,proto3" json:"overwrites,omitempty"` // what is lost to it, or empty
+	Undo          string                 `protobuf:"bytes,7,opt,name=undo,proto3" json:"undo,omitempty"`             // how it is taken back
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanAction) Reset() {
+	*x = PlanAction{}
+	mi := &file_haulback_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanAction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanAction) ProtoMessage() {}
+
+func (x *PlanAction) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanAction.ProtoReflect.Descriptor instead.
+func (*PlanAction) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *PlanAction) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *PlanAction) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *PlanAction) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *PlanAction) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *PlanAction) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *PlanAction) GetOverwrites() string {
+	if x != nil {
+		return x.Overwrites
+	}
+	return ""
+}
+
+func (x *PlanAction) GetUndo() string {
+	if x != nil {
+		return x.Undo
+	}
+	return ""
+}
+
+// FailbackPlan is what Start would do.
+type FailbackPlan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Destination   Destination            `protobuf:"varint,2,opt,name=destination,proto3,enum=haulback.v1.Destination" json:"destination,omitempty"`
+	Replica       *Vm                    `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	Target        *Vm                    `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"` // none: is made
+	Disks         []*PlanDisk            `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`
+	Actions       []*PlanAction          `protobuf:"bytes,6,rep,name=actions,proto3" json:"actions,omitempty"`   // in order
+	Problems      []*Problem             `protobuf:"bytes,7,rep,name=problems,proto3" json:"problems,omitempty"` // Start is refused while there are any
+	Warnings      []string               `protobuf:"bytes,8,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Why           string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"`       // why this destination moves what it moves
+	Bytes         int64                  `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"` // expected to cross the network, before compression
+	AtMostBytes   int64                  `protobuf:"varint,11,opt,name=at_most_bytes,json=atMostBytes,proto3" json:"at_most_bytes,omitempty"`
+	Time          *durationpb.Duration   `protobuf:"bytes,12,opt,name=time,proto3" json:"time,omitempty"`         // of pass 1; none: not known
+	Downtime      *durationpb.Duration   `protobuf:"bytes,13,opt,name=downtime,proto3" json:"downtime,omitempty"` // none: not known
+	Reckoned      string                 `protobuf:"bytes,14,opt,name=reckoned,proto3" json:"reckoned,omitempty"` // from what
+	Digest        string                 `protobuf:"bytes,15,opt,name=digest,proto3" json:"digest,omitempty"`     // of what an operator confirms
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailbackPlan) Reset() {
+	*x = FailbackPlan{}
+	mi := &file_haulback_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailbackPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailbackPlan) ProtoMessage() {}
+
+func (x *FailbackPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailbackPlan.ProtoReflect.Descriptor instead.
+func (*FailbackPlan) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *FailbackPlan) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *FailbackPlan) GetDestination() Destination {
+	if x != nil {
+		return x.Destination
+	}
+	return Destination_DESTINATION_UNSPECIFIED
+}
+
+func (x *FailbackPlan) GetReplica() *Vm {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *FailbackPlan) GetTarget() *Vm {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *FailbackPlan) GetDisks() []*PlanDisk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+func (x *FailbackPlan) GetActions() []*PlanAction {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *FailbackPlan) GetProblems() []*Problem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *FailbackPlan) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *FailbackPlan) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *FailbackPlan) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *FailbackPlan) GetAtMostBytes() int64 {
+	if x != nil {
+		return x.AtMostBytes
+	}
+	return 0
+}
+
+func (x *FailbackPlan) GetTime() *durationpb.Duration {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *FailbackPlan) GetDowntime() *durationpb.Duration {
+	if x != nil {
+		return x.Downtime
+	}
+	return nil
+}
+
+func (x *FailbackPlan) GetReckoned() string {
+	if x != nil {
+		return x.Reckoned
+	}
+	return ""
+}
+
+func (x *FailbackPlan) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// HostOp is an action on a host that a run began.
+type HostOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Step          string                 `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	Task          string                 `protobuf:"bytes,3,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostOp) Reset() {
+	*x = HostOp{}
+	mi := &file_haulback_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostOp) ProtoMessage() {}
+
+func (x *HostOp) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostOp.ProtoReflect.Descriptor instead.
+func (*HostOp) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *HostOp) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *HostOp) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *HostOp) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+// Leftover is something of a failback on a host that none needs.
+type Leftover struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Vm            *VmRef                 `protobuf:"bytes,2,opt,name=vm,proto3" json:"vm,omitempty"`
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"` // "snapshot", "mark", "guard", "vm"
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Run           string                 `protobuf:"bytes,5,opt,name=run,proto3" json:"run,omitempty"`
+	Why           string                 `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
+	Op            *HostOp                `protobuf:"bytes,7,opt,name=op,proto3" json:"op,omitempty"`       // of the action that made it
+	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"` // why it could not be removed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leftover) Reset() {
+	*x = Leftover{}
+	mi := &file_haulback_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leftover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leftover) ProtoMessage() {}
+
+func (x *Leftover) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leftover.ProtoReflect.Descriptor instead.
+func (*Leftover) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *Leftover) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Leftover) GetVm() *VmRef {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+func (x *Leftover) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Leftover) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Leftover) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *Leftover) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Leftover) GetOp() *HostOp {
+	if x != nil {
+		return x.Op
+	}
+	return nil
+}
+
+func (x *Leftover) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// PutPairRequest is a pair: name, original, replica and disks.
+type PutPairRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Pair             *Pair                  `protobuf:"bytes,1,opt,name=pair,proto3" json:"pair,omitempty"`
+	ExpectedRevision uint64                 `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"` // 0: as it is, or none yet
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PutPairRequest) Reset() {
+	*x = PutPairRequest{}
+	mi := &file_haulback_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPairRequest) ProtoMessage() {}
+
+func (x *PutPairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPairRequest.ProtoReflect.Descriptor instead.
+func (*PutPairRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *PutPairRequest) GetPair() *Pair {
+	if x != nil {
+		return x.Pair
+	}
+	return nil
+}
+
+func (x *PutPairRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+// PutPairResponse is the pair that now is.
+type PutPairResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pair          *Pair                  `protobuf:"bytes,1,opt,name=pair,proto3" json:"pair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPairResponse) Reset() {
+	*x = PutPairResponse{}
+	mi := &file_haulback_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPairResponse) ProtoMessage() {}
+
+func (x *PutPairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPairResponse.ProtoReflect.Descriptor instead.
+func (*PutPairResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *PutPairResponse) GetPair() *Pair {
+	if x != nil {
+		return x.Pair
+	}
+	return nil
+}
+
+// GetPairRequest names a pair.
+type GetPairRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPairRequest) Reset() {
+	*x = GetPairRequest{}
+	mi := &file_haulback_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPairRequest) ProtoMessage() {}
+
+func (x *GetPairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPairRequest.ProtoReflect.Descriptor instead.
+func (*GetPairRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *GetPairRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// GetPairResponse is the pair.
+type GetPairResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pair          *Pair                  `protobuf:"bytes,1,opt,name=pair,proto3" json:"pair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPairResponse) Reset() {
+	*x = GetPairResponse{}
+	mi := &file_haulback_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPairResponse) ProtoMessage() {}
+
+func (x *GetPairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPairResponse.ProtoReflect.Descriptor instead.
+func (*GetPairResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *GetPairResponse) GetPair() *Pair {
+	if x != nil {
+		return x.Pair
+	}
+	return nil
+}
+
+// ListPairsRequest asks for nothing in particular.
+type ListPairsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPairsRequest) Reset() {
+	*x = ListPairsRequest{}
+	mi := &file_haulback_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPairsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPairsRequest) ProtoMessage() {}
+
+func (x *ListPairsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPairsRequest.ProtoReflect.Descriptor instead.
+func (*ListPairsRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{87}
+}
+
+// ListPairsResponse is all pairs.
+type ListPairsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pairs         []*Pair                `protobuf:"bytes,1,rep,name=pairs,proto3" json:"pairs,omitempty"`        // by name
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // of the store
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPairsResponse) Reset() {
+	*x = ListPairsResponse{}
+	mi := &file_haulback_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPairsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPairsResponse) ProtoMessage() {}
+
+func (x *ListPairsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPairsResponse.ProtoReflect.Descriptor instead.
+func (*ListPairsResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *ListPairsResponse) GetPairs() []*Pair {
+	if x != nil {
+		return x.Pairs
+	}
+	return nil
+}
+
+func (x *ListPairsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// RemovePairRequest names a pair.
+type RemovePairRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Name             string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ExpectedRevision uint64                 `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"` // 0: as it is
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RemovePairRequest) Reset() {
+	*x = RemovePairRequest{}
+	mi := &file_haulback_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePairRequest) ProtoMessage() {}
+
+func (x *RemovePairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePairRequest.ProtoReflect.Descriptor instead.
+func (*RemovePairRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *RemovePairRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemovePairRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+// RemovePairResponse tells nothing: the pair is forgotten.
+type RemovePairResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovePairResponse) Reset() {
+	*x = RemovePairResponse{}
+	mi := &file_haulback_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePairResponse) ProtoMessage() {}
+
+func (x *RemovePairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePairResponse.ProtoReflect.Descriptor instead.
+func (*RemovePairResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{90}
+}
+
+// FailoverRequest names a pair.
+type FailoverRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Name             string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ExpectedRevision uint64                 `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"` // 0: as it is
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *FailoverRequest) Reset() {
+	*x = FailoverRequest{}
+	mi := &file_haulback_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverRequest) ProtoMessage() {}
+
+func (x *FailoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverRequest.ProtoReflect.Descriptor instead.
+func (*FailoverRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *FailoverRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FailoverRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+// FailoverResponse is the pair, in state Failover.
+type FailoverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pair          *Pair                  `protobuf:"bytes,1,opt,name=pair,proto3" json:"pair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailoverResponse) Reset() {
+	*x = FailoverResponse{}
+	mi := &file_haulback_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverResponse) ProtoMessage() {}
+
+func (x *FailoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverResponse.ProtoReflect.Descriptor instead.
+func (*FailoverResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *FailoverResponse) GetPair() *Pair {
+	if x != nil {
+		return x.Pair
+	}
+	return nil
+}
+
+// UndoFailoverRequest names a pair.
+type UndoFailoverRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Name             string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ExpectedRevision uint64                 `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"` // 0: as it is
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UndoFailoverRequest) Reset() {
+	*x = UndoFailoverRequest{}
+	mi := &file_haulback_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoFailoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoFailoverRequest) ProtoMessage() {}
+
+func (x *UndoFailoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoFailoverRequest.ProtoReflect.Descriptor instead.
+func (*UndoFailoverRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *UndoFailoverRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UndoFailoverRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+// UndoFailoverResponse is the pair, in state Ready.
+type UndoFailoverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pair          *Pair                  `protobuf:"bytes,1,opt,name=pair,proto3" json:"pair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoFailoverResponse) Reset() {
+	*x = UndoFailoverResponse{}
+	mi := &file_haulback_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoFailoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoFailoverResponse) ProtoMessage() {}
+
+func (x *UndoFailoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoFailoverResponse.ProtoReflect.Descriptor instead.
+func (*UndoFailoverResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{94}
+}
+
+func (x *UndoFailoverResponse) GetPair() *Pair {
+	if x != nil {
+		return x.Pair
+	}
+	return nil
+}
+
+// CheckReplicationRequest names a pair.
+type CheckReplicationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckReplicationRequest) Reset() {
+	*x = CheckReplicationRequest{}
+	mi := &file_haulback_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReplicationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReplicationRequest) ProtoMessage() {}
+
+func (x *CheckReplicationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReplicationRequest.ProtoReflect.Descriptor instead.
+func (*CheckReplicationRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{95}
+}
+
+func (x *CheckReplicationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// CheckReplicationResponse tells nothing: the VM may be replicated.
+type CheckReplicationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckReplicationResponse) Reset() {
+	*x = CheckReplicationResponse{}
+	mi := &file_haulback_proto_msgTypes[96]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReplicationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReplicationResponse) ProtoMessage() {}
+
+func (x *CheckReplicationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[96]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReplicationResponse.ProtoReflect.Descriptor instead.
+func (*CheckReplicationResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{96}
+}
+
+// PlanRequest is a failback that may be started later.
+type PlanRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *FailbackSpec          `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`        // required
+	Measure       bool                   `protobuf:"varint,2,opt,name=measure,proto3" json:"measure,omitempty"` // read a sample of the disks to tell how much differs
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRequest) Reset() {
+	*x = PlanRequest{}
+	mi := &file_haulback_proto_msgTypes[97]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRequest) ProtoMessage() {}
+
+func (x *PlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[97]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
+func (*PlanRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{97}
+}
+
+func (x *PlanRequest) GetSpec() *FailbackSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetMeasure() bool {
+	if x != nil {
+		return x.Measure
+	}
+	return false
+}
+
+// PlanResponse is the plan.
+type PlanResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Plan          *FailbackPlan          `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResponse) Reset() {
+	*x = PlanResponse{}
+	mi := &file_haulback_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResponse) ProtoMessage() {}
+
+func (x *PlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
+func (*PlanResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{98}
+}
+
+func (x *PlanResponse) GetPlan() *FailbackPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+// StartRequest is a new failback.
+type StartRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                                  // the caller's choice, a UUID or ULID for example
+	Spec            *FailbackSpec          `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`                                              // required
+	ConfirmedDigest string                 `protobuf:"bytes,3,opt,name=confirmed_digest,json=confirmedDigest,proto3" json:"confirmed_digest,omitempty"` // digest of the plan that the operator has seen; empty: any plan without problems
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *StartRequest) Reset() {
+	*x = StartRequest{}
+	mi := &file_haulback_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRequest) ProtoMessage() {}
+
+func (x *StartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
+func (*StartRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *StartRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StartRequest) GetSpec() *FailbackSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *StartRequest) GetConfirmedDigest() string {
+	if x != nil {
+		return x.ConfirmedDigest
+	}
+	return ""
+}
+
+// StartResponse is the failback that now is.
+type StartResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Failback       *Failback              `protobuf:"bytes,1,opt,name=failback,proto3" json:"failback,omitempty"`
+	AlreadyExisted bool                   `protobuf:"varint,2,opt,name=already_existed,json=alreadyExisted,proto3" json:"already_existed,omitempty"` // the same id and spec were started before
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *StartResponse) Reset() {
+	*x = StartResponse{}
+	mi := &file_haulback_proto_msgTypes[100]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartResponse) ProtoMessage() {}
+
+func (x *StartResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[100]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
+func (*StartResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{100}
+}
+
+func (x *StartResponse) GetFailback() *Failback {
+	if x != nil {
+		return x.Failback
+	}
+	return nil
+}
+
+func (x *StartResponse) GetAlreadyExisted() bool {
+	if x != nil {
+		return x.AlreadyExisted
+	}
+	return false
+}
+
+// GetFailbackRequest names a failback.
+type GetFailbackRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFailbackRequest) Reset() {
+	*x = GetFailbackRequest{}
+	mi := &file_haulback_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFailbackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFailbackRequest) ProtoMessage() {}
+
+func (x *GetFailbackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFailbackRequest.ProtoReflect.Descriptor instead.
+func (*GetFailbackRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{101}
+}
+
+func (x *GetFailbackRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// GetFailbackResponse is the failback.
+type GetFailbackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failback      *Failback              `protobuf:"bytes,1,opt,name=failback,proto3" json:"failback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFailbackResponse) Reset() {
+	*x = GetFailbackResponse{}
+	mi := &file_haulback_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFailbackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFailbackResponse) ProtoMessage() {}
+
+func (x *GetFailbackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFailbackResponse.ProtoReflect.Descriptor instead.
+func (*GetFailbackResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{102}
+}
+
+func (x *GetFailbackResponse) GetFailback() *Failback {
+	if x != nil {
+		return x.Failback
+	}
+	return nil
+}
+
+// ListFailbacksRequest asks for some of the failbacks.
+type ListFailbacksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`   // failbacks; 0: 100; at most 1000; a page may have fewer
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"` // next_page_token of the page before; empty: the first page
+	Vm            string                 `protobuf:"bytes,3,opt,name=vm,proto3" json:"vm,omitempty"`                                // only those of this pair; empty: all
+	Group         string                 `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`                          // only those of this group; empty: all
+	Open          bool                   `protobuf:"varint,5,opt,name=open,proto3" json:"open,omitempty"`                           // only those that have not ended
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFailbacksRequest) Reset() {
+	*x = ListFailbacksRequest{}
+	mi := &file_haulback_proto_msgTypes[103]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFailbacksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFailbacksRequest) ProtoMessage() {}
+
+func (x *ListFailbacksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[103]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFailbacksRequest.ProtoReflect.Descriptor instead.
+func (*ListFailbacksRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{103}
+}
+
+func (x *ListFailbacksRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListFailbacksRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListFailbacksRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *ListFailbacksRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *ListFailbacksRequest) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+// ListFailbacksResponse is a page of failbacks.
+type ListFailbacksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failbacks     []*Failback            `protobuf:"bytes,1,rep,name=failbacks,proto3" json:"failbacks,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"` // empty: that was the last page
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                                 // of the store; where a watch may begin
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFailbacksResponse) Reset() {
+	*x = ListFailbacksResponse{}
+	mi := &file_haulback_proto_msgTypes[104]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFailbacksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFailbacksResponse) ProtoMessage() {}
+
+func (x *ListFailbacksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[104]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFailbacksResponse.ProtoReflect.Descriptor instead.
+func (*ListFailbacksResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{104}
+}
+
+func (x *ListFailbacksResponse) GetFailbacks() []*Failback {
+	if x != nil {
+		return x.Failbacks
+	}
+	return nil
+}
+
+func (x *ListFailbacksResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListFailbacksResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// WatchFailbacksRequest says what the caller knows already.
+type WatchFailbacksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AfterRevision uint64                 `protobuf:"varint,1,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"` // the last revision seen; 0: nothing
+	FailbackId    string                 `protobuf:"bytes,2,opt,name=failback_id,json=failbackId,proto3" json:"failback_id,omitempty"`           // only this failback; empty: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFailbacksRequest) Reset() {
+	*x = WatchFailbacksRequest{}
+	mi := &file_haulback_proto_msgTypes[105]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFailbacksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFailbacksRequest) ProtoMessage() {}
+
+func (x *WatchFailbacksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[105]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFailbacksRequest.ProtoReflect.Descriptor instead.
+func (*WatchFailbacksRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{105}
+}
+
+func (x *WatchFailbacksRequest) GetAfterRevision() uint64 {
+	if x != nil {
+		return x.AfterRevision
+	}
+	return 0
+}
+
+func (x *WatchFailbacksRequest) GetFailbackId() string {
+	if x != nil {
+		return x.FailbackId
+	}
+	return ""
+}
+
+// WatchFailbacksResponse is one event. To go on after a break, ask with the
+// last revision that was not 0: no change is missed.
+type WatchFailbacksResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // where to go on; 0: where one was
+	// Types that are valid to be assigned to Event:
+	//
+	//	*WatchFailbacksResponse_Failback
+	//	*WatchFailbacksResponse_Progress
+	//	*WatchFailbacksResponse_Reset_
+	Event         isWatchFailbacksResponse_Event `protobuf_oneof:"event"`
+	Time          *timestamppb.Timestamp         `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"` // of the event
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFailbacksResponse) Reset() {
+	*x = WatchFailbacksResponse{}
+	mi := &file_haulback_proto_msgTypes[106]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFailbacksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFailbacksResponse) ProtoMessage() {}
+
+func (x *WatchFailbacksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[106]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFailbacksResponse.ProtoReflect.Descriptor instead.
+func (*WatchFailbacksResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{106}
+}
+
+func (x *WatchFailbacksResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchFailbacksResponse) GetEvent() isWatchFailbacksResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchFailbacksResponse) GetFailback() *Failback {
+	if x != nil {
+		if x, ok := x.Event.(*WatchFailbacksResponse_Failback); ok {
+			return x.Failback
+		}
+	}
+	return nil
+}
+
+func (x *WatchFailbacksResponse) GetProgress() *Failback {
+	if x != nil {
+		if x, ok := x.Event.(*WatchFailbacksResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *WatchFailbacksResponse) GetReset_() *Reset {
+	if x != nil {
+		if x, ok := x.Event.(*WatchFailbacksResponse_Reset_); ok {
+			return x.Reset_
+		}
+	}
+	return nil
+}
+
+func (x *WatchFailbacksResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+type isWatchFailbacksResponse_Event interface {
+	isWatchFailbacksResponse_Event()
+}
+
+type WatchFailbacksResponse_Failback struct {
+	Failback *Failback `protobuf:"bytes,2,opt,name=failback,proto3,oneof"` // as it is now
+}
+
+type WatchFailbacksResponse_Progress struct {
+	Progress *Failback `protobuf:"bytes,3,opt,name=progress,proto3,oneof"` // the same with newer counters; at most two a second, may be left out
+}
+
+type WatchFailbacksResponse_Reset_ struct {
+	Reset_ *Reset `protobuf:"bytes,4,opt,name=reset,proto3,oneof"` // the daemon cannot go on from there: forget all failbacks, they are told anew
+}
+
+func (*WatchFailbacksResponse_Failback) isWatchFailbacksResponse_Event() {}
+
+func (*WatchFailbacksResponse_Progress) isWatchFailbacksResponse_Event() {}
+
+func (*WatchFailbacksResponse_Reset_) isWatchFailbacksResponse_Event() {}
+
+// SwitchRequest is a new moment of the switch.
+type SwitchRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Switch           *SwitchSpec            `protobuf:"bytes,2,opt,name=switch,proto3" json:"switch,omitempty"`                                              // required
+	ExpectedRevision uint64                 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"` // 0: as it is
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SwitchRequest) Reset() {
+	*x = SwitchRequest{}
+	mi := &file_haulback_proto_msgTypes[107]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwitchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwitchRequest) ProtoMessage() {}
+
+func (x *SwitchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[107]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwitchRequest.ProtoReflect.Descriptor instead.
+func (*SwitchRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{107}
+}
+
+func (x *SwitchRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SwitchRequest) GetSwitch() *SwitchSpec {
+	if x != nil {
+		return x.Switch
+	}
+	return nil
+}
+
+func (x *SwitchRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+// SwitchResponse is the failback.
+type SwitchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failback      *Failback              `protobuf:"bytes,1,opt,name=failback,proto3" json:"failback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwitchResponse) Reset() {
+	*x = SwitchResponse{}
+	mi := &file_haulback_proto_msgTypes[108]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwitchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwitchResponse) ProtoMessage() {}
+
+func (x *SwitchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[108]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwitchResponse.ProtoReflect.Descriptor instead.
+func (*SwitchResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{108}
+}
+
+func (x *SwitchResponse) GetFailback() *Failback {
+	if x != nil {
+		return x.Failback
+	}
+	return nil
+}
+
+// CommitRequest names a failback.
+type CommitRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	DeleteProtective bool                   `protobuf:"varint,2,opt,name=delete_protective,json=deleteProtective,proto3" json:"delete_protective,omitempty"` // delete the replica's protective snapshot; else it stays as a restore point
+	ExpectedRevision uint64                 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"` // 0: as it is
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *CommitRequest) Reset() {
+	*x = CommitRequest{}
+	mi := &file_haulback_proto_msgTypes[109]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitRequest) ProtoMessage() {}
+
+func (x *CommitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[109]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
+func (*CommitRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{109}
+}
+
+func (x *CommitRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetDeleteProtective() bool {
+	if x != nil {
+		return x.DeleteProtective
+	}
+	return false
+}
+
+func (x *CommitRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+// CommitResponse is the failback, committed or on its way there.
+type CommitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failback      *Failback              `protobuf:"bytes,1,opt,name=failback,proto3" json:"failback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitResponse) Reset() {
+	*x = CommitResponse{}
+	mi := &file_haulback_proto_msgTypes[110]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitResponse) ProtoMessage() {}
+
+func (x *CommitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[110]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
+func (*CommitResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{110}
+}
+
+func (x *CommitResponse) GetFailback() *Failback {
+	if x != nil {
+		return x.Failback
+	}
+	return nil
+}
+
+// UndoRequest names a failback.
+type UndoRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	KeepOff          bool                   `protobuf:"varint,2,opt,name=keep_off,json=keepOff,proto3" json:"keep_off,omitempty"`                            // leave the replica off
+	ExpectedRevision uint64                 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"` // 0: as it is
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UndoRequest) Reset() {
+	*x = UndoRequest{}
+	mi := &file_haulback_proto_msgTypes[111]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoRequest) ProtoMessage() {}
+
+func (x *UndoRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[111]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoRequest.ProtoReflect.Descriptor instead.
+func (*UndoRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{111}
+}
+
+func (x *UndoRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UndoRequest) GetKeepOff() bool {
+	if x != nil {
+		return x.KeepOff
+	}
+	return false
+}
+
+func (x *UndoRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+// UndoResponse is the failback, undone or on its way there.
+type UndoResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failback      *Failback              `protobuf:"bytes,1,opt,name=failback,proto3" json:"failback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoResponse) Reset() {
+	*x = UndoResponse{}
+	mi := &file_haulback_proto_msgTypes[112]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoResponse) ProtoMessage() {}
+
+func (x *UndoResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[112]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoResponse.ProtoReflect.Descriptor instead.
+func (*UndoResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{112}
+}
+
+func (x *UndoResponse) GetFailback() *Failback {
+	if x != nil {
+		return x.Failback
+	}
+	return nil
+}
+
+// CancelFailbackRequest names a failback.
+type CancelFailbackRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ExpectedRevision uint64                 `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"` // 0: as it is
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *CancelFailbackRequest) Reset() {
+	*x = CancelFailbackRequest{}
+	mi := &file_haulback_proto_msgTypes[113]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelFailbackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelFailbackRequest) ProtoMessage() {}
+
+func (x *CancelFailbackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[113]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelFailbackRequest.ProtoReflect.Descriptor instead.
+func (*CancelFailbackRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{113}
+}
+
+func (x *CancelFailbackRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CancelFailbackRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+// CancelFailbackResponse is the failback, canceled or on its way there.
+type CancelFailbackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failback      *Failback              `protobuf:"bytes,1,opt,name=failback,proto3" json:"failback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelFailbackResponse) Reset() {
+	*x = CancelFailbackResponse{}
+	mi := &file_haulback_proto_msgTypes[114]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelFailbackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelFailbackResponse) ProtoMessage() {}
+
+func (x *CancelFailbackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[114]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelFailbackResponse.ProtoReflect.Descriptor instead.
+func (*CancelFailbackResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{114}
+}
+
+func (x *CancelFailbackResponse) GetFailback() *Failback {
+	if x != nil {
+		return x.Failback
+	}
+	return nil
+}
+
+// ContinueRequest names a failback that halted.
+type ContinueRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ExpectedRevision uint64                 `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"` // 0: as it is
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ContinueRequest) Reset() {
+	*x = ContinueRequest{}
+	mi := &file_haulback_proto_msgTypes[115]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContinueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContinueRequest) ProtoMessage() {}
+
+func (x *ContinueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[115]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContinueRequest.ProtoReflect.Descriptor instead.
+func (*ContinueRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{115}
+}
+
+func (x *ContinueRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ContinueRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+// ContinueResponse is the failback that goes on.
+type ContinueResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failback      *Failback              `protobuf:"bytes,1,opt,name=failback,proto3" json:"failback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContinueResponse) Reset() {
+	*x = ContinueResponse{}
+	mi := &file_haulback_proto_msgTypes[116]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContinueResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContinueResponse) ProtoMessage() {}
+
+func (x *ContinueResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[116]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContinueResponse.ProtoReflect.Descriptor instead.
+func (*ContinueResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{116}
+}
+
+func (x *ContinueResponse) GetFailback() *Failback {
+	if x != nil {
+		return x.Failback
+	}
+	return nil
+}
+
+// SetFailbackLimitsRequest is new limits of a failback.
+type SetFailbackLimitsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Limits        *Limits                `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`                                // required: all of them; what is left out has no limit
+	Priority      Priority               `protobuf:"varint,3,opt,name=priority,proto3,enum=haulback.v1.Priority" json:"priority,omitempty"` // none: normal
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetFailbackLimitsRequest) Reset() {
+	*x = SetFailbackLimitsRequest{}
+	mi := &file_haulback_proto_msgTypes[117]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetFailbackLimitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetFailbackLimitsRequest) ProtoMessage() {}
+
+func (x *SetFailbackLimitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[117]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetFailbackLimitsRequest.ProtoReflect.Descriptor instead.
+func (*SetFailbackLimitsRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{117}
+}
+
+func (x *SetFailbackLimitsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetFailbackLimitsRequest) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *SetFailbackLimitsRequest) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
+}
+
+// SetFailbackLimitsResponse is the failback with its new limits.
+type SetFailbackLimitsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failback      *Failback              `protobuf:"bytes,1,opt,name=failback,proto3" json:"failback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetFailbackLimitsResponse) Reset() {
+	*x = SetFailbackLimitsResponse{}
+	mi := &file_haulback_proto_msgTypes[118]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetFailbackLimitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetFailbackLimitsResponse) ProtoMessage() {}
+
+func (x *SetFailbackLimitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[118]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetFailbackLimitsResponse.ProtoReflect.Descriptor instead.
+func (*SetFailbackLimitsResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{118}
+}
+
+func (x *SetFailbackLimitsResponse) GetFailback() *Failback {
+	if x != nil {
+		return x.Failback
+	}
+	return nil
+}
+
+// GarbageRequest says whether to remove what is found.
+type GarbageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Remove        bool                   `protobuf:"varint,1,opt,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GarbageRequest) Reset() {
+	*x = GarbageRequest{}
+	mi := &file_haulback_proto_msgTypes[119]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GarbageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GarbageRequest) ProtoMessage() {}
+
+func (x *GarbageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[119]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GarbageRequest.ProtoReflect.Descriptor instead.
+func (*GarbageRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{119}
+}
+
+func (x *GarbageRequest) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
+// GarbageResponse is what was found, and could not be removed if it has an error.
+type GarbageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leftovers     []*Leftover            `protobuf:"bytes,1,rep,name=leftovers,proto3" json:"leftovers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GarbageResponse) Reset() {
+	*x = GarbageResponse{}
+	mi := &file_haulback_proto_msgTypes[120]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GarbageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GarbageResponse) ProtoMessage() {}
+
+func (x *GarbageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[120]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GarbageResponse.ProtoReflect.Descriptor instead.
+func (*GarbageResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{120}
+}
+
+func (x *GarbageResponse) GetLeftovers() []*Leftover {
+	if x != nil {
+		return x.Leftovers
+	}
+	return nil
+}
+
+// GetRecordRequest names a failback.
+type GetRecordRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRecordRequest) Reset() {
+	*x = GetRecordRequest{}
+	mi := &file_haulback_proto_msgTypes[121]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRecordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRecordRequest) ProtoMessage() {}
+
+func (x *GetRecordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[121]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRecordRequest.ProtoReflect.Descriptor instead.
+func (*GetRecordRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{121}
+}
+
+func (x *GetRecordRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// GetRecordResponse is the record.
+type GetRecordResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Record        string                 `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"` // the text of the file, to the byte: JSON, signed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRecordResponse) Reset() {
+	*x = GetRecordResponse{}
+	mi := &file_haulback_proto_msgTypes[122]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRecordResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRecordResponse) ProtoMessage() {}
+
+func (x *GetRecordResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[122]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRecordResponse.ProtoReflect.Descriptor instead.
+func (*GetRecordResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{122}
+}
+
+func (x *GetRecordResponse) GetRecord() string {
+	if x != nil {
+		return x.Record
+	}
+	return ""
+}
+
+// ListGroupsRequest asks for nothing in particular.
+type ListGroupsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsRequest) Reset() {
+	*x = ListGroupsRequest{}
+	mi := &file_haulback_proto_msgTypes[123]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsRequest) ProtoMessage() {}
+
+func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[123]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
+func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{123}
+}
+
+// ListGroupsResponse is the groups.
+type ListGroupsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Groups        []*FailbackGroup       `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"` // by name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsResponse) Reset() {
+	*x = ListGroupsResponse{}
+	mi := &file_haulback_proto_msgTypes[124]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsResponse) ProtoMessage() {}
+
+func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[124]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
+func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{124}
+}
+
+func (x *ListGroupsResponse) GetGroups() []*FailbackGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+// FailbackGroup is VMs that are brought home together.
+type FailbackGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Members       []*FailbackSpec        `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // by order; with what the configuration says, the rest is the caller's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailbackGroup) Reset() {
+	*x = FailbackGroup{}
+	mi := &file_haulback_proto_msgTypes[125]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailbackGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailbackGroup) ProtoMessage() {}
+
+func (x *FailbackGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_haulback_proto_msgTypes[125]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailbackGroup.ProtoReflect.Descriptor instead.
+func (*FailbackGroup) Descriptor() ([]byte, []int) {
+	return file_haulback_proto_rawDescGZIP(), []int{125}
+}
+
+func (x *FailbackGroup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FailbackGroup) GetMembers() []*FailbackSpec {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 // ErrorInfo is the detail of every error.
 type ErrorInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4421,7 +9767,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_haulback_proto_msgTypes[56]
+	mi := &file_haulback_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4433,7 +9779,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_haulback_proto_msgTypes[56]
+	mi := &file_haulback_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4446,7 +9792,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_haulback_proto_rawDescGZIP(), []int{56}
+	return file_haulback_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *ErrorInfo) GetReason() string {
@@ -4830,7 +10176,402 @@ const file_haulback_proto_rawDesc = "" +
 	"\x12SetTicketsResponse\"\x1f\n" +
 	"\rRemoveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x10\n" +
-	"\x0eRemoveResponse\"\xe4\x01\n" +
+	"\x0eRemoveResponse\"S\n" +
+	"\x05VmRef\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04uuid\x18\x03 \x01(\tR\x04uuid\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"U\n" +
+	"\aVmQuery\x12\x12\n" +
+	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\x8d\x01\n" +
+	"\tPlacement\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x01 \x01(\tR\n" +
+	"datacenter\x12\x16\n" +
+	"\x06folder\x18\x02 \x01(\tR\x06folder\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\tR\x04pool\x12\x16\n" +
+	"\x06server\x18\x04 \x01(\tR\x06server\x12\x1c\n" +
+	"\tdatastore\x18\x05 \x01(\tR\tdatastore\"\xe1\x01\n" +
+	"\vVirtualDisk\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x12\n" +
+	"\x04uuid\x18\x03 \x01(\tR\x04uuid\x12\x12\n" +
+	"\x04file\x18\x04 \x01(\tR\x04file\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x05 \x01(\x03R\tsizeBytes\x12\x1c\n" +
+	"\tdatastore\x18\x06 \x01(\tR\tdatastore\x12\x12\n" +
+	"\x04thin\x18\a \x01(\bR\x04thin\x12\x1b\n" +
+	"\tchange_id\x18\b \x01(\tR\bchangeId\x12\x14\n" +
+	"\x05unfit\x18\t \x01(\tR\x05unfit\"\xc2\x01\n" +
+	"\n" +
+	"VmSnapshot\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x16\n" +
+	"\x06parent\x18\x04 \x01(\tR\x06parent\x124\n" +
+	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12.\n" +
+	"\x05disks\x18\x06 \x03(\v2\x18.haulback.v1.VirtualDiskR\x05disks\"w\n" +
+	"\x03Nic\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x18\n" +
+	"\anetwork\x18\x03 \x01(\tR\anetwork\x12\x10\n" +
+	"\x03mac\x18\x04 \x01(\tR\x03mac\x12\x1c\n" +
+	"\tconnected\x18\x05 \x01(\bR\tconnected\"\xae\x05\n" +
+	"\x02Vm\x12$\n" +
+	"\x03ref\x18\x01 \x01(\v2\x12.haulback.v1.VmRefR\x03ref\x12\x12\n" +
+	"\x04bios\x18\x02 \x01(\tR\x04bios\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12(\n" +
+	"\x05power\x18\x04 \x01(\x0e2\x12.haulback.v1.PowerR\x05power\x12\x14\n" +
+	"\x05tools\x18\x05 \x01(\bR\x05tools\x12\x1a\n" +
+	"\bquestion\x18\x06 \x01(\tR\bquestion\x12\x12\n" +
+	"\x04busy\x18\a \x01(\tR\x04busy\x12.\n" +
+	"\x05disks\x18\b \x03(\v2\x18.haulback.v1.VirtualDiskR\x05disks\x125\n" +
+	"\tsnapshots\x18\t \x03(\v2\x17.haulback.v1.VmSnapshotR\tsnapshots\x12\x18\n" +
+	"\acurrent\x18\n" +
+	" \x01(\tR\acurrent\x12$\n" +
+	"\x04nics\x18\v \x03(\v2\x10.haulback.v1.NicR\x04nics\x12\x12\n" +
+	"\x04cpus\x18\f \x01(\x05R\x04cpus\x12\x1d\n" +
+	"\n" +
+	"memory_mib\x18\r \x01(\x03R\tmemoryMib\x12\x1a\n" +
+	"\bfirmware\x18\x0e \x01(\tR\bfirmware\x12\x19\n" +
+	"\bguest_os\x18\x0f \x01(\tR\aguestOs\x12\x1b\n" +
+	"\tcan_track\x18\x10 \x01(\bR\bcanTrack\x12\x1a\n" +
+	"\btracking\x18\x11 \x01(\bR\btracking\x120\n" +
+	"\x05marks\x18\x12 \x03(\v2\x1a.haulback.v1.Vm.MarksEntryR\x05marks\x12\x1a\n" +
+	"\bdisabled\x18\x13 \x03(\tR\bdisabled\x12\x18\n" +
+	"\aversion\x18\x14 \x01(\tR\aversion\x1a8\n" +
+	"\n" +
+	"MarksEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"@\n" +
+	"\bDiskPair\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\x12\x1a\n" +
+	"\boriginal\x18\x02 \x01(\tR\boriginal\"\xab\x03\n" +
+	"\x04Pair\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
+	"\boriginal\x18\x02 \x01(\v2\x12.haulback.v1.VmRefR\boriginal\x12,\n" +
+	"\areplica\x18\x03 \x01(\v2\x12.haulback.v1.VmRefR\areplica\x12+\n" +
+	"\x05disks\x18\x04 \x03(\v2\x15.haulback.v1.DiskPairR\x05disks\x12*\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x14.haulback.v1.VmStateR\x05state\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
+	"\x04held\x18\a \x01(\tR\x04held\x12\x1a\n" +
+	"\bfailback\x18\b \x01(\tR\bfailback\x12*\n" +
+	"\x06former\x18\t \x01(\v2\x12.haulback.v1.VmRefR\x06former\x12.\n" +
+	"\bexcluded\x18\n" +
+	" \x03(\v2\x12.haulback.v1.VmRefR\bexcluded\x12\x1a\n" +
+	"\brevision\x18\v \x01(\x04R\brevision\"M\n" +
+	"\tNewTarget\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
+	"\x05place\x18\x02 \x01(\v2\x16.haulback.v1.PlacementR\x05place\"\xaf\x01\n" +
+	"\bDiskRule\x12\x12\n" +
+	"\x04disk\x18\x01 \x01(\tR\x04disk\x12\x18\n" +
+	"\aexclude\x18\x02 \x01(\bR\aexclude\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\x12\x1d\n" +
+	"\n" +
+	"grow_bytes\x18\x04 \x01(\x03R\tgrowBytes\x12\x17\n" +
+	"\x04thin\x18\x05 \x01(\bH\x00R\x04thin\x88\x01\x01\x12\x1c\n" +
+	"\tdatastore\x18\x06 \x01(\tR\tdatastoreB\a\n" +
+	"\x05_thin\"\xaa\x01\n" +
+	"\n" +
+	"SwitchSpec\x12%\n" +
+	"\x04when\x18\x01 \x01(\x0e2\x11.haulback.v1.WhenR\x04when\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x121\n" +
+	"\x06budget\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06budget\x12\x16\n" +
+	"\x06passes\x18\x04 \x01(\x05R\x06passes\"U\n" +
+	"\x0eFailbackPolicy\x12/\n" +
+	"\x05after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05after\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"\xfe\x06\n" +
+	"\fFailbackSpec\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12:\n" +
+	"\vdestination\x18\x02 \x01(\x0e2\x18.haulback.v1.DestinationR\vdestination\x12,\n" +
+	"\x06target\x18\x03 \x01(\v2\x14.haulback.v1.VmQueryR\x06target\x12\x1f\n" +
+	"\vtarget_host\x18\x04 \x01(\tR\n" +
+	"targetHost\x125\n" +
+	"\n" +
+	"new_target\x18\x05 \x01(\v2\x16.haulback.v1.NewTargetR\tnewTarget\x12+\n" +
+	"\x05disks\x18\x06 \x03(\v2\x15.haulback.v1.DiskRuleR\x05disks\x12C\n" +
+	"\bnetworks\x18\a \x03(\v2'.haulback.v1.FailbackSpec.NetworksEntryR\bnetworks\x12/\n" +
+	"\x06switch\x18\b \x01(\v2\x17.haulback.v1.SwitchSpecR\x06switch\x12\x19\n" +
+	"\bpower_on\x18\t \x01(\bR\apowerOn\x12\x1a\n" +
+	"\bisolated\x18\n" +
+	" \x01(\bR\bisolated\x12/\n" +
+	"\x05grace\x18\v \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12\x1f\n" +
+	"\vno_rollback\x18\f \x01(\bR\n" +
+	"noRollback\x122\n" +
+	"\btracking\x18\r \x01(\x0e2\x16.haulback.v1.FirstPassR\btracking\x12\x12\n" +
+	"\x04full\x18\x0e \x01(\bR\x04full\x12+\n" +
+	"\x06limits\x18\x0f \x01(\v2\x13.haulback.v1.LimitsR\x06limits\x121\n" +
+	"\bpriority\x18\x10 \x01(\x0e2\x15.haulback.v1.PriorityR\bpriority\x12\x14\n" +
+	"\x05group\x18\x11 \x01(\tR\x05group\x12\x14\n" +
+	"\x05order\x18\x12 \x01(\x05R\x05order\x123\n" +
+	"\x06policy\x18\x13 \x01(\v2\x1b.haulback.v1.FailbackPolicyR\x06policy\x12*\n" +
+	"\x11power_on_unproved\x18\x14 \x01(\bR\x0fpowerOnUnproved\x1a;\n" +
+	"\rNetworksEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa2\x01\n" +
+	"\x04Halt\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x05R\x06number\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x16\n" +
+	"\x06remedy\x18\x05 \x01(\tR\x06remedy\x12*\n" +
+	"\x02at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xe0\x02\n" +
+	"\fFailbackStep\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x05R\x06number\x12,\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x16.haulback.v1.StepStateR\x05state\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x12\n" +
+	"\x04host\x18\x05 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02vm\x18\x06 \x01(\tR\x02vm\x12\x16\n" +
+	"\x06before\x18\a \x01(\tR\x06before\x12\x12\n" +
+	"\x04task\x18\b \x01(\tR\x04task\x12\x14\n" +
+	"\x05epoch\x18\t \x01(\x04R\x05epoch\x120\n" +
+	"\x05began\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05began\x120\n" +
+	"\x05ended\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x12\n" +
+	"\x04text\x18\f \x01(\tR\x04text\"\x85\x03\n" +
+	"\fFailbackDisk\x12\x14\n" +
+	"\x05label\x18\x01 \x01(\tR\x05label\x122\n" +
+	"\areplica\x18\x02 \x01(\v2\x18.haulback.v1.VirtualDiskR\areplica\x120\n" +
+	"\x06target\x18\x03 \x01(\v2\x18.haulback.v1.VirtualDiskR\x06target\x12\x18\n" +
+	"\amatched\x18\x04 \x01(\tR\amatched\x12\x1a\n" +
+	"\bexcluded\x18\x05 \x01(\bR\bexcluded\x121\n" +
+	"\x06passes\x18\x06 \x03(\v2\x19.haulback.v1.FailbackPassR\x06passes\x12\x1a\n" +
+	"\bverified\x18\a \x01(\bR\bverified\x12\x18\n" +
+	"\asampled\x18\b \x01(\tR\asampled\x12\x12\n" +
+	"\x04root\x18\t \x01(\tR\x04root\x12\x16\n" +
+	"\x06before\x18\n" +
+	" \x01(\tR\x06before\x12.\n" +
+	"\afailure\x18\v \x01(\v2\x14.haulback.v1.FailureR\afailure\"\xbf\x03\n" +
+	"\fFailbackPass\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x14\n" +
+	"\x05final\x18\x02 \x01(\bR\x05final\x12\x14\n" +
+	"\x05asked\x18\x03 \x01(\tR\x05asked\x12\x12\n" +
+	"\x04used\x18\x04 \x01(\tR\x04used\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x120\n" +
+	"\x05began\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05began\x120\n" +
+	"\x05ended\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x121\n" +
+	"\bcounters\x18\b \x01(\v2\x15.haulback.v1.CountersR\bcounters\x12\x1d\n" +
+	"\n" +
+	"rate_bytes\x18\t \x01(\x01R\trateBytes\x12-\n" +
+	"\x04left\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x04left\x12\x1a\n" +
+	"\bverified\x18\v \x01(\bR\bverified\x12\x12\n" +
+	"\x04root\x18\f \x01(\tR\x04root\x12\x14\n" +
+	"\x05epoch\x18\r \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05event\x18\x0e \x01(\tR\x05event\"\xaf\x01\n" +
+	"\bForecast\x125\n" +
+	"\bdowntime\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bdowntime\x12(\n" +
+	"\x10dirty_rate_bytes\x18\x02 \x01(\x01R\x0edirtyRateBytes\x12\x16\n" +
+	"\x06passes\x18\x03 \x01(\x05R\x06passes\x12\x16\n" +
+	"\x06within\x18\x04 \x01(\bR\x06within\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"n\n" +
+	"\bDecision\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\xce\x06\n" +
+	"\bFailback\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03run\x18\x02 \x01(\tR\x03run\x12-\n" +
+	"\x04spec\x18\x03 \x01(\v2\x19.haulback.v1.FailbackSpecR\x04spec\x12\x14\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\x124\n" +
+	"\acreated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x120\n" +
+	"\x05ended\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12*\n" +
+	"\x05state\x18\b \x01(\x0e2\x14.haulback.v1.VmStateR\x05state\x121\n" +
+	"\bactivity\x18\t \x01(\x0e2\x15.haulback.v1.ActivityR\bactivity\x12)\n" +
+	"\x06halted\x18\n" +
+	" \x01(\v2\x11.haulback.v1.HaltR\x06halted\x12\x12\n" +
+	"\x04next\x18\v \x01(\tR\x04next\x12\x12\n" +
+	"\x04wait\x18\f \x01(\tR\x04wait\x12/\n" +
+	"\x05steps\x18\r \x03(\v2\x19.haulback.v1.FailbackStepR\x05steps\x12/\n" +
+	"\x05disks\x18\x0e \x03(\v2\x19.haulback.v1.FailbackDiskR\x05disks\x121\n" +
+	"\bforecast\x18\x0f \x01(\v2\x15.haulback.v1.ForecastR\bforecast\x125\n" +
+	"\bdowntime\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\bdowntime\x12.\n" +
+	"\boriginal\x18\x11 \x01(\v2\x12.haulback.v1.VmRefR\boriginal\x12,\n" +
+	"\areplica\x18\x12 \x01(\v2\x12.haulback.v1.VmRefR\areplica\x12*\n" +
+	"\x06target\x18\x13 \x01(\v2\x12.haulback.v1.VmRefR\x06target\x12\x1a\n" +
+	"\bwarnings\x18\x14 \x03(\tR\bwarnings\x123\n" +
+	"\tdecisions\x18\x15 \x03(\v2\x15.haulback.v1.DecisionR\tdecisions\"M\n" +
+	"\aProblem\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
+	"\x06remedy\x18\x03 \x01(\tR\x06remedy\"\xef\x02\n" +
+	"\bPlanDisk\x12\x14\n" +
+	"\x05label\x18\x01 \x01(\tR\x05label\x122\n" +
+	"\areplica\x18\x02 \x01(\v2\x18.haulback.v1.VirtualDiskR\areplica\x120\n" +
+	"\x06target\x18\x03 \x01(\v2\x18.haulback.v1.VirtualDiskR\x06target\x12\x18\n" +
+	"\amatched\x18\x04 \x01(\tR\amatched\x12\x1a\n" +
+	"\bexcluded\x18\x05 \x01(\bR\bexcluded\x12\x12\n" +
+	"\x04mode\x18\x06 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12,\n" +
+	"\x0fdiffering_bytes\x18\b \x01(\x03H\x00R\x0edifferingBytes\x88\x01\x01\x12\x1f\n" +
+	"\verror_bytes\x18\t \x01(\x03R\n" +
+	"errorBytes\x12\"\n" +
+	"\rat_most_bytes\x18\n" +
+	" \x01(\x03R\vatMostBytesB\x12\n" +
+	"\x10_differing_bytes\"\xa4\x01\n" +
+	"\n" +
+	"PlanAction\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x05R\x06number\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02vm\x18\x04 \x01(\tR\x02vm\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x1e\n" +
+	"\n" +
+	"overwrites\x18\x06 \x01(\tR\n" +
+	"overwrites\x12\x12\n" +
+	"\x04undo\x18\a \x01(\tR\x04undo\"\xc2\x04\n" +
+	"\fFailbackPlan\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12:\n" +
+	"\vdestination\x18\x02 \x01(\x0e2\x18.haulback.v1.DestinationR\vdestination\x12)\n" +
+	"\areplica\x18\x03 \x01(\v2\x0f.haulback.v1.VmR\areplica\x12'\n" +
+	"\x06target\x18\x04 \x01(\v2\x0f.haulback.v1.VmR\x06target\x12+\n" +
+	"\x05disks\x18\x05 \x03(\v2\x15.haulback.v1.PlanDiskR\x05disks\x121\n" +
+	"\aactions\x18\x06 \x03(\v2\x17.haulback.v1.PlanActionR\aactions\x120\n" +
+	"\bproblems\x18\a \x03(\v2\x14.haulback.v1.ProblemR\bproblems\x12\x1a\n" +
+	"\bwarnings\x18\b \x03(\tR\bwarnings\x12\x10\n" +
+	"\x03why\x18\t \x01(\tR\x03why\x12\x14\n" +
+	"\x05bytes\x18\n" +
+	" \x01(\x03R\x05bytes\x12\"\n" +
+	"\rat_most_bytes\x18\v \x01(\x03R\vatMostBytes\x12-\n" +
+	"\x04time\x18\f \x01(\v2\x19.google.protobuf.DurationR\x04time\x125\n" +
+	"\bdowntime\x18\r \x01(\v2\x19.google.protobuf.DurationR\bdowntime\x12\x1a\n" +
+	"\breckoned\x18\x0e \x01(\tR\breckoned\x12\x16\n" +
+	"\x06digest\x18\x0f \x01(\tR\x06digest\"B\n" +
+	"\x06HostOp\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x12\n" +
+	"\x04task\x18\x03 \x01(\tR\x04task\"\xc9\x01\n" +
+	"\bLeftover\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\"\n" +
+	"\x02vm\x18\x02 \x01(\v2\x12.haulback.v1.VmRefR\x02vm\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x10\n" +
+	"\x03run\x18\x05 \x01(\tR\x03run\x12\x10\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\x12#\n" +
+	"\x02op\x18\a \x01(\v2\x13.haulback.v1.HostOpR\x02op\x12\x14\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"d\n" +
+	"\x0ePutPairRequest\x12%\n" +
+	"\x04pair\x18\x01 \x01(\v2\x11.haulback.v1.PairR\x04pair\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\x04R\x10expectedRevision\"8\n" +
+	"\x0fPutPairResponse\x12%\n" +
+	"\x04pair\x18\x01 \x01(\v2\x11.haulback.v1.PairR\x04pair\"$\n" +
+	"\x0eGetPairRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"8\n" +
+	"\x0fGetPairResponse\x12%\n" +
+	"\x04pair\x18\x01 \x01(\v2\x11.haulback.v1.PairR\x04pair\"\x12\n" +
+	"\x10ListPairsRequest\"X\n" +
+	"\x11ListPairsResponse\x12'\n" +
+	"\x05pairs\x18\x01 \x03(\v2\x11.haulback.v1.PairR\x05pairs\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"T\n" +
+	"\x11RemovePairRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\x04R\x10expectedRevision\"\x14\n" +
+	"\x12RemovePairResponse\"R\n" +
+	"\x0fFailoverRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\x04R\x10expectedRevision\"9\n" +
+	"\x10FailoverResponse\x12%\n" +
+	"\x04pair\x18\x01 \x01(\v2\x11.haulback.v1.PairR\x04pair\"V\n" +
+	"\x13UndoFailoverRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\x04R\x10expectedRevision\"=\n" +
+	"\x14UndoFailoverResponse\x12%\n" +
+	"\x04pair\x18\x01 \x01(\v2\x11.haulback.v1.PairR\x04pair\"-\n" +
+	"\x17CheckReplicationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x1a\n" +
+	"\x18CheckReplicationResponse\"V\n" +
+	"\vPlanRequest\x12-\n" +
+	"\x04spec\x18\x01 \x01(\v2\x19.haulback.v1.FailbackSpecR\x04spec\x12\x18\n" +
+	"\ameasure\x18\x02 \x01(\bR\ameasure\"=\n" +
+	"\fPlanResponse\x12-\n" +
+	"\x04plan\x18\x01 \x01(\v2\x19.haulback.v1.FailbackPlanR\x04plan\"x\n" +
+	"\fStartRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
+	"\x04spec\x18\x02 \x01(\v2\x19.haulback.v1.FailbackSpecR\x04spec\x12)\n" +
+	"\x10confirmed_digest\x18\x03 \x01(\tR\x0fconfirmedDigest\"k\n" +
+	"\rStartResponse\x121\n" +
+	"\bfailback\x18\x01 \x01(\v2\x15.haulback.v1.FailbackR\bfailback\x12'\n" +
+	"\x0falready_existed\x18\x02 \x01(\bR\x0ealreadyExisted\"$\n" +
+	"\x12GetFailbackRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"H\n" +
+	"\x13GetFailbackResponse\x121\n" +
+	"\bfailback\x18\x01 \x01(\v2\x15.haulback.v1.FailbackR\bfailback\"\x8c\x01\n" +
+	"\x14ListFailbacksRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x0e\n" +
+	"\x02vm\x18\x03 \x01(\tR\x02vm\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\x12\x12\n" +
+	"\x04open\x18\x05 \x01(\bR\x04open\"\x90\x01\n" +
+	"\x15ListFailbacksResponse\x123\n" +
+	"\tfailbacks\x18\x01 \x03(\v2\x15.haulback.v1.FailbackR\tfailbacks\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"_\n" +
+	"\x15WatchFailbacksRequest\x12%\n" +
+	"\x0eafter_revision\x18\x01 \x01(\x04R\rafterRevision\x12\x1f\n" +
+	"\vfailback_id\x18\x02 \x01(\tR\n" +
+	"failbackId\"\x83\x02\n" +
+	"\x16WatchFailbacksResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x123\n" +
+	"\bfailback\x18\x02 \x01(\v2\x15.haulback.v1.FailbackH\x00R\bfailback\x123\n" +
+	"\bprogress\x18\x03 \x01(\v2\x15.haulback.v1.FailbackH\x00R\bprogress\x12*\n" +
+	"\x05reset\x18\x04 \x01(\v2\x12.haulback.v1.ResetH\x00R\x05reset\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\a\n" +
+	"\x05event\"}\n" +
+	"\rSwitchRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
+	"\x06switch\x18\x02 \x01(\v2\x17.haulback.v1.SwitchSpecR\x06switch\x12+\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\"C\n" +
+	"\x0eSwitchResponse\x121\n" +
+	"\bfailback\x18\x01 \x01(\v2\x15.haulback.v1.FailbackR\bfailback\"y\n" +
+	"\rCommitRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x11delete_protective\x18\x02 \x01(\bR\x10deleteProtective\x12+\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\"C\n" +
+	"\x0eCommitResponse\x121\n" +
+	"\bfailback\x18\x01 \x01(\v2\x15.haulback.v1.FailbackR\bfailback\"e\n" +
+	"\vUndoRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
+	"\bkeep_off\x18\x02 \x01(\bR\akeepOff\x12+\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\"A\n" +
+	"\fUndoResponse\x121\n" +
+	"\bfailback\x18\x01 \x01(\v2\x15.haulback.v1.FailbackR\bfailback\"T\n" +
+	"\x15CancelFailbackRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\x04R\x10expectedRevision\"K\n" +
+	"\x16CancelFailbackResponse\x121\n" +
+	"\bfailback\x18\x01 \x01(\v2\x15.haulback.v1.FailbackR\bfailback\"N\n" +
+	"\x0fContinueRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\x04R\x10expectedRevision\"E\n" +
+	"\x10ContinueResponse\x121\n" +
+	"\bfailback\x18\x01 \x01(\v2\x15.haulback.v1.FailbackR\bfailback\"\x8a\x01\n" +
+	"\x18SetFailbackLimitsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x06limits\x18\x02 \x01(\v2\x13.haulback.v1.LimitsR\x06limits\x121\n" +
+	"\bpriority\x18\x03 \x01(\x0e2\x15.haulback.v1.PriorityR\bpriority\"N\n" +
+	"\x19SetFailbackLimitsResponse\x121\n" +
+	"\bfailback\x18\x01 \x01(\v2\x15.haulback.v1.FailbackR\bfailback\"(\n" +
+	"\x0eGarbageRequest\x12\x16\n" +
+	"\x06remove\x18\x01 \x01(\bR\x06remove\"F\n" +
+	"\x0fGarbageResponse\x123\n" +
+	"\tleftovers\x18\x01 \x03(\v2\x15.haulback.v1.LeftoverR\tleftovers\"\"\n" +
+	"\x10GetRecordRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"+\n" +
+	"\x11GetRecordResponse\x12\x16\n" +
+	"\x06record\x18\x01 \x01(\tR\x06record\"\x13\n" +
+	"\x11ListGroupsRequest\"H\n" +
+	"\x12ListGroupsResponse\x122\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1a.haulback.v1.FailbackGroupR\x06groups\"X\n" +
+	"\rFailbackGroup\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
+	"\amembers\x18\x02 \x03(\v2\x19.haulback.v1.FailbackSpecR\amembers\"\xe4\x01\n" +
 	"\tErrorInfo\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12(\n" +
@@ -4880,7 +10621,54 @@ const file_haulback_proto_rawDesc = "" +
 	"\x10WEEKDAY_THURSDAY\x10\x04\x12\x12\n" +
 	"\x0eWEEKDAY_FRIDAY\x10\x05\x12\x14\n" +
 	"\x10WEEKDAY_SATURDAY\x10\x06\x12\x12\n" +
-	"\x0eWEEKDAY_SUNDAY\x10\a2\xe0\x01\n" +
+	"\x0eWEEKDAY_SUNDAY\x10\a*s\n" +
+	"\vDestination\x12\x1b\n" +
+	"\x17DESTINATION_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14DESTINATION_ORIGINAL\x10\x01\x12\x18\n" +
+	"\x14DESTINATION_EXISTING\x10\x02\x12\x13\n" +
+	"\x0fDESTINATION_NEW\x10\x03*P\n" +
+	"\tFirstPass\x12\x1a\n" +
+	"\x16FIRST_PASS_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fFIRST_PASS_HASH\x10\x01\x12\x12\n" +
+	"\x0eFIRST_PASS_CBT\x10\x02*H\n" +
+	"\x04When\x12\x14\n" +
+	"\x10WHEN_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bWHEN_NOW\x10\x01\x12\v\n" +
+	"\aWHEN_AT\x10\x02\x12\x0f\n" +
+	"\vWHEN_MANUAL\x10\x03*\x83\x01\n" +
+	"\aVmState\x12\x18\n" +
+	"\x14VM_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eVM_STATE_READY\x10\x01\x12\x15\n" +
+	"\x11VM_STATE_FAILOVER\x10\x02\x12\x1c\n" +
+	"\x18VM_STATE_READY_TO_SWITCH\x10\x03\x12\x15\n" +
+	"\x11VM_STATE_FAILBACK\x10\x04*\xb9\x02\n" +
+	"\bActivity\x12\x18\n" +
+	"\x14ACTIVITY_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10ACTIVITY_WAITING\x10\x01\x12\x16\n" +
+	"\x12ACTIVITY_PREPARING\x10\x02\x12\x14\n" +
+	"\x10ACTIVITY_SYNCING\x10\x03\x12\x15\n" +
+	"\x11ACTIVITY_STANDING\x10\x04\x12\x16\n" +
+	"\x12ACTIVITY_SWITCHING\x10\x05\x12\x15\n" +
+	"\x11ACTIVITY_DECIDING\x10\x06\x12\x17\n" +
+	"\x13ACTIVITY_COMMITTING\x10\a\x12\x14\n" +
+	"\x10ACTIVITY_UNDOING\x10\b\x12\x16\n" +
+	"\x12ACTIVITY_CANCELING\x10\t\x12\x16\n" +
+	"\x12ACTIVITY_COMMITTED\x10\n" +
+	"\x12\x13\n" +
+	"\x0fACTIVITY_UNDONE\x10\v\x12\x15\n" +
+	"\x11ACTIVITY_CANCELED\x10\f*\xa4\x01\n" +
+	"\tStepState\x12\x1a\n" +
+	"\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11STEP_STATE_INTENT\x10\x01\x12\x13\n" +
+	"\x0fSTEP_STATE_DONE\x10\x02\x12\x16\n" +
+	"\x12STEP_STATE_SKIPPED\x10\x03\x12\x1b\n" +
+	"\x17STEP_STATE_COMPENSATING\x10\x04\x12\x1a\n" +
+	"\x16STEP_STATE_COMPENSATED\x10\x05*P\n" +
+	"\x05Power\x12\x15\n" +
+	"\x11POWER_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tPOWER_OFF\x10\x01\x12\f\n" +
+	"\bPOWER_ON\x10\x02\x12\x13\n" +
+	"\x0fPOWER_SUSPENDED\x10\x032\xe0\x01\n" +
 	"\x06Daemon\x12I\n" +
 	"\aGetInfo\x12\x1b.haulback.v1.GetInfoRequest\x1a\x1c.haulback.v1.GetInfoResponse\"\x03\x90\x02\x01\x12C\n" +
 	"\x05Drain\x12\x19.haulback.v1.DrainRequest\x1a\x1a.haulback.v1.DrainResponse\"\x03\x90\x02\x02\x12F\n" +
@@ -4902,7 +10690,31 @@ const file_haulback_proto_rawDesc = "" +
 	"\tSetLimits\x12\x1d.haulback.v1.SetLimitsRequest\x1a\x1e.haulback.v1.SetLimitsResponse\"\x03\x90\x02\x02\x12R\n" +
 	"\n" +
 	"SetTickets\x12\x1e.haulback.v1.SetTicketsRequest\x1a\x1f.haulback.v1.SetTicketsResponse\"\x03\x90\x02\x02\x12F\n" +
-	"\x06Remove\x12\x1a.haulback.v1.RemoveRequest\x1a\x1b.haulback.v1.RemoveResponse\"\x03\x90\x02\x02B8Z6github.com/haulback/haulback/wire/control/v1;controlv1b\x06proto3"
+	"\x06Remove\x12\x1a.haulback.v1.RemoveRequest\x1a\x1b.haulback.v1.RemoveResponse\"\x03\x90\x02\x022\xa0\r\n" +
+	"\tFailbacks\x12I\n" +
+	"\aPutPair\x12\x1b.haulback.v1.PutPairRequest\x1a\x1c.haulback.v1.PutPairResponse\"\x03\x90\x02\x02\x12I\n" +
+	"\aGetPair\x12\x1b.haulback.v1.GetPairRequest\x1a\x1c.haulback.v1.GetPairResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\tListPairs\x12\x1d.haulback.v1.ListPairsRequest\x1a\x1e.haulback.v1.ListPairsResponse\"\x03\x90\x02\x01\x12R\n" +
+	"\n" +
+	"RemovePair\x12\x1e.haulback.v1.RemovePairRequest\x1a\x1f.haulback.v1.RemovePairResponse\"\x03\x90\x02\x02\x12L\n" +
+	"\bFailover\x12\x1c.haulback.v1.FailoverRequest\x1a\x1d.haulback.v1.FailoverResponse\"\x03\x90\x02\x02\x12X\n" +
+	"\fUndoFailover\x12 .haulback.v1.UndoFailoverRequest\x1a!.haulback.v1.UndoFailoverResponse\"\x03\x90\x02\x02\x12d\n" +
+	"\x10CheckReplication\x12$.haulback.v1.CheckReplicationRequest\x1a%.haulback.v1.CheckReplicationResponse\"\x03\x90\x02\x01\x12@\n" +
+	"\x04Plan\x12\x18.haulback.v1.PlanRequest\x1a\x19.haulback.v1.PlanResponse\"\x03\x90\x02\x02\x12C\n" +
+	"\x05Start\x12\x19.haulback.v1.StartRequest\x1a\x1a.haulback.v1.StartResponse\"\x03\x90\x02\x02\x12M\n" +
+	"\x03Get\x12\x1f.haulback.v1.GetFailbackRequest\x1a .haulback.v1.GetFailbackResponse\"\x03\x90\x02\x01\x12R\n" +
+	"\x04List\x12!.haulback.v1.ListFailbacksRequest\x1a\".haulback.v1.ListFailbacksResponse\"\x03\x90\x02\x01\x12W\n" +
+	"\x05Watch\x12\".haulback.v1.WatchFailbacksRequest\x1a#.haulback.v1.WatchFailbacksResponse\"\x03\x90\x02\x010\x01\x12F\n" +
+	"\x06Switch\x12\x1a.haulback.v1.SwitchRequest\x1a\x1b.haulback.v1.SwitchResponse\"\x03\x90\x02\x02\x12F\n" +
+	"\x06Commit\x12\x1a.haulback.v1.CommitRequest\x1a\x1b.haulback.v1.CommitResponse\"\x03\x90\x02\x02\x12@\n" +
+	"\x04Undo\x12\x18.haulback.v1.UndoRequest\x1a\x19.haulback.v1.UndoResponse\"\x03\x90\x02\x02\x12V\n" +
+	"\x06Cancel\x12\".haulback.v1.CancelFailbackRequest\x1a#.haulback.v1.CancelFailbackResponse\"\x03\x90\x02\x02\x12L\n" +
+	"\bContinue\x12\x1c.haulback.v1.ContinueRequest\x1a\x1d.haulback.v1.ContinueResponse\"\x03\x90\x02\x02\x12_\n" +
+	"\tSetLimits\x12%.haulback.v1.SetFailbackLimitsRequest\x1a&.haulback.v1.SetFailbackLimitsResponse\"\x03\x90\x02\x02\x12I\n" +
+	"\aGarbage\x12\x1b.haulback.v1.GarbageRequest\x1a\x1c.haulback.v1.GarbageResponse\"\x03\x90\x02\x02\x12O\n" +
+	"\tGetRecord\x12\x1d.haulback.v1.GetRecordRequest\x1a\x1e.haulback.v1.GetRecordResponse\"\x03\x90\x02\x01\x12R\n" +
+	"\n" +
+	"ListGroups\x12\x1e.haulback.v1.ListGroupsRequest\x1a\x1f.haulback.v1.ListGroupsResponse\"\x03\x90\x02\x01B8Z6github.com/haulback/haulback/wire/control/v1;controlv1b\x06proto3"
 
 var (
 	file_haulback_proto_rawDescOnce sync.Once
@@ -4916,180 +10728,400 @@ func file_haulback_proto_rawDescGZIP() []byte {
 	return file_haulback_proto_rawDescData
 }
 
-var file_haulback_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_haulback_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_haulback_proto_enumTypes = make([]protoimpl.EnumInfo, 14)
+var file_haulback_proto_msgTypes = make([]protoimpl.MessageInfo, 132)
 var file_haulback_proto_goTypes = []any{
-	(Role)(0),                     // 0: haulback.v1.Role
-	(BlockMetadataType)(0),        // 1: haulback.v1.BlockMetadataType
-	(Phase)(0),                    // 2: haulback.v1.Phase
-	(Mode)(0),                     // 3: haulback.v1.Mode
-	(Priority)(0),                 // 4: haulback.v1.Priority
-	(Retry)(0),                    // 5: haulback.v1.Retry
-	(Weekday)(0),                  // 6: haulback.v1.Weekday
-	(*GetInfoRequest)(nil),        // 7: haulback.v1.GetInfoRequest
-	(*GetInfoResponse)(nil),       // 8: haulback.v1.GetInfoResponse
-	(*Capacity)(nil),              // 9: haulback.v1.Capacity
-	(*DrainRequest)(nil),          // 10: haulback.v1.DrainRequest
-	(*DrainResponse)(nil),         // 11: haulback.v1.DrainResponse
-	(*ReloadRequest)(nil),         // 12: haulback.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 13: haulback.v1.ReloadResponse
-	(*ProbeRequest)(nil),          // 14: haulback.v1.ProbeRequest
-	(*ProbeResponse)(nil),         // 15: haulback.v1.ProbeResponse
-	(*TargetState)(nil),           // 16: haulback.v1.TargetState
-	(*ChecksumRequest)(nil),       // 17: haulback.v1.ChecksumRequest
-	(*Range)(nil),                 // 18: haulback.v1.Range
-	(*ChecksumResponse)(nil),      // 19: haulback.v1.ChecksumResponse
-	(*ChecksumResult)(nil),        // 20: haulback.v1.ChecksumResult
-	(*BlockMetadata)(nil),         // 21: haulback.v1.BlockMetadata
-	(*AllocatedRequest)(nil),      // 22: haulback.v1.AllocatedRequest
-	(*AllocatedResponse)(nil),     // 23: haulback.v1.AllocatedResponse
-	(*ChangedRequest)(nil),        // 24: haulback.v1.ChangedRequest
-	(*ChangedResponse)(nil),       // 25: haulback.v1.ChangedResponse
-	(*JobSpec)(nil),               // 26: haulback.v1.JobSpec
-	(*JobDisk)(nil),               // 27: haulback.v1.JobDisk
-	(*Limits)(nil),                // 28: haulback.v1.Limits
-	(*LimitWindow)(nil),           // 29: haulback.v1.LimitWindow
-	(*Job)(nil),                   // 30: haulback.v1.Job
-	(*DiskStatus)(nil),            // 31: haulback.v1.DiskStatus
-	(*Outcome)(nil),               // 32: haulback.v1.Outcome
-	(*BadExtent)(nil),             // 33: haulback.v1.BadExtent
-	(*Counters)(nil),              // 34: haulback.v1.Counters
-	(*Failure)(nil),               // 35: haulback.v1.Failure
-	(*Ticket)(nil),                // 36: haulback.v1.Ticket
-	(*SubmitRequest)(nil),         // 37: haulback.v1.SubmitRequest
-	(*SubmitResponse)(nil),        // 38: haulback.v1.SubmitResponse
-	(*GetRequest)(nil),            // 39: haulback.v1.GetRequest
-	(*GetResponse)(nil),           // 40: haulback.v1.GetResponse
-	(*ListRequest)(nil),           // 41: haulback.v1.ListRequest
-	(*ListResponse)(nil),          // 42: haulback.v1.ListResponse
-	(*WatchRequest)(nil),          // 43: haulback.v1.WatchRequest
-	(*WatchResponse)(nil),         // 44: haulback.v1.WatchResponse
-	(*Removed)(nil),               // 45: haulback.v1.Removed
-	(*Progress)(nil),              // 46: haulback.v1.Progress
-	(*DiskProgress)(nil),          // 47: haulback.v1.DiskProgress
-	(*Notice)(nil),                // 48: haulback.v1.Notice
-	(*Synced)(nil),                // 49: haulback.v1.Synced
-	(*Reset)(nil),                 // 50: haulback.v1.Reset
-	(*CancelRequest)(nil),         // 51: haulback.v1.CancelRequest
-	(*CancelResponse)(nil),        // 52: haulback.v1.CancelResponse
-	(*PauseRequest)(nil),          // 53: haulback.v1.PauseRequest
-	(*PauseResponse)(nil),         // 54: haulback.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 55: haulback.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 56: haulback.v1.ResumeResponse
-	(*SetLimitsRequest)(nil),      // 57: haulback.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),     // 58: haulback.v1.SetLimitsResponse
-	(*SetTicketsRequest)(nil),     // 59: haulback.v1.SetTicketsRequest
-	(*SetTicketsResponse)(nil),    // 60: haulback.v1.SetTicketsResponse
-	(*RemoveRequest)(nil),         // 61: haulback.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 62: haulback.v1.RemoveResponse
-	(*ErrorInfo)(nil),             // 63: haulback.v1.ErrorInfo
-	nil,                           // 64: haulback.v1.JobSpec.LabelsEntry
-	nil,                           // 65: haulback.v1.ListRequest.LabelsEntry
-	nil,                           // 66: haulback.v1.ErrorInfo.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 67: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 68: google.protobuf.Duration
+	(Role)(0),                         // 0: haulback.v1.Role
+	(BlockMetadataType)(0),            // 1: haulback.v1.BlockMetadataType
+	(Phase)(0),                        // 2: haulback.v1.Phase
+	(Mode)(0),                         // 3: haulback.v1.Mode
+	(Priority)(0),                     // 4: haulback.v1.Priority
+	(Retry)(0),                        // 5: haulback.v1.Retry
+	(Weekday)(0),                      // 6: haulback.v1.Weekday
+	(Destination)(0),                  // 7: haulback.v1.Destination
+	(FirstPass)(0),                    // 8: haulback.v1.FirstPass
+	(When)(0),                         // 9: haulback.v1.When
+	(VmState)(0),                      // 10: haulback.v1.VmState
+	(Activity)(0),                     // 11: haulback.v1.Activity
+	(StepState)(0),                    // 12: haulback.v1.StepState
+	(Power)(0),                        // 13: haulback.v1.Power
+	(*GetInfoRequest)(nil),            // 14: haulback.v1.GetInfoRequest
+	(*GetInfoResponse)(nil),           // 15: haulback.v1.GetInfoResponse
+	(*Capacity)(nil),                  // 16: haulback.v1.Capacity
+	(*DrainRequest)(nil),              // 17: haulback.v1.DrainRequest
+	(*DrainResponse)(nil),             // 18: haulback.v1.DrainResponse
+	(*ReloadRequest)(nil),             // 19: haulback.v1.ReloadRequest
+	(*ReloadResponse)(nil),            // 20: haulback.v1.ReloadResponse
+	(*ProbeRequest)(nil),              // 21: haulback.v1.ProbeRequest
+	(*ProbeResponse)(nil),             // 22: haulback.v1.ProbeResponse
+	(*TargetState)(nil),               // 23: haulback.v1.TargetState
+	(*ChecksumRequest)(nil),           // 24: haulback.v1.ChecksumRequest
+	(*Range)(nil),                     // 25: haulback.v1.Range
+	(*ChecksumResponse)(nil),          // 26: haulback.v1.ChecksumResponse
+	(*ChecksumResult)(nil),            // 27: haulback.v1.ChecksumResult
+	(*BlockMetadata)(nil),             // 28: haulback.v1.BlockMetadata
+	(*AllocatedRequest)(nil),          // 29: haulback.v1.AllocatedRequest
+	(*AllocatedResponse)(nil),         // 30: haulback.v1.AllocatedResponse
+	(*ChangedRequest)(nil),            // 31: haulback.v1.ChangedRequest
+	(*ChangedResponse)(nil),           // 32: haulback.v1.ChangedResponse
+	(*JobSpec)(nil),                   // 33: haulback.v1.JobSpec
+	(*JobDisk)(nil),                   // 34: haulback.v1.JobDisk
+	(*Limits)(nil),                    // 35: haulback.v1.Limits
+	(*LimitWindow)(nil),               // 36: haulback.v1.LimitWindow
+	(*Job)(nil),                       // 37: haulback.v1.Job
+	(*DiskStatus)(nil),                // 38: haulback.v1.DiskStatus
+	(*Outcome)(nil),                   // 39: haulback.v1.Outcome
+	(*BadExtent)(nil),                 // 40: haulback.v1.BadExtent
+	(*Counters)(nil),                  // 41: haulback.v1.Counters
+	(*Failure)(nil),                   // 42: haulback.v1.Failure
+	(*Ticket)(nil),                    // 43: haulback.v1.Ticket
+	(*SubmitRequest)(nil),             // 44: haulback.v1.SubmitRequest
+	(*SubmitResponse)(nil),            // 45: haulback.v1.SubmitResponse
+	(*GetRequest)(nil),                // 46: haulback.v1.GetRequest
+	(*GetResponse)(nil),               // 47: haulback.v1.GetResponse
+	(*ListRequest)(nil),               // 48: haulback.v1.ListRequest
+	(*ListResponse)(nil),              // 49: haulback.v1.ListResponse
+	(*WatchRequest)(nil),              // 50: haulback.v1.WatchRequest
+	(*WatchResponse)(nil),             // 51: haulback.v1.WatchResponse
+	(*Removed)(nil),                   // 52: haulback.v1.Removed
+	(*Progress)(nil),                  // 53: haulback.v1.Progress
+	(*DiskProgress)(nil),              // 54: haulback.v1.DiskProgress
+	(*Notice)(nil),                    // 55: haulback.v1.Notice
+	(*Synced)(nil),                    // 56: haulback.v1.Synced
+	(*Reset)(nil),                     // 57: haulback.v1.Reset
+	(*CancelRequest)(nil),             // 58: haulback.v1.CancelRequest
+	(*CancelResponse)(nil),            // 59: haulback.v1.CancelResponse
+	(*PauseRequest)(nil),              // 60: haulback.v1.PauseRequest
+	(*PauseResponse)(nil),             // 61: haulback.v1.PauseResponse
+	(*ResumeRequest)(nil),             // 62: haulback.v1.ResumeRequest
+	(*ResumeResponse)(nil),            // 63: haulback.v1.ResumeResponse
+	(*SetLimitsRequest)(nil),          // 64: haulback.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),         // 65: haulback.v1.SetLimitsResponse
+	(*SetTicketsRequest)(nil),         // 66: haulback.v1.SetTicketsRequest
+	(*SetTicketsResponse)(nil),        // 67: haulback.v1.SetTicketsResponse
+	(*RemoveRequest)(nil),             // 68: haulback.v1.RemoveRequest
+	(*RemoveResponse)(nil),            // 69: haulback.v1.RemoveResponse
+	(*VmRef)(nil),                     // 70: haulback.v1.VmRef
+	(*VmQuery)(nil),                   // 71: haulback.v1.VmQuery
+	(*Placement)(nil),                 // 72: haulback.v1.Placement
+	(*VirtualDisk)(nil),               // 73: haulback.v1.VirtualDisk
+	(*VmSnapshot)(nil),                // 74: haulback.v1.VmSnapshot
+	(*Nic)(nil),                       // 75: haulback.v1.Nic
+	(*Vm)(nil),                        // 76: haulback.v1.Vm
+	(*DiskPair)(nil),                  // 77: haulback.v1.DiskPair
+	(*Pair)(nil),                      // 78: haulback.v1.Pair
+	(*NewTarget)(nil),                 // 79: haulback.v1.NewTarget
+	(*DiskRule)(nil),                  // 80: haulback.v1.DiskRule
+	(*SwitchSpec)(nil),                // 81: haulback.v1.SwitchSpec
+	(*FailbackPolicy)(nil),            // 82: haulback.v1.FailbackPolicy
+	(*FailbackSpec)(nil),              // 83: haulback.v1.FailbackSpec
+	(*Halt)(nil),                      // 84: haulback.v1.Halt
+	(*FailbackStep)(nil),              // 85: haulback.v1.FailbackStep
+	(*FailbackDisk)(nil),              // 86: haulback.v1.FailbackDisk
+	(*FailbackPass)(nil),              // 87: haulback.v1.FailbackPass
+	(*Forecast)(nil),                  // 88: haulback.v1.Forecast
+	(*Decision)(nil),                  // 89: haulback.v1.Decision
+	(*Failback)(nil),                  // 90: haulback.v1.Failback
+	(*Problem)(nil),                   // 91: haulback.v1.Problem
+	(*PlanDisk)(nil),                  // 92: haulback.v1.PlanDisk
+	(*PlanAction)(nil),                // 93: haulback.v1.PlanAction
+	(*FailbackPlan)(nil),              // 94: haulback.v1.FailbackPlan
+	(*HostOp)(nil),                    // 95: haulback.v1.HostOp
+	(*Leftover)(nil),                  // 96: haulback.v1.Leftover
+	(*PutPairRequest)(nil),            // 97: haulback.v1.PutPairRequest
+	(*PutPairResponse)(nil),           // 98: haulback.v1.PutPairResponse
+	(*GetPairRequest)(nil),            // 99: haulback.v1.GetPairRequest
+	(*GetPairResponse)(nil),           // 100: haulback.v1.GetPairResponse
+	(*ListPairsRequest)(nil),          // 101: haulback.v1.ListPairsRequest
+	(*ListPairsResponse)(nil),         // 102: haulback.v1.ListPairsResponse
+	(*RemovePairRequest)(nil),         // 103: haulback.v1.RemovePairRequest
+	(*RemovePairResponse)(nil),        // 104: haulback.v1.RemovePairResponse
+	(*FailoverRequest)(nil),           // 105: haulback.v1.FailoverRequest
+	(*FailoverResponse)(nil),          // 106: haulback.v1.FailoverResponse
+	(*UndoFailoverRequest)(nil),       // 107: haulback.v1.UndoFailoverRequest
+	(*UndoFailoverResponse)(nil),      // 108: haulback.v1.UndoFailoverResponse
+	(*CheckReplicationRequest)(nil),   // 109: haulback.v1.CheckReplicationRequest
+	(*CheckReplicationResponse)(nil),  // 110: haulback.v1.CheckReplicationResponse
+	(*PlanRequest)(nil),               // 111: haulback.v1.PlanRequest
+	(*PlanResponse)(nil),              // 112: haulback.v1.PlanResponse
+	(*StartRequest)(nil),              // 113: haulback.v1.StartRequest
+	(*StartResponse)(nil),             // 114: haulback.v1.StartResponse
+	(*GetFailbackRequest)(nil),        // 115: haulback.v1.GetFailbackRequest
+	(*GetFailbackResponse)(nil),       // 116: haulback.v1.GetFailbackResponse
+	(*ListFailbacksRequest)(nil),      // 117: haulback.v1.ListFailbacksRequest
+	(*ListFailbacksResponse)(nil),     // 118: haulback.v1.ListFailbacksResponse
+	(*WatchFailbacksRequest)(nil),     // 119: haulback.v1.WatchFailbacksRequest
+	(*WatchFailbacksResponse)(nil),    // 120: haulback.v1.WatchFailbacksResponse
+	(*SwitchRequest)(nil),             // 121: haulback.v1.SwitchRequest
+	(*SwitchResponse)(nil),            // 122: haulback.v1.SwitchResponse
+	(*CommitRequest)(nil),             // 123: haulback.v1.CommitRequest
+	(*CommitResponse)(nil),            // 124: haulback.v1.CommitResponse
+	(*UndoRequest)(nil),               // 125: haulback.v1.UndoRequest
+	(*UndoResponse)(nil),              // 126: haulback.v1.UndoResponse
+	(*CancelFailbackRequest)(nil),     // 127: haulback.v1.CancelFailbackRequest
+	(*CancelFailbackResponse)(nil),    // 128: haulback.v1.CancelFailbackResponse
+	(*ContinueRequest)(nil),           // 129: haulback.v1.ContinueRequest
+	(*ContinueResponse)(nil),          // 130: haulback.v1.ContinueResponse
+	(*SetFailbackLimitsRequest)(nil),  // 131: haulback.v1.SetFailbackLimitsRequest
+	(*SetFailbackLimitsResponse)(nil), // 132: haulback.v1.SetFailbackLimitsResponse
+	(*GarbageRequest)(nil),            // 133: haulback.v1.GarbageRequest
+	(*GarbageResponse)(nil),           // 134: haulback.v1.GarbageResponse
+	(*GetRecordRequest)(nil),          // 135: haulback.v1.GetRecordRequest
+	(*GetRecordResponse)(nil),         // 136: haulback.v1.GetRecordResponse
+	(*ListGroupsRequest)(nil),         // 137: haulback.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),        // 138: haulback.v1.ListGroupsResponse
+	(*FailbackGroup)(nil),             // 139: haulback.v1.FailbackGroup
+	(*ErrorInfo)(nil),                 // 140: haulback.v1.ErrorInfo
+	nil,                               // 141: haulback.v1.JobSpec.LabelsEntry
+	nil,                               // 142: haulback.v1.ListRequest.LabelsEntry
+	nil,                               // 143: haulback.v1.Vm.MarksEntry
+	nil,                               // 144: haulback.v1.FailbackSpec.NetworksEntry
+	nil,                               // 145: haulback.v1.ErrorInfo.MetadataEntry
+	(*timestamppb.Timestamp)(nil),     // 146: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 147: google.protobuf.Duration
 }
 var file_haulback_proto_depIdxs = []int32{
-	9,  // 0: haulback.v1.GetInfoResponse.capacity:type_name -> haulback.v1.Capacity
-	67, // 1: haulback.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
-	0,  // 2: haulback.v1.ProbeResponse.role:type_name -> haulback.v1.Role
-	16, // 3: haulback.v1.ProbeResponse.target:type_name -> haulback.v1.TargetState
-	18, // 4: haulback.v1.ChecksumRequest.ranges:type_name -> haulback.v1.Range
-	20, // 5: haulback.v1.ChecksumResponse.result:type_name -> haulback.v1.ChecksumResult
-	1,  // 6: haulback.v1.AllocatedResponse.block_metadata_type:type_name -> haulback.v1.BlockMetadataType
-	21, // 7: haulback.v1.AllocatedResponse.block_metadata:type_name -> haulback.v1.BlockMetadata
-	1,  // 8: haulback.v1.ChangedResponse.block_metadata_type:type_name -> haulback.v1.BlockMetadataType
-	21, // 9: haulback.v1.ChangedResponse.block_metadata:type_name -> haulback.v1.BlockMetadata
-	3,  // 10: haulback.v1.JobSpec.mode:type_name -> haulback.v1.Mode
-	27, // 11: haulback.v1.JobSpec.disks:type_name -> haulback.v1.JobDisk
-	68, // 12: haulback.v1.JobSpec.retry:type_name -> google.protobuf.Duration
-	28, // 13: haulback.v1.JobSpec.limits:type_name -> haulback.v1.Limits
-	4,  // 14: haulback.v1.JobSpec.priority:type_name -> haulback.v1.Priority
-	64, // 15: haulback.v1.JobSpec.labels:type_name -> haulback.v1.JobSpec.LabelsEntry
-	68, // 16: haulback.v1.Limits.latency:type_name -> google.protobuf.Duration
-	29, // 17: haulback.v1.Limits.windows:type_name -> haulback.v1.LimitWindow
-	6,  // 18: haulback.v1.LimitWindow.days:type_name -> haulback.v1.Weekday
-	26, // 19: haulback.v1.Job.spec:type_name -> haulback.v1.JobSpec
-	2,  // 20: haulback.v1.Job.phase:type_name -> haulback.v1.Phase
-	2,  // 21: haulback.v1.Job.wanted:type_name -> haulback.v1.Phase
-	28, // 22: haulback.v1.Job.limits:type_name -> haulback.v1.Limits
-	67, // 23: haulback.v1.Job.created:type_name -> google.protobuf.Timestamp
-	67, // 24: haulback.v1.Job.started:type_name -> google.protobuf.Timestamp
-	67, // 25: haulback.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	31, // 26: haulback.v1.Job.disks:type_name -> haulback.v1.DiskStatus
-	35, // 27: haulback.v1.Job.failure:type_name -> haulback.v1.Failure
-	2,  // 28: haulback.v1.DiskStatus.phase:type_name -> haulback.v1.Phase
-	67, // 29: haulback.v1.DiskStatus.started:type_name -> google.protobuf.Timestamp
-	67, // 30: haulback.v1.DiskStatus.ended:type_name -> google.protobuf.Timestamp
-	32, // 31: haulback.v1.DiskStatus.outcome:type_name -> haulback.v1.Outcome
-	35, // 32: haulback.v1.DiskStatus.failure:type_name -> haulback.v1.Failure
-	34, // 33: haulback.v1.Outcome.counters:type_name -> haulback.v1.Counters
-	33, // 34: haulback.v1.Outcome.bad:type_name -> haulback.v1.BadExtent
-	5,  // 35: haulback.v1.Failure.retry:type_name -> haulback.v1.Retry
-	26, // 36: haulback.v1.SubmitRequest.spec:type_name -> haulback.v1.JobSpec
-	36, // 37: haulback.v1.SubmitRequest.tickets:type_name -> haulback.v1.Ticket
-	30, // 38: haulback.v1.SubmitResponse.job:type_name -> haulback.v1.Job
-	30, // 39: haulback.v1.GetResponse.job:type_name -> haulback.v1.Job
-	2,  // 40: haulback.v1.ListRequest.phases:type_name -> haulback.v1.Phase
-	65, // 41: haulback.v1.ListRequest.labels:type_name -> haulback.v1.ListRequest.LabelsEntry
-	30, // 42: haulback.v1.ListResponse.jobs:type_name -> haulback.v1.Job
-	30, // 43: haulback.v1.WatchResponse.job:type_name -> haulback.v1.Job
-	45, // 44: haulback.v1.WatchResponse.removed:type_name -> haulback.v1.Removed
-	46, // 45: haulback.v1.WatchResponse.progress:type_name -> haulback.v1.Progress
-	48, // 46: haulback.v1.WatchResponse.notice:type_name -> haulback.v1.Notice
-	49, // 47: haulback.v1.WatchResponse.synced:type_name -> haulback.v1.Synced
-	50, // 48: haulback.v1.WatchResponse.reset:type_name -> haulback.v1.Reset
-	67, // 49: haulback.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
-	47, // 50: haulback.v1.Progress.disks:type_name -> haulback.v1.DiskProgress
-	34, // 51: haulback.v1.DiskProgress.counters:type_name -> haulback.v1.Counters
-	68, // 52: haulback.v1.DiskProgress.remaining:type_name -> google.protobuf.Duration
-	30, // 53: haulback.v1.CancelResponse.job:type_name -> haulback.v1.Job
-	30, // 54: haulback.v1.PauseResponse.job:type_name -> haulback.v1.Job
-	30, // 55: haulback.v1.ResumeResponse.job:type_name -> haulback.v1.Job
-	28, // 56: haulback.v1.SetLimitsRequest.limits:type_name -> haulback.v1.Limits
-	30, // 57: haulback.v1.SetLimitsResponse.job:type_name -> haulback.v1.Job
-	36, // 58: haulback.v1.SetTicketsRequest.tickets:type_name -> haulback.v1.Ticket
-	5,  // 59: haulback.v1.ErrorInfo.retry:type_name -> haulback.v1.Retry
-	66, // 60: haulback.v1.ErrorInfo.metadata:type_name -> haulback.v1.ErrorInfo.MetadataEntry
-	7,  // 61: haulback.v1.Daemon.GetInfo:input_type -> haulback.v1.GetInfoRequest
-	10, // 62: haulback.v1.Daemon.Drain:input_type -> haulback.v1.DrainRequest
-	12, // 63: haulback.v1.Daemon.Reload:input_type -> haulback.v1.ReloadRequest
-	14, // 64: haulback.v1.Endpoint.Probe:input_type -> haulback.v1.ProbeRequest
-	17, // 65: haulback.v1.Endpoint.Checksum:input_type -> haulback.v1.ChecksumRequest
-	22, // 66: haulback.v1.Extents.Allocated:input_type -> haulback.v1.AllocatedRequest
-	24, // 67: haulback.v1.Extents.Changed:input_type -> haulback.v1.ChangedRequest
-	37, // 68: haulback.v1.Jobs.Submit:input_type -> haulback.v1.SubmitRequest
-	39, // 69: haulback.v1.Jobs.Get:input_type -> haulback.v1.GetRequest
-	41, // 70: haulback.v1.Jobs.List:input_type -> haulback.v1.ListRequest
-	43, // 71: haulback.v1.Jobs.Watch:input_type -> haulback.v1.WatchRequest
-	51, // 72: haulback.v1.Jobs.Cancel:input_type -> haulback.v1.CancelRequest
-	53, // 73: haulback.v1.Jobs.Pause:input_type -> haulback.v1.PauseRequest
-	55, // 74: haulback.v1.Jobs.Resume:input_type -> haulback.v1.ResumeRequest
-	57, // 75: haulback.v1.Jobs.SetLimits:input_type -> haulback.v1.SetLimitsRequest
-	59, // 76: haulback.v1.Jobs.SetTickets:input_type -> haulback.v1.SetTicketsRequest
-	61, // 77: haulback.v1.Jobs.Remove:input_type -> haulback.v1.RemoveRequest
-	8,  // 78: haulback.v1.Daemon.GetInfo:output_type -> haulback.v1.GetInfoResponse
-	11, // 79: haulback.v1.Daemon.Drain:output_type -> haulback.v1.DrainResponse
-	13, // 80: haulback.v1.Daemon.Reload:output_type -> haulback.v1.ReloadResponse
-	15, // 81: haulback.v1.Endpoint.Probe:output_type -> haulback.v1.ProbeResponse
-	19, // 82: haulback.v1.Endpoint.Checksum:output_type -> haulback.v1.ChecksumResponse
-	23, // 83: haulback.v1.Extents.Allocated:output_type -> haulback.v1.AllocatedResponse
-	25, // 84: haulback.v1.Extents.Changed:output_type -> haulback.v1.ChangedResponse
-	38, // 85: haulback.v1.Jobs.Submit:output_type -> haulback.v1.SubmitResponse
-	40, // 86: haulback.v1.Jobs.Get:output_type -> haulback.v1.GetResponse
-	42, // 87: haulback.v1.Jobs.List:output_type -> haulback.v1.ListResponse
-	44, // 88: haulback.v1.Jobs.Watch:output_type -> haulback.v1.WatchResponse
-	52, // 89: haulback.v1.Jobs.Cancel:output_type -> haulback.v1.CancelResponse
-	54, // 90: haulback.v1.Jobs.Pause:output_type -> haulback.v1.PauseResponse
-	56, // 91: haulback.v1.Jobs.Resume:output_type -> haulback.v1.ResumeResponse
-	58, // 92: haulback.v1.Jobs.SetLimits:output_type -> haulback.v1.SetLimitsResponse
-	60, // 93: haulback.v1.Jobs.SetTickets:output_type -> haulback.v1.SetTicketsResponse
-	62, // 94: haulback.v1.Jobs.Remove:output_type -> haulback.v1.RemoveResponse
-	78, // [78:95] is the sub-list for method output_type
-	61, // [61:78] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	16,  // 0: haulback.v1.GetInfoResponse.capacity:type_name -> haulback.v1.Capacity
+	146, // 1: haulback.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
+	0,   // 2: haulback.v1.ProbeResponse.role:type_name -> haulback.v1.Role
+	23,  // 3: haulback.v1.ProbeResponse.target:type_name -> haulback.v1.TargetState
+	25,  // 4: haulback.v1.ChecksumRequest.ranges:type_name -> haulback.v1.Range
+	27,  // 5: haulback.v1.ChecksumResponse.result:type_name -> haulback.v1.ChecksumResult
+	1,   // 6: haulback.v1.AllocatedResponse.block_metadata_type:type_name -> haulback.v1.BlockMetadataType
+	28,  // 7: haulback.v1.AllocatedResponse.block_metadata:type_name -> haulback.v1.BlockMetadata
+	1,   // 8: haulback.v1.ChangedResponse.block_metadata_type:type_name -> haulback.v1.BlockMetadataType
+	28,  // 9: haulback.v1.ChangedResponse.block_metadata:type_name -> haulback.v1.BlockMetadata
+	3,   // 10: haulback.v1.JobSpec.mode:type_name -> haulback.v1.Mode
+	34,  // 11: haulback.v1.JobSpec.disks:type_name -> haulback.v1.JobDisk
+	147, // 12: haulback.v1.JobSpec.retry:type_name -> google.protobuf.Duration
+	35,  // 13: haulback.v1.JobSpec.limits:type_name -> haulback.v1.Limits
+	4,   // 14: haulback.v1.JobSpec.priority:type_name -> haulback.v1.Priority
+	141, // 15: haulback.v1.JobSpec.labels:type_name -> haulback.v1.JobSpec.LabelsEntry
+	147, // 16: haulback.v1.Limits.latency:type_name -> google.protobuf.Duration
+	36,  // 17: haulback.v1.Limits.windows:type_name -> haulback.v1.LimitWindow
+	6,   // 18: haulback.v1.LimitWindow.days:type_name -> haulback.v1.Weekday
+	33,  // 19: haulback.v1.Job.spec:type_name -> haulback.v1.JobSpec
+	2,   // 20: haulback.v1.Job.phase:type_name -> haulback.v1.Phase
+	2,   // 21: haulback.v1.Job.wanted:type_name -> haulback.v1.Phase
+	35,  // 22: haulback.v1.Job.limits:type_name -> haulback.v1.Limits
+	146, // 23: haulback.v1.Job.created:type_name -> google.protobuf.Timestamp
+	146, // 24: haulback.v1.Job.started:type_name -> google.protobuf.Timestamp
+	146, // 25: haulback.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	38,  // 26: haulback.v1.Job.disks:type_name -> haulback.v1.DiskStatus
+	42,  // 27: haulback.v1.Job.failure:type_name -> haulback.v1.Failure
+	2,   // 28: haulback.v1.DiskStatus.phase:type_name -> haulback.v1.Phase
+	146, // 29: haulback.v1.DiskStatus.started:type_name -> google.protobuf.Timestamp
+	146, // 30: haulback.v1.DiskStatus.ended:type_name -> google.protobuf.Timestamp
+	39,  // 31: haulback.v1.DiskStatus.outcome:type_name -> haulback.v1.Outcome
+	42,  // 32: haulback.v1.DiskStatus.failure:type_name -> haulback.v1.Failure
+	41,  // 33: haulback.v1.Outcome.counters:type_name -> haulback.v1.Counters
+	40,  // 34: haulback.v1.Outcome.bad:type_name -> haulback.v1.BadExtent
+	5,   // 35: haulback.v1.Failure.retry:type_name -> haulback.v1.Retry
+	33,  // 36: haulback.v1.SubmitRequest.spec:type_name -> haulback.v1.JobSpec
+	43,  // 37: haulback.v1.SubmitRequest.tickets:type_name -> haulback.v1.Ticket
+	37,  // 38: haulback.v1.SubmitResponse.job:type_name -> haulback.v1.Job
+	37,  // 39: haulback.v1.GetResponse.job:type_name -> haulback.v1.Job
+	2,   // 40: haulback.v1.ListRequest.phases:type_name -> haulback.v1.Phase
+	142, // 41: haulback.v1.ListRequest.labels:type_name -> haulback.v1.ListRequest.LabelsEntry
+	37,  // 42: haulback.v1.ListResponse.jobs:type_name -> haulback.v1.Job
+	37,  // 43: haulback.v1.WatchResponse.job:type_name -> haulback.v1.Job
+	52,  // 44: haulback.v1.WatchResponse.removed:type_name -> haulback.v1.Removed
+	53,  // 45: haulback.v1.WatchResponse.progress:type_name -> haulback.v1.Progress
+	55,  // 46: haulback.v1.WatchResponse.notice:type_name -> haulback.v1.Notice
+	56,  // 47: haulback.v1.WatchResponse.synced:type_name -> haulback.v1.Synced
+	57,  // 48: haulback.v1.WatchResponse.reset:type_name -> haulback.v1.Reset
+	146, // 49: haulback.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	54,  // 50: haulback.v1.Progress.disks:type_name -> haulback.v1.DiskProgress
+	41,  // 51: haulback.v1.DiskProgress.counters:type_name -> haulback.v1.Counters
+	147, // 52: haulback.v1.DiskProgress.remaining:type_name -> google.protobuf.Duration
+	37,  // 53: haulback.v1.CancelResponse.job:type_name -> haulback.v1.Job
+	37,  // 54: haulback.v1.PauseResponse.job:type_name -> haulback.v1.Job
+	37,  // 55: haulback.v1.ResumeResponse.job:type_name -> haulback.v1.Job
+	35,  // 56: haulback.v1.SetLimitsRequest.limits:type_name -> haulback.v1.Limits
+	37,  // 57: haulback.v1.SetLimitsResponse.job:type_name -> haulback.v1.Job
+	43,  // 58: haulback.v1.SetTicketsRequest.tickets:type_name -> haulback.v1.Ticket
+	146, // 59: haulback.v1.VmSnapshot.created:type_name -> google.protobuf.Timestamp
+	73,  // 60: haulback.v1.VmSnapshot.disks:type_name -> haulback.v1.VirtualDisk
+	70,  // 61: haulback.v1.Vm.ref:type_name -> haulback.v1.VmRef
+	13,  // 62: haulback.v1.Vm.power:type_name -> haulback.v1.Power
+	73,  // 63: haulback.v1.Vm.disks:type_name -> haulback.v1.VirtualDisk
+	74,  // 64: haulback.v1.Vm.snapshots:type_name -> haulback.v1.VmSnapshot
+	75,  // 65: haulback.v1.Vm.nics:type_name -> haulback.v1.Nic
+	143, // 66: haulback.v1.Vm.marks:type_name -> haulback.v1.Vm.MarksEntry
+	70,  // 67: haulback.v1.Pair.original:type_name -> haulback.v1.VmRef
+	70,  // 68: haulback.v1.Pair.replica:type_name -> haulback.v1.VmRef
+	77,  // 69: haulback.v1.Pair.disks:type_name -> haulback.v1.DiskPair
+	10,  // 70: haulback.v1.Pair.state:type_name -> haulback.v1.VmState
+	146, // 71: haulback.v1.Pair.since:type_name -> google.protobuf.Timestamp
+	70,  // 72: haulback.v1.Pair.former:type_name -> haulback.v1.VmRef
+	70,  // 73: haulback.v1.Pair.excluded:type_name -> haulback.v1.VmRef
+	72,  // 74: haulback.v1.NewTarget.place:type_name -> haulback.v1.Placement
+	9,   // 75: haulback.v1.SwitchSpec.when:type_name -> haulback.v1.When
+	146, // 76: haulback.v1.SwitchSpec.at:type_name -> google.protobuf.Timestamp
+	147, // 77: haulback.v1.SwitchSpec.budget:type_name -> google.protobuf.Duration
+	147, // 78: haulback.v1.FailbackPolicy.after:type_name -> google.protobuf.Duration
+	7,   // 79: haulback.v1.FailbackSpec.destination:type_name -> haulback.v1.Destination
+	71,  // 80: haulback.v1.FailbackSpec.target:type_name -> haulback.v1.VmQuery
+	79,  // 81: haulback.v1.FailbackSpec.new_target:type_name -> haulback.v1.NewTarget
+	80,  // 82: haulback.v1.FailbackSpec.disks:type_name -> haulback.v1.DiskRule
+	144, // 83: haulback.v1.FailbackSpec.networks:type_name -> haulback.v1.FailbackSpec.NetworksEntry
+	81,  // 84: haulback.v1.FailbackSpec.switch:type_name -> haulback.v1.SwitchSpec
+	147, // 85: haulback.v1.FailbackSpec.grace:type_name -> google.protobuf.Duration
+	8,   // 86: haulback.v1.FailbackSpec.tracking:type_name -> haulback.v1.FirstPass
+	35,  // 87: haulback.v1.FailbackSpec.limits:type_name -> haulback.v1.Limits
+	4,   // 88: haulback.v1.FailbackSpec.priority:type_name -> haulback.v1.Priority
+	82,  // 89: haulback.v1.FailbackSpec.policy:type_name -> haulback.v1.FailbackPolicy
+	146, // 90: haulback.v1.Halt.at:type_name -> google.protobuf.Timestamp
+	12,  // 91: haulback.v1.FailbackStep.state:type_name -> haulback.v1.StepState
+	146, // 92: haulback.v1.FailbackStep.began:type_name -> google.protobuf.Timestamp
+	146, // 93: haulback.v1.FailbackStep.ended:type_name -> google.protobuf.Timestamp
+	73,  // 94: haulback.v1.FailbackDisk.replica:type_name -> haulback.v1.VirtualDisk
+	73,  // 95: haulback.v1.FailbackDisk.target:type_name -> haulback.v1.VirtualDisk
+	87,  // 96: haulback.v1.FailbackDisk.passes:type_name -> haulback.v1.FailbackPass
+	42,  // 97: haulback.v1.FailbackDisk.failure:type_name -> haulback.v1.Failure
+	146, // 98: haulback.v1.FailbackPass.began:type_name -> google.protobuf.Timestamp
+	146, // 99: haulback.v1.FailbackPass.ended:type_name -> google.protobuf.Timestamp
+	41,  // 100: haulback.v1.FailbackPass.counters:type_name -> haulback.v1.Counters
+	147, // 101: haulback.v1.FailbackPass.left:type_name -> google.protobuf.Duration
+	147, // 102: haulback.v1.Forecast.downtime:type_name -> google.protobuf.Duration
+	146, // 103: haulback.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	83,  // 104: haulback.v1.Failback.spec:type_name -> haulback.v1.FailbackSpec
+	146, // 105: haulback.v1.Failback.created:type_name -> google.protobuf.Timestamp
+	146, // 106: haulback.v1.Failback.ended:type_name -> google.protobuf.Timestamp
+	10,  // 107: haulback.v1.Failback.state:type_name -> haulback.v1.VmState
+	11,  // 108: haulback.v1.Failback.activity:type_name -> haulback.v1.Activity
+	84,  // 109: haulback.v1.Failback.halted:type_name -> haulback.v1.Halt
+	85,  // 110: haulback.v1.Failback.steps:type_name -> haulback.v1.FailbackStep
+	86,  // 111: haulback.v1.Failback.disks:type_name -> haulback.v1.FailbackDisk
+	88,  // 112: haulback.v1.Failback.forecast:type_name -> haulback.v1.Forecast
+	147, // 113: haulback.v1.Failback.downtime:type_name -> google.protobuf.Duration
+	70,  // 114: haulback.v1.Failback.original:type_name -> haulback.v1.VmRef
+	70,  // 115: haulback.v1.Failback.replica:type_name -> haulback.v1.VmRef
+	70,  // 116: haulback.v1.Failback.target:type_name -> haulback.v1.VmRef
+	89,  // 117: haulback.v1.Failback.decisions:type_name -> haulback.v1.Decision
+	73,  // 118: haulback.v1.PlanDisk.replica:type_name -> haulback.v1.VirtualDisk
+	73,  // 119: haulback.v1.PlanDisk.target:type_name -> haulback.v1.VirtualDisk
+	7,   // 120: haulback.v1.FailbackPlan.destination:type_name -> haulback.v1.Destination
+	76,  // 121: haulback.v1.FailbackPlan.replica:type_name -> haulback.v1.Vm
+	76,  // 122: haulback.v1.FailbackPlan.target:type_name -> haulback.v1.Vm
+	92,  // 123: haulback.v1.FailbackPlan.disks:type_name -> haulback.v1.PlanDisk
+	93,  // 124: haulback.v1.FailbackPlan.actions:type_name -> haulback.v1.PlanAction
+	91,  // 125: haulback.v1.FailbackPlan.problems:type_name -> haulback.v1.Problem
+	147, // 126: haulback.v1.FailbackPlan.time:type_name -> google.protobuf.Duration
+	147, // 127: haulback.v1.FailbackPlan.downtime:type_name -> google.protobuf.Duration
+	70,  // 128: haulback.v1.Leftover.vm:type_name -> haulback.v1.VmRef
+	95,  // 129: haulback.v1.Leftover.op:type_name -> haulback.v1.HostOp
+	78,  // 130: haulback.v1.PutPairRequest.pair:type_name -> haulback.v1.Pair
+	78,  // 131: haulback.v1.PutPairResponse.pair:type_name -> haulback.v1.Pair
+	78,  // 132: haulback.v1.GetPairResponse.pair:type_name -> haulback.v1.Pair
+	78,  // 133: haulback.v1.ListPairsResponse.pairs:type_name -> haulback.v1.Pair
+	78,  // 134: haulback.v1.FailoverResponse.pair:type_name -> haulback.v1.Pair
+	78,  // 135: haulback.v1.UndoFailoverResponse.pair:type_name -> haulback.v1.Pair
+	83,  // 136: haulback.v1.PlanRequest.spec:type_name -> haulback.v1.FailbackSpec
+	94,  // 137: haulback.v1.PlanResponse.plan:type_name -> haulback.v1.FailbackPlan
+	83,  // 138: haulback.v1.StartRequest.spec:type_name -> haulback.v1.FailbackSpec
+	90,  // 139: haulback.v1.StartResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 140: haulback.v1.GetFailbackResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 141: haulback.v1.ListFailbacksResponse.failbacks:type_name -> haulback.v1.Failback
+	90,  // 142: haulback.v1.WatchFailbacksResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 143: haulback.v1.WatchFailbacksResponse.progress:type_name -> haulback.v1.Failback
+	57,  // 144: haulback.v1.WatchFailbacksResponse.reset:type_name -> haulback.v1.Reset
+	146, // 145: haulback.v1.WatchFailbacksResponse.time:type_name -> google.protobuf.Timestamp
+	81,  // 146: haulback.v1.SwitchRequest.switch:type_name -> haulback.v1.SwitchSpec
+	90,  // 147: haulback.v1.SwitchResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 148: haulback.v1.CommitResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 149: haulback.v1.UndoResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 150: haulback.v1.CancelFailbackResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 151: haulback.v1.ContinueResponse.failback:type_name -> haulback.v1.Failback
+	35,  // 152: haulback.v1.SetFailbackLimitsRequest.limits:type_name -> haulback.v1.Limits
+	4,   // 153: haulback.v1.SetFailbackLimitsRequest.priority:type_name -> haulback.v1.Priority
+	90,  // 154: haulback.v1.SetFailbackLimitsResponse.failback:type_name -> haulback.v1.Failback
+	96,  // 155: haulback.v1.GarbageResponse.leftovers:type_name -> haulback.v1.Leftover
+	139, // 156: haulback.v1.ListGroupsResponse.groups:type_name -> haulback.v1.FailbackGroup
+	83,  // 157: haulback.v1.FailbackGroup.members:type_name -> haulback.v1.FailbackSpec
+	5,   // 158: haulback.v1.ErrorInfo.retry:type_name -> haulback.v1.Retry
+	145, // 159: haulback.v1.ErrorInfo.metadata:type_name -> haulback.v1.ErrorInfo.MetadataEntry
+	14,  // 160: haulback.v1.Daemon.GetInfo:input_type -> haulback.v1.GetInfoRequest
+	17,  // 161: haulback.v1.Daemon.Drain:input_type -> haulback.v1.DrainRequest
+	19,  // 162: haulback.v1.Daemon.Reload:input_type -> haulback.v1.ReloadRequest
+	21,  // 163: haulback.v1.Endpoint.Probe:input_type -> haulback.v1.ProbeRequest
+	24,  // 164: haulback.v1.Endpoint.Checksum:input_type -> haulback.v1.ChecksumRequest
+	29,  // 165: haulback.v1.Extents.Allocated:input_type -> haulback.v1.AllocatedRequest
+	31,  // 166: haulback.v1.Extents.Changed:input_type -> haulback.v1.ChangedRequest
+	44,  // 167: haulback.v1.Jobs.Submit:input_type -> haulback.v1.SubmitRequest
+	46,  // 168: haulback.v1.Jobs.Get:input_type -> haulback.v1.GetRequest
+	48,  // 169: haulback.v1.Jobs.List:input_type -> haulback.v1.ListRequest
+	50,  // 170: haulback.v1.Jobs.Watch:input_type -> haulback.v1.WatchRequest
+	58,  // 171: haulback.v1.Jobs.Cancel:input_type -> haulback.v1.CancelRequest
+	60,  // 172: haulback.v1.Jobs.Pause:input_type -> haulback.v1.PauseRequest
+	62,  // 173: haulback.v1.Jobs.Resume:input_type -> haulback.v1.ResumeRequest
+	64,  // 174: haulback.v1.Jobs.SetLimits:input_type -> haulback.v1.SetLimitsRequest
+	66,  // 175: haulback.v1.Jobs.SetTickets:input_type -> haulback.v1.SetTicketsRequest
+	68,  // 176: haulback.v1.Jobs.Remove:input_type -> haulback.v1.RemoveRequest
+	97,  // 177: haulback.v1.Failbacks.PutPair:input_type -> haulback.v1.PutPairRequest
+	99,  // 178: haulback.v1.Failbacks.GetPair:input_type -> haulback.v1.GetPairRequest
+	101, // 179: haulback.v1.Failbacks.ListPairs:input_type -> haulback.v1.ListPairsRequest
+	103, // 180: haulback.v1.Failbacks.RemovePair:input_type -> haulback.v1.RemovePairRequest
+	105, // 181: haulback.v1.Failbacks.Failover:input_type -> haulback.v1.FailoverRequest
+	107, // 182: haulback.v1.Failbacks.UndoFailover:input_type -> haulback.v1.UndoFailoverRequest
+	109, // 183: haulback.v1.Failbacks.CheckReplication:input_type -> haulback.v1.CheckReplicationRequest
+	111, // 184: haulback.v1.Failbacks.Plan:input_type -> haulback.v1.PlanRequest
+	113, // 185: haulback.v1.Failbacks.Start:input_type -> haulback.v1.StartRequest
+	115, // 186: haulback.v1.Failbacks.Get:input_type -> haulback.v1.GetFailbackRequest
+	117, // 187: haulback.v1.Failbacks.List:input_type -> haulback.v1.ListFailbacksRequest
+	119, // 188: haulback.v1.Failbacks.Watch:input_type -> haulback.v1.WatchFailbacksRequest
+	121, // 189: haulback.v1.Failbacks.Switch:input_type -> haulback.v1.SwitchRequest
+	123, // 190: haulback.v1.Failbacks.Commit:input_type -> haulback.v1.CommitRequest
+	125, // 191: haulback.v1.Failbacks.Undo:input_type -> haulback.v1.UndoRequest
+	127, // 192: haulback.v1.Failbacks.Cancel:input_type -> haulback.v1.CancelFailbackRequest
+	129, // 193: haulback.v1.Failbacks.Continue:input_type -> haulback.v1.ContinueRequest
+	131, // 194: haulback.v1.Failbacks.SetLimits:input_type -> haulback.v1.SetFailbackLimitsRequest
+	133, // 195: haulback.v1.Failbacks.Garbage:input_type -> haulback.v1.GarbageRequest
+	135, // 196: haulback.v1.Failbacks.GetRecord:input_type -> haulback.v1.GetRecordRequest
+	137, // 197: haulback.v1.Failbacks.ListGroups:input_type -> haulback.v1.ListGroupsRequest
+	15,  // 198: haulback.v1.Daemon.GetInfo:output_type -> haulback.v1.GetInfoResponse
+	18,  // 199: haulback.v1.Daemon.Drain:output_type -> haulback.v1.DrainResponse
+	20,  // 200: haulback.v1.Daemon.Reload:output_type -> haulback.v1.ReloadResponse
+	22,  // 201: haulback.v1.Endpoint.Probe:output_type -> haulback.v1.ProbeResponse
+	26,  // 202: haulback.v1.Endpoint.Checksum:output_type -> haulback.v1.ChecksumResponse
+	30,  // 203: haulback.v1.Extents.Allocated:output_type -> haulback.v1.AllocatedResponse
+	32,  // 204: haulback.v1.Extents.Changed:output_type -> haulback.v1.ChangedResponse
+	45,  // 205: haulback.v1.Jobs.Submit:output_type -> haulback.v1.SubmitResponse
+	47,  // 206: haulback.v1.Jobs.Get:output_type -> haulback.v1.GetResponse
+	49,  // 207: haulback.v1.Jobs.List:output_type -> haulback.v1.ListResponse
+	51,  // 208: haulback.v1.Jobs.Watch:output_type -> haulback.v1.WatchResponse
+	59,  // 209: haulback.v1.Jobs.Cancel:output_type -> haulback.v1.CancelResponse
+	61,  // 210: haulback.v1.Jobs.Pause:output_type -> haulback.v1.PauseResponse
+	63,  // 211: haulback.v1.Jobs.Resume:output_type -> haulback.v1.ResumeResponse
+	65,  // 212: haulback.v1.Jobs.SetLimits:output_type -> haulback.v1.SetLimitsResponse
+	67,  // 213: haulback.v1.Jobs.SetTickets:output_type -> haulback.v1.SetTicketsResponse
+	69,  // 214: haulback.v1.Jobs.Remove:output_type -> haulback.v1.RemoveResponse
+	98,  // 215: haulback.v1.Failbacks.PutPair:output_type -> haulback.v1.PutPairResponse
+	100, // 216: haulback.v1.Failbacks.GetPair:output_type -> haulback.v1.GetPairResponse
+	102, // 217: haulback.v1.Failbacks.ListPairs:output_type -> haulback.v1.ListPairsResponse
+	104, // 218: haulback.v1.Failbacks.RemovePair:output_type -> haulback.v1.RemovePairResponse
+	106, // 219: haulback.v1.Failbacks.Failover:output_type -> haulback.v1.FailoverResponse
+	108, // 220: haulback.v1.Failbacks.UndoFailover:output_type -> haulback.v1.UndoFailoverResponse
+	110, // 221: haulback.v1.Failbacks.CheckReplication:output_type -> haulback.v1.CheckReplicationResponse
+	112, // 222: haulback.v1.Failbacks.Plan:output_type -> haulback.v1.PlanResponse
+	114, // 223: haulback.v1.Failbacks.Start:output_type -> haulback.v1.StartResponse
+	116, // 224: haulback.v1.Failbacks.Get:output_type -> haulback.v1.GetFailbackResponse
+	118, // 225: haulback.v1.Failbacks.List:output_type -> haulback.v1.ListFailbacksResponse
+	120, // 226: haulback.v1.Failbacks.Watch:output_type -> haulback.v1.WatchFailbacksResponse
+	122, // 227: haulback.v1.Failbacks.Switch:output_type -> haulback.v1.SwitchResponse
+	124, // 228: haulback.v1.Failbacks.Commit:output_type -> haulback.v1.CommitResponse
+	126, // 229: haulback.v1.Failbacks.Undo:output_type -> haulback.v1.UndoResponse
+	128, // 230: haulback.v1.Failbacks.Cancel:output_type -> haulback.v1.CancelFailbackResponse
+	130, // 231: haulback.v1.Failbacks.Continue:output_type -> haulback.v1.ContinueResponse
+	132, // 232: haulback.v1.Failbacks.SetLimits:output_type -> haulback.v1.SetFailbackLimitsResponse
+	134, // 233: haulback.v1.Failbacks.Garbage:output_type -> haulback.v1.GarbageResponse
+	136, // 234: haulback.v1.Failbacks.GetRecord:output_type -> haulback.v1.GetRecordResponse
+	138, // 235: haulback.v1.Failbacks.ListGroups:output_type -> haulback.v1.ListGroupsResponse
+	198, // [198:236] is the sub-list for method output_type
+	160, // [160:198] is the sub-list for method input_type
+	160, // [160:160] is the sub-list for extension type_name
+	160, // [160:160] is the sub-list for extension extendee
+	0,   // [0:160] is the sub-list for field type_name
 }
 
 func init() { file_haulback_proto_init() }
@@ -5106,15 +11138,22 @@ func file_haulback_proto_init() {
 		(*WatchResponse_Synced)(nil),
 		(*WatchResponse_Reset_)(nil),
 	}
+	file_haulback_proto_msgTypes[66].OneofWrappers = []any{}
+	file_haulback_proto_msgTypes[78].OneofWrappers = []any{}
+	file_haulback_proto_msgTypes[106].OneofWrappers = []any{
+		(*WatchFailbacksResponse_Failback)(nil),
+		(*WatchFailbacksResponse_Progress)(nil),
+		(*WatchFailbacksResponse_Reset_)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_haulback_proto_rawDesc), len(file_haulback_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   60,
+			NumEnums:      14,
+			NumMessages:   132,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   5,
 		},
 		GoTypes:           file_haulback_proto_goTypes,
 		DependencyIndexes: file_haulback_proto_depIdxs,
