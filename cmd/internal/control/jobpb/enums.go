@@ -63,7 +63,8 @@ func toMode(field string, m controlv1.Mode) (job.Mode, error) {
 	return "", unknown(field, m)
 }
 
-func fromPriority(p job.Priority) controlv1.Priority {
+// FromPriority translates a priority.
+func FromPriority(p job.Priority) controlv1.Priority {
 	switch p {
 	case job.Low:
 		return controlv1.Priority_PRIORITY_LOW
@@ -73,7 +74,8 @@ func fromPriority(p job.Priority) controlv1.Priority {
 	return controlv1.Priority_PRIORITY_NORMAL
 }
 
-func toPriority(field string, p controlv1.Priority) (job.Priority, error) {
+// ToPriority translates a priority; none is normal.
+func ToPriority(field string, p controlv1.Priority) (job.Priority, error) {
 	switch p {
 	case controlv1.Priority_PRIORITY_UNSPECIFIED, controlv1.Priority_PRIORITY_NORMAL:
 		return job.Normal, nil

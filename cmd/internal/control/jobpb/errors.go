@@ -112,7 +112,7 @@ func FromError(err error) *connect.Error {
 		if r := FromRetry(f.Retry); r != controlv1.Retry_RETRY_UNSPECIFIED {
 			k.retry = r
 		}
-		return withInfo(connect.NewError(k.code, valid(f.Text)), f.Reason, k.retry, metadata(err)).WithCause(err)
+		return withInfo(connect.NewError(k.code, Text(f.Text)), f.Reason, k.retry, metadata(err)).WithCause(err)
 	}
 	reason := job.ReasonInternal
 	switch {
@@ -123,14 +123,14 @@ func FromError(err error) *connect.Error {
 	}
 	k := kindOf(reason)
 	// Whoever may call at all may read the daemon's log as well.
-	return withInfo(connect.NewError(k.code, valid(err.Error())), reason, k.retry, nil).WithCause(err)
+	return withInfo(connect.NewError(k.code, Text(err.Error())), reason, k.retry, nil).WithCause(err)
 }
 
 // metadata is what a program needs to know of an error.
 func metadata(err error) map[string]string {
 	var exists *job.ExistsError
 	if errors.As(err, &exists) {
-		return map[string]string{"job_id": exists.ID, "stored_digest": digest(exists.Have), "submitted_digest": digest(exists.Asked)}
+		return map[string]string{"job_id": exists.ID, "stored_digest": FromDigest(exists.Have), "submitted_digest": FromDigest(exists.Asked)}
 	}
 	return nil
 }

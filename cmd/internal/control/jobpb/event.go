@@ -24,7 +24,7 @@ type sample struct {
 
 // From is the message of an event, nil for a kind that the API does not have.
 func (s *Events) From(e *job.Event) *controlv1.WatchResponse {
-	out := &controlv1.WatchResponse{Revision: e.Revision, Time: fromTime(e.Time)}
+	out := &controlv1.WatchResponse{Revision: e.Revision, Time: FromTime(e.Time)}
 	switch e.Kind {
 	case job.Changed:
 		if e.Job.Phase != job.InProgress {
@@ -39,7 +39,7 @@ func (s *Events) From(e *job.Event) *controlv1.WatchResponse {
 	case job.Telemetry:
 		out.Event = &controlv1.WatchResponse_Progress{Progress: s.progress(e)}
 	case job.Note:
-		out.Event = &controlv1.WatchResponse_Notice{Notice: &controlv1.Notice{Id: e.Job.ID, Disk: e.Disk, Warning: e.Warning, Text: valid(e.Text)}}
+		out.Event = &controlv1.WatchResponse_Notice{Notice: &controlv1.Notice{Id: e.Job.ID, Disk: e.Disk, Warning: e.Warning, Text: Text(e.Text)}}
 	default:
 		return nil
 	}

@@ -12,9 +12,9 @@ import (
 // FromJob is the message of a job.
 func FromJob(j *job.Job) *controlv1.Job {
 	out := &controlv1.Job{
-		Id: j.ID, Spec: FromSpec(&j.Spec), SpecDigest: digest(j.Digest), Owner: j.Owner, Revision: j.Revision,
+		Id: j.ID, Spec: FromSpec(&j.Spec), SpecDigest: FromDigest(j.Digest), Owner: j.Owner, Revision: j.Revision,
 		Phase: FromPhase(j.Phase), Wanted: FromPhase(j.Wanted), Limits: FromLimits(j.Limits),
-		Created: fromTime(j.Created), Started: fromTime(j.Started), Ended: fromTime(j.Ended), Failure: FromFailure(j.Failure),
+		Created: FromTime(j.Created), Started: FromTime(j.Started), Ended: FromTime(j.Ended), Failure: FromFailure(j.Failure),
 	}
 	tracking := make(map[string]string, len(j.Spec.Disks))
 	for _, d := range j.Spec.Disks {
@@ -27,7 +27,7 @@ func FromJob(j *job.Job) *controlv1.Job {
 			asked = j.Spec.Disks[i].Tracking
 		}
 		out.Disks = append(out.Disks, &controlv1.DiskStatus{
-			Name: d.Name, Run: d.Run, Phase: FromPhase(d.Phase), Starts: int32(d.Starts), Started: fromTime(d.Started), Ended: fromTime(d.Ended),
+			Name: d.Name, Run: d.Run, Phase: FromPhase(d.Phase), Starts: int32(d.Starts), Started: FromTime(d.Started), Ended: FromTime(d.Ended),
 			Outcome: fromOutcome(&d.Outcome, asked, j.Spec.Transport), Failure: FromFailure(d.Failure),
 		})
 	}
@@ -48,13 +48,13 @@ func ToJob(m *controlv1.Job) (*job.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := toDigest("job.spec_digest", m.SpecDigest)
+	d, err := ToDigest("job.spec_digest", m.SpecDigest)
 	if err != nil {
 		return nil, err
 	}
 	out := &job.Job{
 		ID: m.Id, Spec: spec, Digest: d, Owner: m.Owner, Revision: m.Revision, Phase: phase(m.Phase), Wanted: phase(m.Wanted), Limits: limits,
-		Created: toTime(m.Created), Started: toTime(m.Started), Ended: toTime(m.Ended), Failure: ToFailure(m.Failure),
+		Created: ToTime(m.Created), Started: ToTime(m.Started), Ended: ToTime(m.Ended), Failure: ToFailure(m.Failure),
 	}
 	for _, s := range m.Disks {
 		outcome, err := toOutcome(s.GetOutcome())
@@ -62,8 +62,8 @@ func ToJob(m *controlv1.Job) (*job.Job, error) {
 			return nil, err
 		}
 		out.Disks = append(out.Disks, job.DiskStatus{
-			Name: s.GetName(), Run: s.GetRun(), Phase: phase(s.GetPhase()), Starts: int(s.GetStarts()), Started: toTime(s.GetStarted()),
-			Ended: toTime(s.GetEnded()), Outcome: outcome, Failure: ToFailure(s.GetFailure()),
+			Name: s.GetName(), Run: s.GetRun(), Phase: phase(s.GetPhase()), Starts: int(s.GetStarts()), Started: ToTime(s.GetStarted()),
+			Ended: ToTime(s.GetEnded()), Outcome: outcome, Failure: ToFailure(s.GetFailure()),
 		})
 	}
 	return out, nil
@@ -79,10 +79,10 @@ func phase(p controlv1.Phase) job.Phase {
 
 func fromOutcome(o *job.Outcome, tracking, transport string) *controlv1.Outcome {
 	out := &controlv1.Outcome{
-		State: o.State, Verified: o.Verified, Equal: o.Equal, Epoch: o.Epoch, Root: digest(o.Root), Counters: FromCounters(&o.Counters),
-		RequestedTracking: tracking, ActualTracking: o.ActualTracking, TrackingReason: valid(o.TrackingReason),
+		State: o.State, Verified: o.Verified, Equal: o.Equal, Epoch: o.Epoch, Root: FromDigest(o.Root), Counters: FromCounters(&o.Counters),
+		RequestedTracking: tracking, ActualTracking: o.ActualTracking, TrackingReason: Text(o.TrackingReason),
 		RequestedTransport: transport, ActualTransport: o.ActualTransport,
-		ColdReads: o.Cold, SourceIdentity: valid(o.SourceIdentity), TargetIdentity: valid(o.TargetIdentity), LargerBytes: o.Larger,
+		ColdReads: o.Cold, SourceIdentity: Text(o.SourceIdentity), TargetIdentity: Text(o.TargetIdentity), LargerBytes: o.Larger,
 	}
 	for _, e := range o.Bad {
 		out.Bad = append(out.Bad, &controlv1.BadExtent{ByteOffset: e.Off, SizeBytes: e.Len, Unreadable: e.Unreadable})
@@ -102,7 +102,7 @@ func toOutcome(m *controlv1.Outcome) (o job.Outcome, err error) {
 	for _, e := range m.Bad {
 		o.Bad = append(o.Bad, job.Extent{Off: e.GetByteOffset(), Len: e.GetSizeBytes(), Unreadable: e.GetUnreadable()})
 	}
-	o.Root, err = toDigest("outcome.root", m.Root)
+	o.Root, err = ToDigest("outcome.root", m.Root)
 	return o, err
 }
 
@@ -132,7 +132,7 @@ func FromFailure(f *job.Failure) *controlv1.Failure {
 	if f == nil {
 		return nil
 	}
-	return &controlv1.Failure{Reason: f.Reason, Text: valid(f.Text), Retry: FromRetry(f.Retry), ExitCode: int32(f.Exit)}
+	return &controlv1.Failure{Reason: f.Reason, Text: Text(f.Text), Retry: FromRetry(f.Retry), ExitCode: int32(f.Exit)}
 }
 
 // ToFailure is the failure in a message, nil for none.
@@ -143,19 +143,20 @@ func ToFailure(m *controlv1.Failure) *job.Failure {
 	return &job.Failure{Reason: m.Reason, Text: m.Text, Retry: toRetry(m.Retry), Exit: int(m.ExitCode)}
 }
 
-// valid makes text of what may be a path or the words of a kernel: one byte that
+// Text makes text of what may be a path or the words of a kernel: one byte that
 // is not UTF-8 would make the whole job a message that nobody can be sent.
-func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+func Text(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
-// digest is empty for the zero digest, which nothing has.
-func digest(d cbt.Digest) string {
+// FromDigest is empty for the zero digest, which nothing has.
+func FromDigest(d cbt.Digest) string {
 	if d == (cbt.Digest{}) {
 		return ""
 	}
 	return hex.EncodeToString(d[:])
 }
 
-func toDigest(field, text string) (d cbt.Digest, err error) {
+// ToDigest reads a digest; an empty text is the zero digest.
+func ToDigest(field, text string) (d cbt.Digest, err error) {
 	if text == "" {
 		return d, nil
 	}

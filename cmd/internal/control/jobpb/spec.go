@@ -15,8 +15,8 @@ import (
 // FromSpec is the message of a spec.
 func FromSpec(s *job.Spec) *controlv1.JobSpec {
 	out := &controlv1.JobSpec{
-		Mode: fromMode(s.Mode), Full: s.Full, Transport: s.Transport, Retry: fromDuration(s.Retry),
-		Limits: FromLimits(s.Limits), Priority: fromPriority(s.Priority), Labels: maps.Clone(s.Labels),
+		Mode: fromMode(s.Mode), Full: s.Full, Transport: s.Transport, Retry: FromDuration(s.Retry),
+		Limits: FromLimits(s.Limits), Priority: FromPriority(s.Priority), Labels: maps.Clone(s.Labels),
 	}
 	for _, d := range s.Disks {
 		out.Disks = append(out.Disks, &controlv1.JobDisk{
@@ -38,10 +38,10 @@ func ToSpec(field string, m *controlv1.JobSpec) (s job.Spec, err error) {
 	if s.Mode, err = toMode(field+".mode", m.Mode); err != nil {
 		return s, err
 	}
-	if s.Priority, err = toPriority(field+".priority", m.Priority); err != nil {
+	if s.Priority, err = ToPriority(field+".priority", m.Priority); err != nil {
 		return s, err
 	}
-	if s.Retry, err = toDuration(field+".retry", m.Retry); err != nil {
+	if s.Retry, err = ToDuration(field+".retry", m.Retry); err != nil {
 		return s, err
 	}
 	if s.Limits, err = ToLimits(field+".limits", m.Limits); err != nil {
@@ -66,7 +66,7 @@ func FromLimits(l job.Limits) *controlv1.Limits {
 	if l.Wire == 0 && l.Read == 0 && l.Latency == 0 && len(l.Windows) == 0 {
 		return nil
 	}
-	out := &controlv1.Limits{WireBytes: l.Wire, ReadBytes: l.Read, Latency: fromDuration(l.Latency)}
+	out := &controlv1.Limits{WireBytes: l.Wire, ReadBytes: l.Read, Latency: FromDuration(l.Latency)}
 	for i := range l.Windows {
 		w := &l.Windows[i]
 		m := &controlv1.LimitWindow{FromMinute: int32(w.From), ToMinute: int32(w.To), WireBytes: w.Wire, ReadBytes: w.Read}
@@ -89,7 +89,7 @@ func ToLimits(field string, m *controlv1.Limits) (l job.Limits, err error) {
 		return l, nil
 	}
 	l = job.Limits{Wire: m.WireBytes, Read: m.ReadBytes}
-	if l.Latency, err = toDuration(field+".latency", m.Latency); err != nil {
+	if l.Latency, err = ToDuration(field+".latency", m.Latency); err != nil {
 		return l, err
 	}
 	if len(m.Windows) > maxWindows {
@@ -113,16 +113,17 @@ func ToLimits(field string, m *controlv1.Limits) (l job.Limits, err error) {
 	return l, nil
 }
 
-func fromDuration(d time.Duration) *durationpb.Duration {
+// FromDuration is the message of a duration, nil for none.
+func FromDuration(d time.Duration) *durationpb.Duration {
 	if d == 0 {
 		return nil
 	}
 	return durationpb.New(d)
 }
 
-// toDuration refuses what package time cannot hold: AsDuration would saturate,
+// ToDuration refuses what package time cannot hold: AsDuration would saturate,
 // and "for ever" would become 292 years without a word.
-func toDuration(field string, d *durationpb.Duration) (time.Duration, error) {
+func ToDuration(field string, d *durationpb.Duration) (time.Duration, error) {
 	if d == nil {
 		return 0, nil
 	}
@@ -136,14 +137,16 @@ func toDuration(field string, d *durationpb.Duration) (time.Duration, error) {
 	return out, nil
 }
 
-func fromTime(t time.Time) *timestamppb.Timestamp {
+// FromTime is the message of a time, nil for none.
+func FromTime(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
 	}
 	return timestamppb.New(t)
 }
 
-func toTime(t *timestamppb.Timestamp) time.Time {
+// ToTime is the time in a message; none is the zero time.
+func ToTime(t *timestamppb.Timestamp) time.Time {
 	if t == nil {
 		return time.Time{}
 	}
