@@ -97,40 +97,90 @@ func Mistakes(err error) (list []*Mistake) {
 type Places map[string]int
 
 // Index finds the places in text, which Decode has accepted. The n-th (from 0)
-// table of an array of tables is "name[n]", its key "name[n].key".
+// table of an array of tables is "name[n]", its key "name[n].key", whether it is
+// written as a table or in braces.
 func Index(text []byte) Places {
-	places, counts, table := Places{}, map[string]int{}, ""
-	var p unstable.Parser
-	p.Reset(text)
-	for p.NextExpression() {
-		e := p.Expression()
-		name, line := keyOf(&p, e)
+	x := index{places: Places{}, counts: map[string]int{}}
+	table := ""
+	x.p.Reset(text)
+	for x.p.NextExpression() {
+		e := x.p.Expression()
+		parts, line := x.keyOf(e)
 		switch e.Kind {
 		case unstable.Table:
-			table = name + "."
+			name := x.name(parts)
+			x.places[name], table = line, name+"."
 		case unstable.ArrayTable:
-			name = fmt.Sprintf("%s[%d]", name, counts[name])
-			counts[name[:strings.LastIndexByte(name, '[')]]++
-			table = name + "."
+			name := x.name(parts[:len(parts)-1])
+			if name != "" {
+				name += "."
+			}
+			name += parts[len(parts)-1]
+			n := x.counts[name]
+			x.counts[name]++
+			name = fmt.Sprintf("%s[%d]", name, n)
+			x.places[name], table = line, name+"."
 		case unstable.KeyValue:
-			name = table + name
+			x.value(table+strings.Join(parts, "."), line, e.Value())
 		}
-		places[name] = line
 	}
-	return places
+	return x.places
 }
 
-// keyOf is the dotted key of an expression and its line.
-func keyOf(p *unstable.Parser, e *unstable.Node) (string, int) {
-	var parts []string
-	line := 0
+type index struct {
+	p      unstable.Parser
+	places Places
+	counts map[string]int // of the tables of each array
+}
+
+// name is the name of a table: where a part of it is an array of tables, its
+// last one is meant.
+func (x *index) name(parts []string) string {
+	name := ""
+	for i, part := range parts {
+		if i > 0 {
+			name += "."
+		}
+		name += part
+		if n := x.counts[name]; n > 0 {
+			name = fmt.Sprintf("%s[%d]", name, n-1)
+		}
+	}
+	return name
+}
+
+// value notes the place of a key and of the keys of the tables in braces that
+// are its value.
+func (x *index) value(name string, line int, v *unstable.Node) {
+	x.places[name] = line
+	switch v.Kind {
+	case unstable.InlineTable:
+		for it := v.Children(); it.Next(); {
+			if kv := it.Node(); kv.Kind == unstable.KeyValue {
+				parts, at := x.keyOf(kv)
+				x.value(name+"."+strings.Join(parts, "."), at, kv.Value())
+			}
+		}
+	case unstable.Array:
+		n := 0
+		for it := v.Children(); it.Next(); {
+			if e := it.Node(); e.Kind == unstable.InlineTable {
+				x.value(fmt.Sprintf("%s[%d]", name, n), line, e)
+				n++
+			}
+		}
+	}
+}
+
+// keyOf is the key of an expression and its line.
+func (x *index) keyOf(e *unstable.Node) (parts []string, line int) {
 	for it := e.Key(); it.Next(); {
 		parts = append(parts, string(it.Node().Data))
 		if line == 0 {
-			line = p.Shape(it.Node().Raw).Start.Line
+			line = x.p.Shape(it.Node().Raw).Start.Line
 		}
 	}
-	return strings.Join(parts, "."), line
+	return parts, line
 }
 
 // Wrong is the mistake in the value of key, or in the table that lacks it.
