@@ -34,6 +34,13 @@ type Config struct {
 	Exports  []Export
 	Control  Control
 	Jobs     Jobs
+
+	Controller  *Controller // nil: this daemon is none, and has nothing of the next four
+	Hosts       []Host
+	Hooks       []Hook
+	Replication Replication
+	Groups      []Group
+
 	Warnings []string // what may be meant, but is worth a look
 }
 
@@ -99,6 +106,12 @@ type file struct {
 	Jobs       jobsTOML         `toml:"jobs"`
 	Peer       []site.PeerEntry `toml:"peer"`
 	Export     []exportTOML     `toml:"export"`
+
+	Controller  *controllerTOML  `toml:"controller"`
+	Replication *replicationTOML `toml:"replication"`
+	Host        []hostTOML       `toml:"host"`
+	Hook        []hookTOML       `toml:"hook"`
+	Group       []groupTOML      `toml:"group"`
 }
 
 type logTOML struct {
@@ -156,7 +169,11 @@ func Check(path string) (*Config, error) {
 
 // Summary is the configuration in a line, for people.
 func (c *Config) Summary() string {
-	return fmt.Sprintf("%s: listen %s, state %s, %d peers, %d exports", c.File, c.Listen, c.Site.Dir(), len(c.Peers), len(c.Exports))
+	text := fmt.Sprintf("%s: listen %s, state %s, %d peers, %d exports", c.File, c.Listen, c.Site.Dir(), len(c.Peers), len(c.Exports))
+	if c.Controller != nil {
+		text += fmt.Sprintf(", controller %s of %d hosts", c.Controller.Name, len(c.Hosts))
+	}
+	return text
 }
 
 // load is Load that also gives what stands in the file, and where.
@@ -223,6 +240,7 @@ func (c *checker) check(f *file) *Config {
 		cfg.Control = c.control(f.Control, cfg.Site.Dir())
 	}
 	cfg.Jobs = c.jobs(f.Jobs)
+	c.controller(f, cfg)
 	cfg.Warnings = c.warnings
 	return cfg
 }

@@ -52,7 +52,35 @@
 //	ticket      = true              # only with a ticket that one of
 //	controllers = ["desk"]          # these has signed
 //
-// Everything but exports and peers has a default. A key that is set to what
+//	[controller]                    # this daemon brings VMs home; may be empty
+//	name  = "desk"                  # default: of the machine
+//	vms   = 4                       # in passes at once, and their disks
+//	disks = 8
+//
+//	[[host]]                        # a vCenter or ESXi
+//	name          = "home"
+//	url           = "https://vcenter.example.org"
+//	user          = "haulback@vsphere.local"
+//	password_file = "/etc/haulback/vcenter.password" # or a credential of systemd
+//	thumbprint    = "AA:BB:..."     # SHA-256 of its certificate; or ca_file
+//	mover         = "home-proxy"    # the peer that reaches its disks; default "self"
+//	export        = "home"          # there; default: the name of the host
+//
+//	[[hook]]                        # what a site wants done around steps
+//	name    = "dns"
+//	steps   = ["power-on", 10]
+//	when    = "after"
+//	command = ["/usr/local/bin/dns", "--home"] # or url = "https://..."
+//
+//	[replication]                   # who replicates the VMs
+//	hold    = ["/usr/local/bin/replication", "pause"]
+//	release = ["/usr/local/bin/replication", "resume"]
+//
+//	[[group]]                       # VMs that come home together
+//	name    = "shop"
+//	members = [{vm = "db", order = 1}, {vm = "web", order = 2, priority = "high"}]
+//
+// Everything but exports, peers, hosts and hooks has a default. A key that is set to what
 // its default is means the same as no key.
 //
 // Not promised: that an export's disk is there. A missing file is a warning,

@@ -45,6 +45,7 @@ func (c *Config) defaults() map[string]any {
 		"limits.memory": bytes(e.Memory), "limits.workers": e.Workers, "limits.checkpoint": bytes(e.Checkpoint),
 		"limits.window": bytes(e.Window), "limits.sessions": e.Sessions,
 		"control.socket": c.Control.Socket, "jobs.disks": 4, "jobs.per_host": 2, "jobs.keep": "720h",
+		"controller.name": hostName(), "controller.vms": 4, "controller.disks": 8, "replication.timeout": short(DefaultTimeout),
 	}
 }
 
@@ -63,13 +64,23 @@ func (w *walker) table(table, prefix string, v reflect.Value) {
 	for i := range v.NumField() {
 		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("toml"), ",")
 		field := v.Field(i)
+		means := field.Kind() == reflect.Pointer // that it is there means something, even when it is empty
 		for field.Kind() == reflect.Pointer && !field.IsNil() {
 			field = field.Elem()
 		}
 		switch {
 		case name == "" || name == "-":
 		case field.Kind() == reflect.Struct && !isText(field):
-			later = append(later, func() { w.table(path(prefix)+name, prefix+name+".", field) })
+			later = append(later, func() {
+				shown := len(w.list)
+				w.table(path(prefix)+name, prefix+name+".", field)
+				if means && len(w.list) == shown { // no key is set: say that it is there
+					all := *w
+					all.effective = true
+					all.table(path(prefix)+name, prefix+name+".", field)
+					w.list = all.list
+				}
+			})
 		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct:
 			later = append(later, func() {
 				for i := range field.Len() {
