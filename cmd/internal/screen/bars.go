@@ -1,0 +1,161 @@
+package screen
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/haulback/haulback/hostctl/failback"
+)
+
+// last is the pass that a disk is in, or has ended.
+func last(d *failback.Disk) *failback.Pass {
+	if len(d.Passes) == 0 {
+		return nil
+	}
+	return &d.Passes[len(d.Passes)-1]
+}
+
+// share is how much of a pass has been settled as equal on both sides, never what
+// was merely sent.
+func share(p *failback.Pass) float64 {
+	if p.Verified {
+		return 1
+	}
+	if c := &p.Counters; c.Total > 0 {
+		return min(float64(c.Verified+c.Skipped)/float64(c.Total), 1)
+	}
+	return 0
+}
+
+// progress is all disks together: "pass 2, 43.0 % done, about 3m10s left".
+func progress(s *failback.Status) string {
+	var done, total float64
+	var left time.Duration
+	pass, known := uint32(0), true
+	for i := range s.Disks {
+		d := &s.Disks[i]
+		p := last(d)
+		if d.Excluded || p == nil {
+			continue
+		}
+		bytes := float64(d.Replica.Size)
+		done, total = done+share(p)*bytes, total+bytes
+		pass = max(pass, p.Number)
+		if p.Ended.IsZero() {
+			left = max(left, p.Left)
+			known = known && p.Left > 0
+		}
+	}
+	if total == 0 {
+		return "the first bytes are waited for"
+	}
+	out := fmt.Sprintf("pass %d, %.1f %% done", pass, 100*done/total)
+	if known && left > 0 {
+		out += ", about " + Span(left) + " left"
+	}
+	return out
+}
+
+// barWidth is in characters; the numbers matter more.
+const barWidth = 20
+
+// bar draws a share.
+func bar(share float64, width int) string {
+	full := int(share * float64(width))
+	return "[" + strings.Repeat("#", full) + strings.Repeat("-", width-full) + "]"
+}
+
+// diskLine is a disk while its pass runs, or how it ended. What does not fit is
+// left out, the least important first; no number is cut.
+func diskLine(d *failback.Disk, labels, width int) string {
+	head := "  " + pad(label(d.Label), labels)
+	if over := verdict(d); over != "" {
+		return cut(head+short(over, width-columns(head)), width)
+	}
+	p := last(d)
+	if p == nil {
+		return cut(head+"waits, "+bytes(d.Replica.Size), width)
+	}
+	c := &p.Counters
+	kind := fmt.Sprintf("pass %d ", p.Number)
+	if p.Final {
+		kind = "final  "
+	}
+	number := fmt.Sprintf(" %5.1f%%", 100*share(p))
+	speed := fmt.Sprintf("  %9s/s", bytes(int64(p.Rate)))
+	eta := "  ETA --"
+	if p.Left > 0 {
+		eta = "  ETA " + Span(p.Left)
+	}
+	line := head + kind
+	if len(line)+barWidth+2+len(number)+len(speed)+len(eta) <= width {
+		line += bar(share(p), barWidth)
+	}
+	line += number
+	for _, part := range []string{
+		speed, eta, "  differing " + bytes(c.Differing), "  sent " + bytes(c.Sent), "  of " + bytes(c.Total),
+	} {
+		if columns(line)+len(part) > width {
+			break
+		}
+		line += part
+	}
+	return cut(line, width)
+}
+
+// verdict is how it stands with a disk of which nothing runs, or empty.
+func verdict(d *failback.Disk) string {
+	p := last(d)
+	switch {
+	case d.Excluded:
+		return "left out, as asked"
+	case d.Failure != nil:
+		return "FAILED: " + clean(d.Failure.Text)
+	case p != nil && !p.Ended.IsZero():
+		return ended(d, p)
+	}
+	return ""
+}
+
+// short leaves parts out that do not fit, so that no number is cut.
+func short(text string, width int) string {
+	for columns(text) > width {
+		i := strings.LastIndex(text, ", ")
+		if i < 0 {
+			return text
+		}
+		text = text[:i]
+	}
+	return text
+}
+
+// ended says what a pass that is over came to. What a hint left out is said
+// wherever it is called Verified.
+func ended(d *failback.Disk, p *failback.Pass) string {
+	c := &p.Counters
+	numbers := fmt.Sprintf("%s, %s differed, %s sent", bytes(c.Total), bytes(c.Differing), bytes(c.Sent))
+	switch {
+	case d.Verified && p.Final && d.Sampled != "":
+		return fmt.Sprintf("Verified (%s): %s", clean(d.Sampled), numbers)
+	case d.Verified && p.Final:
+		return "Verified: " + numbers
+	case p.Verified || d.Verified:
+		return fmt.Sprintf("pass %d done: %s", p.Number, numbers)
+	}
+	return fmt.Sprintf("pass %d ended, NOT verified: %s", p.Number, numbers)
+}
+
+// maxLabel is more than any host calls a place for a disk.
+const maxLabel = 20
+
+func label(text string) string { return cut(clean(text), maxLabel) }
+
+// labelWidth is the column that the labels of disks need.
+func labelWidth(list []failback.Disk) int {
+	n := 6
+	for i := range list {
+		n = max(n, columns(label(list[i].Label)))
+	}
+	return n + 2
+}

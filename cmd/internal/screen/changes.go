@@ -1,0 +1,119 @@
+package screen
+
+import (
+	"fmt"
+
+	"github.com/haulback/haulback/hostctl/failback"
+)
+
+// Changes are what has happened between two statuses of one failback, one line
+// each: what a log keeps. A nil before means that now is the first.
+func Changes(before, now *failback.Status) []string {
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if before == nil {
+		before = &failback.Status{}
+		add("failback %s of %s; the authority is %s", clean(now.ID), clean(now.Spec.VM), authority(now))
+	}
+	if now.State != before.State {
+		add("state %s", clean(string(now.State)))
+	}
+	for _, w := range now.Warnings {
+		if !contains(before.Warnings, w) {
+			add("WARNING: %s", clean(w))
+		}
+	}
+	for i := range now.Steps {
+		stepChange(before, &now.Steps[i], i, add)
+	}
+	for i := range now.Disks {
+		var old *failback.Disk
+		if i < len(before.Disks) {
+			old = &before.Disks[i]
+		}
+		diskChanges(old, &now.Disks[i], add)
+	}
+	switch {
+	case now.Halted != nil && (before.Halted == nil || !before.Halted.At.Equal(now.Halted.At)):
+		add("HALTED at step %d (%s): %s", now.Halted.Number, clean(now.Halted.Step), sentence(now.Halted.Text))
+	case now.Halted == nil && before.Halted != nil:
+		add("goes on after the halt at step %d", before.Halted.Number)
+	}
+	if now.Wait != "" && now.Wait != before.Wait {
+		add("waits for %s", clean(now.Wait))
+	}
+	return out
+}
+
+func contains(list []string, s string) bool {
+	for _, t := range list {
+		if t == s {
+			return true
+		}
+	}
+	return false
+}
+
+func stepChange(before *failback.Status, row *failback.Step, i int, add func(string, ...any)) {
+	if i < len(before.Steps) && before.Steps[i].State == row.State && before.Steps[i].Attempt == row.Attempt {
+		return
+	}
+	text := row.Text
+	if text == "" {
+		text = row.Name
+	}
+	switch row.State {
+	case failback.Intent:
+		again := ""
+		if row.Attempt > 1 {
+			again = fmt.Sprintf(" (try %d)", row.Attempt)
+		}
+		add("step %d: %s%s", row.Number, clean(text), again)
+	case failback.Done:
+		add("step %d done in %s: %s", row.Number, Span(row.Ended.Sub(row.Began)), clean(text))
+	case failback.Skipped:
+		add("step %d skipped: %s", row.Number, clean(text))
+	case failback.Compensating:
+		add("taking back step %d: %s", row.Number, clean(text))
+	case failback.Compensated:
+		add("step %d is taken back: %s", row.Number, clean(text))
+	}
+}
+
+// tenth is the step in which a log says how far a pass is.
+const tenth = 10
+
+func diskChanges(old, now *failback.Disk, add func(string, ...any)) {
+	label := clean(now.Label)
+	if now.Matched != "" && (old == nil || old.Matched != now.Matched) {
+		add("%s is paired: %s", label, clean(now.Matched))
+	}
+	for i := range now.Passes {
+		p := &now.Passes[i]
+		var q failback.Pass
+		if old != nil && i < len(old.Passes) {
+			q = old.Passes[i]
+		}
+		switch {
+		case !p.Ended.IsZero() && q.Ended.IsZero():
+			add("%s: %s", label, ended(now, p))
+		case q.Began.IsZero():
+			add("%s: pass %d begins%s%s", label, p.Number, mode(p), because(p.Reason))
+		case int(share(p)*tenth) > int(share(&q)*tenth):
+			add("%s: pass %d, %.0f %% done", label, p.Number, 100*share(p))
+		}
+		if p.Event != "" && p.Event != q.Event {
+			add("%s: %s", label, clean(p.Event))
+		}
+	}
+	if f := now.Failure; f != nil && (old == nil || old.Failure == nil || old.Failure.Text != f.Text) {
+		add("%s FAILED: %s", label, clean(f.Text))
+	}
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + clean(reason)
+}
