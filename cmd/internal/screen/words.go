@@ -134,7 +134,7 @@ func offAt(s *failback.Status) time.Time {
 	return time.Time{}
 }
 
-// Switched reports whether the way back is undo and no longer cancel.
+// Switched reports whether the replica is off, or on its way there.
 func Switched(s *failback.Status) bool { return begun(s, "power-off-replica") }
 
 // authority says which side holds what counts, and what becomes of the other.
@@ -187,7 +187,7 @@ func goBack(s *failback.Status) string {
 		return "not by haulback: fail over again, or restore a backup"
 	case s.Activity == failback.Committing, s.Activity == failback.Undoing, s.Activity == failback.Canceling, Ended(s):
 		return ""
-	case s.Activity == failback.Deciding || Switched(s):
+	case s.State == failback.Failback:
 		at := ""
 		if off := offAt(s); !off.IsZero() {
 			at = " at " + moment(off)
@@ -198,7 +198,11 @@ func goBack(s *failback.Status) string {
 		}
 		return fmt.Sprintf("undo: %s is what it was when it was powered off%s%s; %s", replica, at, lost, restored)
 	}
-	return fmt.Sprintf("cancel: %s goes on serving and loses nothing; %s", replica, restored)
+	serves := " goes on serving"
+	if Switched(s) {
+		serves = " is powered on again"
+	}
+	return "cancel: " + replica + serves + " and loses nothing; " + restored
 }
 
 // Next are the commands that help now, the likeliest first.
@@ -206,7 +210,6 @@ func Next(s *failback.Status) []Command {
 	if s.Halted != nil {
 		return halted(s)
 	}
-	cancel := verb(s, "cancel", "stop; the replica goes on serving and loses nothing")
 	watch := verb(s, "watch", "look on until it needs you")
 	switch s.Activity {
 	case failback.Waiting, failback.Preparing, failback.Syncing:
@@ -214,9 +217,13 @@ func Next(s *failback.Status) []Command {
 		if s.Spec.Switch.When != failback.WhenNow {
 			list = append(list, verb(s, "switch", "switch as soon as the disks allow"))
 		}
-		return append(list, cancel)
+		return append(list, cancel(s))
 	case failback.Standing:
-		return []Command{verb(s, "switch", "power the replica off and bring the rest home: users are without the VM meanwhile"), cancel}
+		return []Command{
+			verb(s, "switch", "power the replica off and bring the rest home: users are without the VM meanwhile"),
+			verb(s, "continue", "or another pass first, which makes the switch shorter"),
+			cancel(s),
+		}
 	case failback.Deciding:
 		list := []Command{
 			verb(s, "commit", "the VM works at home: keep it there; no undo after it"),
@@ -226,7 +233,12 @@ func Next(s *failback.Status) []Command {
 			list = append(list, Command{"", "or power " + name(s.Target) + " on first, and look"})
 		}
 		return list
-	case failback.Committing, failback.Undoing, failback.Canceling, failback.Switching:
+	case failback.Switching:
+		if s.State != failback.Failback {
+			return []Command{watch, cancel(s)}
+		}
+		return []Command{watch}
+	case failback.Committing, failback.Undoing, failback.Canceling:
 		return []Command{watch}
 	case failback.Committed, failback.Undone, failback.Canceled:
 		return []Command{
@@ -243,13 +255,22 @@ func halted(s *failback.Status) []Command {
 	switch s.Activity {
 	case failback.Committing, failback.Undoing, failback.Canceling: // these only roll forward
 		return list
-	case failback.Deciding:
-		return append(list, verb(s, "commit", "keep the VM at home; no undo after it"), verb(s, "undo", "the replica serves again; what was written at home is lost"))
 	}
+	if s.State != failback.Failback {
+		return append(list, cancel(s))
+	}
+	if s.Activity == failback.Deciding || s.Halted.Step == "power-on" {
+		list = append(list, verb(s, "commit", "keep the VM at home; no undo after it"))
+	}
+	return append(list, verb(s, "undo", "the replica serves again, as it was when it was powered off"))
+}
+
+// cancel says what it does, which is another thing when the replica is off.
+func cancel(s *failback.Status) Command {
 	if Switched(s) {
-		return append(list, verb(s, "undo", "the replica serves again, as it was when it was powered off"))
+		return verb(s, "cancel", "stop; the replica is powered on again and loses nothing")
 	}
-	return append(list, verb(s, "cancel", "stop; the replica goes on serving and loses nothing"))
+	return verb(s, "cancel", "stop; the replica goes on serving and loses nothing")
 }
 
 // name is a VM as people call it.
