@@ -55,6 +55,7 @@ type Disk struct {
 	Datastore string
 	Thin      bool
 	ChangeID  string // of a snapshot's disk: the point in change tracking; empty: not tracked
+	Adapter   string // model of its controller, as the host calls it ("pvscsi"), or empty
 	Unfit     string // why it can be neither snapshotted nor tracked ("independent persistent"), or empty
 }
 
@@ -74,7 +75,8 @@ type NIC struct {
 	Label     string
 	Network   string
 	MAC       string
-	Connected bool // at power-on
+	Model     string // as the host calls it ("vmxnet3"), or empty
+	Connected bool   // at power-on
 }
 
 // Query names a VM to look for: by UUID where it has one, else by ID, path or
