@@ -36,6 +36,15 @@ func (m Map) widen(unit, size int64) (w Map) {
 	return w
 }
 
+// AtMost is the map widened until it has at most n extents, n being 1 or more:
+// what is told of a disk in that many pieces is coarse and never less than m.
+func (m Map) AtMost(n int, size int64) Map {
+	for unit := int64(GrainSize); m.Count() > n; unit *= 2 {
+		m = m.widen(unit, size)
+	}
+	return m
+}
+
 // grainRuns yields runs [lo, hi) of grain numbers: ascending, disjoint, of at
 // least one grain. Two runs may touch.
 func (m Map) grainRuns(size int64) iter.Seq2[int64, int64] {

@@ -120,6 +120,23 @@ func PlanHint(size int64, hint *Hint, known error, sampling Sampling) Plan {
 	}
 }
 
+// PlanSample reads a sample of a disk of size bytes, always with the first and
+// the last grain, to see how alike two disks are. Nothing declares the rest
+// unchanged: a grain that differs is what is looked for. One grain in one, or a
+// sampling that is none, is the full plan.
+func PlanSample(size int64, sampling Sampling) Plan {
+	whole := Map{}
+	if size > 0 {
+		whole.Add(Extent{Len: size})
+	}
+	every := sampling.every(Grains(size))
+	if sampling.Every < 0 || sampling.Least < 0 || every <= 1 {
+		return PlanFull(size)
+	}
+	read := sample(whole, size, every, sampling.Seed).Union(edges(size))
+	return Plan{Size: size, Read: read, Mode: ModeHint, Reason: fmt.Sprintf("a sample of one grain in %d", every)}
+}
+
 // edges is the first and the last grain. They hold the partition tables, which
 // everything else of the disk hangs on, and a pass that reads them has read
 // something whatever the hint says.
