@@ -142,12 +142,19 @@
 //	21 Pace      0 wire i64 | 8 read i64 | 16 latency u32 |
 //	             20 priority u8, 1-3 | 21 0 0 0                       24
 //	22 Renew     0 source ticket blob | target ticket blob            max 2052
+//	23 Hint      0 size i64 | 8 granularity i64 |
+//	             16 areas u32, at most 65536 | 20 base u32 |
+//	             24 sample i64 | 32 trust u8, 0-2 | 33 provider text |
+//	             since text | remark text                             max 1024
+//	24 Areas     0 areas u16, 1-512 | 2 { off i64 | len i64, not 0 }
+//	             ...                                                  max 8194
+//	25 Base      0 pass u32, not 0 | 4 0 0 0 0                        8
 //
 // A count of batches, in Holes, Same and Plan, obeys the bound of a batch
 // number. The steps of a Plan ascend and do not overlap. The masks of a Manifest
 // have no grain in common and none beyond its grains, and skip is not all of
-// them. A full flag excludes hinted, and so does ModeVerify; fresh goes with
-// start 0. The rates of a Pace are bytes per second, 0 or at least 65536; its
+// them. A full flag excludes hinted; fresh goes with
+// start 0. Areas ascend and do not touch, over all frames of a hint. The rates of a Pace are bytes per second, 0 or at least 65536; its
 // latency is in microseconds, 0 or 100 to 60000000.
 // Counters are a u8 n and n times an i64, in the order of the fields of
 // [Counters]; a reader takes those it knows and ignores the rest, and what is
@@ -262,6 +269,7 @@
 // Open, and the target, in 60 s, Opened:
 //
 //	source                                        target
+//	  |  control    Base, if it has one ------->   |
 //	  |  control    Open ----------------------->   |  takes the disk, makes the
 //	  |  control    <---------------------- Opened  |  epoch durable in its journal
 //	  |  plan       Plan, if hinted --------->   |
@@ -302,6 +310,25 @@
 // says the same, and so does one at Open whose journal says neither Clean nor
 // Verified, unless the journal's last run, pass and plan are those of this
 // session: no hint knows what a cut run wrote. Such a session has no Holes.
+//
+// Hints from afar. With Hello.Track 3 (told) or 4 (told, strict) the dialer of a
+// pull or an order sends Hint right after Welcome, then Areas until there are as
+// many as Hint says, each frame within 5 s and all within 60 s; they lie within
+// its size. The listener plans with them as with a tracker of its own, which it
+// does not ask, and samples what they call unchanged. A hint narrows what the
+// peer itself gets, and no right is needed for it. Each link of a session brings
+// the hint again; one that is another than on the link before is not used, and
+// neither is that. Trust is that of package cbt; a hint that is not to be trusted
+// makes a full plan with a reason, or with track 4 the end with CodeHint. In
+// ModeVerify there are no areas, and sample says how many grains are compared: one
+// in so many, drawn by the source, the first and the last always.
+//
+// Base. A hint that counts from the end of an earlier pass of the run says which.
+// The source tells the target in Base, before Open, and Open.Plan is then the
+// BLAKE3-256 of the plan's digest and the pass as u32. A target believes such a
+// hint only where its journal says Verified by that pass of that run, and nothing
+// has been written since; or where the same plan of the same pass has begun, and
+// nobody else wrote since. In any other state it ends the link with CodeDistrust.
 //
 // Manifests. If Opened.Start is not the end of the disk, the target opens the
 // manifest stream and tells every batch from there, of a hinted session every

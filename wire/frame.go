@@ -39,6 +39,9 @@ const (
 	TypePlan     Type = 20
 	TypePace     Type = 21
 	TypeRenew    Type = 22
+	TypeHint     Type = 23
+	TypeAreas    Type = 24
+	TypeBase     Type = 25
 )
 
 // headerLen is type, flags, reserved and length.
@@ -69,6 +72,9 @@ var maxBody = [...]int{
 	TypeRenew:    2 * (2 + MaxTicket),
 	TypePlan:     2 + maxPlanSteps*planStepLen,
 	TypePace:     paceLen,
+	TypeHint:     1024,
+	TypeAreas:    2 + maxAreas*areaLen,
+	TypeBase:     8,
 	TypeJoin:     576,
 	TypeJoined:   320,
 }

@@ -54,7 +54,7 @@ var goldens = []golden{
 		name:  "Hello",
 		frame: &Hello{Op: OpPull, Mode: ModeCopy, Run: bytes16, Pass: 258, Rate: 5, Track: TrackingStrict, Full: true, Export: "vm1", Agent: "hb/1", Ticket: []byte{7, 8}},
 		hex:   "01 000000 00000031  0001 02 01" + hex16 + "00000102 0000000000000005 02 01  0003 766d31  0004 68622f31  0002 0708",
-		wrong: []poke{{45, "0401"}, {2, "00"}, {2, "05"}, {3, "00"}, {3, "03"}, {24, "80"}, {32, "03"}, {33, "02"}, {36, "0a"}, {36, "ff"}, {34, "ffff"}},
+		wrong: []poke{{45, "0401"}, {2, "00"}, {2, "05"}, {3, "00"}, {3, "03"}, {24, "80"}, {32, "05"}, {33, "02"}, {36, "0a"}, {36, "ff"}, {34, "ffff"}},
 	}, {
 		name:  "Welcome",
 		frame: &Welcome{Agent: "hb/1"},
@@ -83,7 +83,7 @@ var goldens = []golden{
 		},
 		hex: "04 000000 0000005c  01 00 01 03" + hex16 + `0000000000000000 0000000000000000 0000000000010000
 			00010000 00000010 00000001` + hex32 + "0000  0000",
-		wrong: []poke{{0, "02"}, {1, "01"}, {3, "07"}, {35, "01"}},
+		wrong: []poke{{0, "03"}, {1, "01"}, {3, "07"}, {35, "01"}},
 	}, {
 		name: "Opened",
 		frame: &Opened{
@@ -203,6 +203,39 @@ var goldens = []golden{
 		zero:  []int{5, 6, 7},
 		wrong: []poke{{4, "02"}},
 	}, {
+		name:  "Hint",
+		frame: &Hint{Size: 1 << 30, Granularity: 65536, Areas: 2, Base: 1, Sample: 16, Trust: cbt.Exact, Provider: "vs", Since: "52 de/4", Remark: "x"},
+		hex: `17 000000 00000031  0000000040000000 0000000000010000 00000002 00000001 0000000000000010 02
+			0002 7673  0007 35322064652f34  0001 78`,
+		wrong: []poke{{0, "80"}, {8, "80"}, {16, "00010001"}, {24, "80"}, {32, "03"}, {35, "0a"}, {33, "ffff"}},
+	}, {
+		name:  "Hint, nothing but a sample",
+		frame: &Hint{Sample: 256},
+		hex:   "17 000000 00000027  0000000000000000 0000000000000000 00000000 00000000 0000000000000100 00 0000 0000 0000",
+	}, {
+		name:  "Areas",
+		frame: &Areas{[]cbt.Extent{{Off: 0, Len: 512}, {Off: 513, Len: 1<<63 - 1 - 513}}},
+		hex: `18 000000 00000022  0002
+			0000000000000000 0000000000000200  0000000000000201 7ffffffffffffdfe`,
+		wrong: []poke{
+			{0, "0000"},
+			{0, "0001"},
+			{0, "0003"},
+			{0, "0201"},
+			{2, "80"},
+			{10, "0000000000000000"},
+			{10, "0000000000000201"},
+			{18, "0000000000000200"},
+			{18, "0000000000000203"},
+			{26, "80"},
+		},
+	}, {
+		name:  "Base",
+		frame: &Base{Pass: 3},
+		hex:   "19 000000 00000008  00000003 00000000",
+		zero:  []int{4, 5, 6, 7},
+		wrong: []poke{{0, "00000000"}},
+	}, {
 		name:  "Pace",
 		frame: &Pace{Wire: 1 << 20, Read: 65536, Latency: 20 * time.Millisecond, Priority: -1},
 		hex:   "15 000000 00000018  0000000000100000 0000000000010000 00004e20 01 000000",
@@ -287,6 +320,12 @@ func emptyLike(f Frame) Frame {
 		return new(Pace)
 	case *Plan:
 		return new(Plan)
+	case *Hint:
+		return new(Hint)
+	case *Areas:
+		return new(Areas)
+	case *Base:
+		return new(Base)
 	case *Finish:
 		return new(Finish)
 	case *Verified:

@@ -61,7 +61,28 @@ const (
 	TrackingOff    Tracking = 0 // read everything
 	TrackingUse    Tracking = 1 // use what the source's disk has, else read everything
 	TrackingStrict Tracking = 2 // use it, and fail with CodeHint where it cannot be used
+	// The dialer says itself where the disk changed, in a Hint that follows
+	// Welcome; what the listener's disk has is not asked. In ModeVerify it says how
+	// many grains are compared.
+	TrackingTold       Tracking = 3 // as TrackingUse
+	TrackingToldStrict Tracking = 4 // as TrackingStrict
 )
+
+// Told reports whether a Hint follows, and the word without that.
+func (t Tracking) Told() (Tracking, bool) {
+	if t == TrackingTold || t == TrackingToldStrict {
+		return t - TrackingTold + TrackingUse, true
+	}
+	return t, false
+}
+
+// Tell is the word for which a Hint follows.
+func (t Tracking) Tell() Tracking {
+	if t == TrackingStrict {
+		return TrackingToldStrict
+	}
+	return TrackingTold
+}
 
 // String is the word in reports.
 func (t Tracking) String() string {
@@ -72,6 +93,10 @@ func (t Tracking) String() string {
 		return "hint"
 	case TrackingStrict:
 		return "hint, strictly"
+	case TrackingTold:
+		return "hint of the peer"
+	case TrackingToldStrict:
+		return "hint of the peer, strictly"
 	}
 	return fmt.Sprintf("Tracking(%d)", uint8(t))
 }
@@ -115,7 +140,7 @@ func (h *Hello) parseBody(b []byte) error {
 	h.Track, h.Full = Tracking(f.u8()), f.flag()
 	h.Export, h.Agent = f.text(), f.text()
 	h.Ticket = f.bytes(MaxTicket)
-	f.bad = f.bad || h.Op < OpPush || h.Op > OpOrder || h.Mode < ModeCopy || h.Mode > ModeVerify || h.Track > TrackingStrict
+	f.bad = f.bad || h.Op < OpPush || h.Op > OpOrder || h.Mode < ModeCopy || h.Mode > ModeVerify || h.Track > TrackingToldStrict
 	return f.done(TypeHello)
 }
 

@@ -59,7 +59,7 @@ func (o *Open) parseBody(b []byte) error {
 	o.Window = f.u32()
 	f.copy(o.Plan[:])
 	o.Identity, o.Reason = f.text(), f.text()
-	f.bad = f.bad || flags > 3 || o.Fresh && o.Start != 0 || o.Hinted && (o.Full || o.Mode != ModeCopy) || o.Mode < ModeCopy || o.Mode > ModeVerify || o.Streams < 1 || o.Streams > MaxDataStreams ||
+	f.bad = f.bad || flags > 3 || o.Fresh && o.Start != 0 || o.Hinted && o.Full || o.Mode < ModeCopy || o.Mode > ModeVerify || o.Streams < 1 || o.Streams > MaxDataStreams ||
 		o.Held > maxHeld || grain != cbt.GrainSize || batch != cbt.BatchGrains || o.Window == 0
 	return f.done(TypeOpen)
 }
