@@ -22,5 +22,6 @@ const (
 	bugLowerEpoch
 	bugWarmRead
 	bugBelieveHint
+	bugAnyBase
 	bugCount // keep last
 )

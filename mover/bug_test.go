@@ -26,6 +26,7 @@ var finders = map[string]func(t *testing.T, bug mover.Bug) error{
 	"no digest check":         flippedBits,
 	"lower epoch accepted":    staleOwner,
 	"hint believed":           believedLie,
+	"hint of any base":        anyBase,
 }
 
 // bugSeeds is within how many seeds the simulated machine has to find a bug.

@@ -48,6 +48,7 @@ type Remote struct {
 	Dial   func(ctx context.Context) (wire.Link, error)
 	here   bool       // it is this process
 	Ticket TicketFunc // for an export that wants tickets; nil: none is shown
+	Hint   *cbt.Hint  // of a source: where it changed, as the caller knows; nil: its own daemon is asked
 }
 
 // Endpoint is one side of a job: a disk of this process, or an export.
@@ -68,6 +69,13 @@ type Job struct {
 	Track  wire.Tracking // whether the source's change tracking may narrow a copy
 	Source Endpoint
 	Target Endpoint
+	// Base is the pass of Run that made the target what the hint counts from. The
+	// target believes the hint only if its journal says so too; 0: not said, any
+	// disk that is Clean or Verified may be what a hint counts from.
+	Base uint32
+	// Fence is the epoch of who gives the job: a target of this process refuses a
+	// lower one for ever. 0: none. At a target elsewhere the ticket has it.
+	Fence uint64
 	// Unproved lets a disk be the source that the journal calls a target in the
 	// middle of a run. It is for undoing that run.
 	Unproved bool
@@ -75,9 +83,12 @@ type Job struct {
 	// while the job runs, and may give one to several jobs, which share it. Nil
 	// means Rate alone.
 	Throttle *throttle.Throttle
-	Rate     int64         // bytes per second on the wire, without Throttle; 0: no limit
-	Sample   int64         // compare one grain in so many of what a hint calls unchanged; 0: as Config.Sampling says
-	Retry    time.Duration // how long to go on without progress after the peer was lost; 0: not at all
+	Rate     int64 // bytes per second on the wire, without Throttle; 0: no limit
+	// Sample is to compare one grain in so many of what a hint calls unchanged; 0:
+	// as Config.Sampling says. A comparison takes one grain in so many of the whole
+	// disk, at least 64; 0 and 1: all.
+	Sample int64
+	Retry  time.Duration // how long to go on without progress after the peer was lost; 0: not at all
 
 	stream *streamDisk // of a restore: the source
 	grant  *grant      // of an order: the ticket for Source
@@ -168,7 +179,7 @@ func (e *Engine) local(ctx context.Context, job Job, spec passSpec, p *Progress)
 		role = RoleSource // a disk that is only read
 	}
 	name := fmt.Sprintf("local:%x", sumOf(job.Target.Name)) // each target has a hold of its own; a name in a Hello is cut at 256 bytes
-	srv.SetExports([]Export{{Name: name, Role: role, Open: job.Target.Open, Peers: []wire.ID{{}}}})
+	srv.SetExports([]Export{{Name: name, Role: role, Open: job.Target.Open, Peers: []wire.ID{{}}, floor: job.Fence}})
 	defer e.targets.dismiss(name, job.Run) // when its last write has returned
 	defer srv.wait()
 	return e.push(ctx, job, spec, &Remote{Name: job.Target.Name, Export: name, here: true, Dial: func(context.Context) (wire.Link, error) {
@@ -192,13 +203,17 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		return Report{}, err
 	}
 	cfg := e.cfg
-	if job.Sample > 0 {
+	if job.Sample > 0 && spec.mode == wire.ModeCopy {
 		cfg.Sampling.Every = job.Sample
 	}
 	if job.stream != nil {
 		cfg.Batches = min(cfg.Batches, streamBatches)
 	}
 	s := newSource(&cfg, e.pool, disk, spec, p)
+	s.base = job.Base
+	if spec.mode == wire.ModeVerify {
+		s.every = job.Sample
+	}
 	defer func() { s.disk.Close() }() // a source: nothing can be lost
 	by := terms{job: job.Throttle, here: to.here, tells: true}
 	s.gate = e.gateFor(by, disk.Identity(), p)
@@ -214,7 +229,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		if err := s.ready(ctx, job.Source.Open, job.Source.Hint); err != nil {
 			return false, err
 		}
-		l, err := dial(ctx, to, &hello)
+		l, err := dial(ctx, to, &hello, nil)
 		if err != nil {
 			return false, to.renewed(ctx, err, hello.Ticket)
 		}
@@ -266,19 +281,29 @@ const unreadable = "%d grains of 64 KiB of the source cannot be read; all others
 // pull is a run with the target half in this process.
 func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
 	from, track := job.Source.Remote, job.Track
-	if job.Full || job.Mode == wire.ModeVerify {
+	tells := job.tells()
+	switch {
+	case tells != nil && job.Mode == wire.ModeVerify:
+		track = wire.TrackingUse
+	case job.Full || job.Mode == wire.ModeVerify:
 		track = wire.TrackingOff // everything is read
 	}
 	hello := wire.Hello{Op: wire.OpPull, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Track: track, Full: job.Full, Export: from.Export, Agent: e.cfg.Agent}
 	rep := Report{Run: spec.run, Pass: spec.pass, Track: job.Track}
+	if tells != nil {
+		hello.Track = track.Tell()
+	}
 	said := false
-	exp := &Export{Name: job.Target.Name, Open: job.Target.Open}
+	exp := &Export{Name: job.Target.Name, Open: job.Target.Open, floor: job.Fence}
+	if tells != nil {
+		exp.base = tells.base
+	}
 	defer e.targets.dismiss(exp.Name, job.Run)
 	exp.track = &track
 	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
 		now, _, _ := job.Throttle.Now()
 		hello.Rate = now.Wire
-		l, err := dial(ctx, from, &hello)
+		l, err := dial(ctx, from, &hello, tells)
 		if err != nil {
 			return false, from.renewed(ctx, err, hello.Ticket)
 		}
@@ -304,8 +329,8 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 	return rep, err
 }
 
-// dial opens a link to r and says hello.
-func dial(ctx context.Context, r *Remote, hello *wire.Hello) (*lane, error) {
+// dial opens a link to r and says hello, and what else there is to tell.
+func dial(ctx context.Context, r *Remote, hello *wire.Hello, tells *told) (*lane, error) {
 	if err := r.show(ctx, hello); err != nil {
 		return nil, err
 	}
@@ -319,6 +344,9 @@ func dial(ctx context.Context, r *Remote, hello *wire.Hello) (*lane, error) {
 	var w wire.Welcome
 	if e := l.expect(&w); e != nil { // also after a failed send: the peer has said why
 		err = e
+	}
+	if err == nil && tells != nil {
+		err = l.tell(tells)
 	}
 	if err != nil {
 		l.end(err)

@@ -25,6 +25,7 @@ var Bugs = map[string]Bug{
 	"lower epoch accepted":       bugLowerEpoch,
 	"diff reads the cache":       bugWarmRead,
 	"hint believed":              bugBelieveHint,
+	"hint of any base":           bugAnyBase,
 }
 
 // WithBug is cfg with a mistake in it.

@@ -20,6 +20,8 @@ type lane struct {
 	turn chan struct{} // 1: who sends; a write may wait for the network
 	out  []byte
 
+	base uint32 // that of a Base before Open; 0: there was none
+
 	ended  chan struct{} // closed when receive has failed
 	unhook func() bool   // takes off what ends the lane with its caller's context; may be nil
 	once   sync.Once
@@ -83,6 +85,13 @@ func (l *lane) expectAlive(d time.Duration, f wire.Frame, by *terms) error {
 			if err := by.takePace(body); err != nil {
 				return err
 			}
+			continue
+		case t == wire.TypeBase && f.Type() == wire.TypeOpen && l.base == 0:
+			var b wire.Base
+			if err := wire.Parse(&b, body); err != nil {
+				return err
+			}
+			l.base = b.Pass
 			continue
 		case t != f.Type():
 			return onLink(fmt.Errorf("%w: type %d where %d has to come", wire.ErrFrame, t, f.Type()))

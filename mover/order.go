@@ -22,10 +22,14 @@ func (e *Engine) Order(ctx context.Context, from *Remote, spec Job, o wire.Order
 	if err := spec.limit(); err != nil {
 		return Report{}, err
 	}
+	tells := spec.tells()
 	hello := wire.Hello{Op: wire.OpOrder, Mode: spec.Mode, Run: spec.Run, Pass: spec.Pass, Export: from.Export, Track: spec.Track, Agent: e.cfg.Agent}
+	if tells != nil {
+		hello.Track = spec.Track.Tell()
+	}
 	rep := Report{Run: spec.Run, Pass: spec.Pass, Track: spec.Track}
 	err := e.retry(ctx, spec.Retry, p, func(ctx context.Context) (bool, error) {
-		l, err := dial(ctx, from, &hello)
+		l, err := dial(ctx, from, &hello, tells)
 		if err != nil {
 			return false, from.renewed(ctx, err, hello.Ticket)
 		}
@@ -129,7 +133,7 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 	s.wg.Go(func() { cancel(by.follow(l, tickets)) }) // ends with the link
 	job := Job{
 		Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Throttle: by.job, Retry: time.Duration(o.Retry) * time.Second,
-		Track: h.Track, grant: exp.grant, Source: Endpoint{Name: exp.Name, Open: exp.Open, Hint: exp.Hint},
+		Track: h.Track, grant: exp.grant, Base: exp.told.from(), Sample: s.e.sampleOf(exp.told, h.Mode), Source: Endpoint{Name: exp.Name, Open: exp.Open, Hint: exp.Hint},
 		Target: Endpoint{Name: o.Address, Remote: &Remote{
 			Name: o.Address, Export: o.Export, Dial: func(ctx context.Context) (wire.Link, error) { return s.dial(ctx, &o) },
 			Ticket: tickets.ticket,

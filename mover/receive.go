@@ -13,6 +13,7 @@ type outcome struct {
 	began  bool
 	open   wire.Open
 	opened wire.Opened
+	base   uint32 // the pass that the hint of open counts from; 0: not said
 	last   *wire.Verified
 	bad    []BadRun
 }
@@ -50,6 +51,9 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	if err := wanted(exp.track, &o.open); err != nil {
 		return o, err
 	}
+	if o.base = l.base; exp.base > 0 && o.open.Hinted {
+		o.base = exp.base // what this end knows, whatever the other has said
+	}
 	if o.open.Mode != spec.mode {
 		return o, wire.Errorf(wire.CodeFrame, "Open for mode %d in a session of mode %d", o.open.Mode, spec.mode)
 	}
@@ -66,7 +70,7 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	if _, use := e.targets.held(exp.Name); use != "" && spec.mode == wire.ModeVerify {
 		return o, wire.Errorf(wire.CodeBusy, "the disk is %s; wait for it, or go on with that run", use)
 	}
-	h, err := e.targets.acquire(ctx, key, spec.run, exp.grant.fence(), cancel, e.cfg.bug)
+	h, err := e.targets.acquire(ctx, key, spec.run, exp.fence(), cancel, e.cfg.bug)
 	if err != nil {
 		return o, err
 	}
@@ -172,7 +176,7 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 // back to a disk that was never released.
 func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec passSpec, o *outcome, p *Progress) (*target, error) {
 	if t, ok := h.res.(*target); ok {
-		if t.passSpec == spec && t.owner == o.open.Owner && t.size == o.open.Size && t.grant.fence() == exp.grant.fence() {
+		if t.passSpec == spec && t.owner == o.open.Owner && t.size == o.open.Size && t.fence() == exp.fence() {
 			t.prog, t.grant = p, exp.grant
 			if err := t.grant.fits(t.disk); err != nil {
 				return nil, err
@@ -193,7 +197,7 @@ func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec pass
 		return nil, diskError(wire.CodeOpen, "target", "open", cbt.Extent{}, err)
 	}
 	t := &target{
-		layout: layout{o.open.Size}, passSpec: spec, cfg: &e.cfg, disk: disk, fails: &e.fails, prog: p, owner: o.open.Owner, pulled: exp.held, grant: exp.grant,
+		layout: layout{o.open.Size}, passSpec: spec, cfg: &e.cfg, disk: disk, fails: &e.fails, prog: p, owner: o.open.Owner, pulled: exp.held, grant: exp.grant, floor: exp.floor,
 	}
 	if err := e.openNew(t, o); err != nil {
 		_ = t.close() // nothing was written
@@ -214,9 +218,9 @@ func (e *Engine) openNew(t *target, o *outcome) error {
 	}
 	_, t.cold = cold(t.disk)
 	t.rewind(false)
-	o.opened = wire.Opened{Epoch: 1, Size: t.disk.Size(), Cold: t.cold, Identity: t.disk.Identity()}
+	o.opened = wire.Opened{Size: t.disk.Size(), Cold: t.cold, Identity: t.disk.Identity()}
 	if t.mode == wire.ModeVerify {
-		t.epoch = 1
+		t.epoch, o.opened.Epoch = 1, 1
 		return e.mayCompare(t)
 	}
 	if _, ok := t.disk.(WritableDisk); !ok {
@@ -232,12 +236,12 @@ func (e *Engine) openNew(t *target, o *outcome) error {
 
 // mayCompare applies the fence to a session that writes nothing.
 func (e *Engine) mayCompare(t *target) error {
-	if t.grant == nil {
+	if !t.fenced() {
 		return nil
 	}
 	st, err := ReadJournal(e.state, t.disk.Identity())
-	if err == nil && t.grant.Epoch < st.Fence {
-		err = fencedOff(t.grant.Epoch, st.Fence)
+	if err == nil && t.fence() < st.Fence {
+		err = fencedOff(t.fence(), st.Fence)
 	}
 	return err
 }
@@ -247,7 +251,7 @@ func (t *target) takeUp(o *outcome) error {
 	if err := t.admit(&o.open); err != nil {
 		return err
 	}
-	if err := t.mayHint(&o.open); err != nil {
+	if err := t.mayHint(&o.open, o.base); err != nil {
 		return err
 	}
 	o.opened.State = t.journal.state.State
@@ -265,8 +269,8 @@ func (t *target) admit(o *wire.Open) error {
 	if o.Held != 0 && st.Epoch > 0 && st.Owner != o.Owner && t.cfg.bug != bugLowerEpoch {
 		return wire.Errorf(wire.CodeFenced, "epoch %d of this disk is over: run %v has epoch %d now", o.Held, st.Session, st.Epoch)
 	}
-	if t.grant != nil && t.grant.Epoch < st.Fence && t.cfg.bug != bugLowerEpoch {
-		return fencedOff(t.grant.Epoch, st.Fence)
+	if t.fenced() && t.fence() < st.Fence && t.cfg.bug != bugLowerEpoch {
+		return fencedOff(t.fence(), st.Fence)
 	}
 	if t.pulled > 0 && st.Epoch > t.pulled && st.Session != t.passSpec.run {
 		return wire.Errorf(wire.CodeFenced, "epoch %d of this disk is over: run %v has epoch %d now", t.pulled, st.Session, st.Epoch)
@@ -281,7 +285,7 @@ func (t *target) admit(o *wire.Open) error {
 // left in caches: only then is the disk worth reading.
 func (t *target) begin(o *wire.Open) error {
 	st := &t.journal.state
-	if f := t.grant.fence(); f > st.Fence {
+	if f := t.fence(); f > st.Fence {
 		if err := t.journal.fence(f); err != nil {
 			return err
 		}

@@ -44,6 +44,9 @@ type Export struct {
 	Open      OpenDisk
 	Tickets   *TicketPolicy  // nil: the list of peers is enough
 	grant     *grant         // of one session: the ticket that opened it
+	floor     uint64         // of a target in this process: Job.Fence
+	base      uint32         // of a target in this process: Job.Base
+	told      *told          // of one session: what its peer knows of the changes
 	held      uint64         // the epoch that the run of a puller had last; 0: none
 	track     *wire.Tracking // of a target in this process: what was asked for; nil: what the source says
 	Hint      HintFunc       // of a source: asks for its changes; nil: the disk itself, if it is a Tracker
@@ -255,6 +258,9 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	if err := l.send(&wire.Welcome{Agent: s.e.cfg.Agent}); err != nil {
 		return err
 	}
+	if exp, err = l.hear(exp, h); err != nil {
+		return err
+	}
 	spec := passSpec{run: h.Run, pass: h.Pass, mode: h.Mode}
 	s.logOf(l.link).Info("session begins", "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", h.Op.String())
 	switch h.Op {
@@ -385,7 +391,7 @@ func (e *Engine) live(exp *Export) (p wire.Probed, ok bool) {
 // Probe asks a peer about an export.
 func (e *Engine) Probe(ctx context.Context, r *Remote) (p wire.Probed, err error) {
 	hello := wire.Hello{Op: wire.OpProbe, Mode: wire.ModeVerify, Export: r.Export, Agent: e.cfg.Agent}
-	l, err := dial(ctx, r, &hello)
+	l, err := dial(ctx, r, &hello, nil)
 	if err != nil {
 		return p, err
 	}

@@ -33,8 +33,11 @@ type source struct {
 	owner [16]byte
 
 	track   wire.Tracking
+	base    uint32     // the pass that the hint counts from; 0: not said
+	every   int64      // of a comparison: one grain in so many is compared; 0 and 1: all
+	told    cbt.Digest // of what the peer has told of the changes
 	plan    cbt.Plan
-	planSum cbt.Digest // of plan
+	planSum cbt.Digest // of plan, and of base
 
 	lost bool // its disk, since the last link; of who runs the sessions
 
@@ -353,6 +356,11 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	var opened wire.Opened
 	if err := s.by.begin(l); err != nil {
 		return opened, err
+	}
+	if s.base > 0 && o.Hinted && s.mode == wire.ModeCopy {
+		if err := l.send(&wire.Base{Pass: s.base}); err != nil {
+			return opened, err
+		}
 	}
 	if err := l.send(&o); err != nil {
 		return opened, err

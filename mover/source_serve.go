@@ -58,6 +58,7 @@ func (e *Engine) pulled(ctx context.Context, l *lane, h *hold, exp *Export, spec
 		return nil, err
 	}
 	s.watchOver(p)
+	s.retold(exp.told)
 	if err := s.retrack(hello.Track, hello.Full); err != nil {
 		return nil, err
 	}
@@ -74,6 +75,7 @@ func (e *Engine) openPulled(ctx context.Context, h *hold, exp *Export, spec pass
 	}
 	if err == nil {
 		s := newSource(&e.cfg, e.pool, disk, spec, p)
+		s.tell(exp.told)
 		if err = s.narrow(ctx, hello.Track, exp.Hint); err == nil {
 			e.sources.fill(h, s)
 			return s, nil

@@ -25,6 +25,7 @@ type target struct {
 	owner  [16]byte
 	epoch  uint64
 	grant  *grant // the ticket of the last link; nil: none is wanted
+	floor  uint64 // Job.Fence
 	pulled uint64 // the epoch before, where this process pulls; the source may be another owner by now
 	cold   string
 

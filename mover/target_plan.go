@@ -101,16 +101,40 @@ func (t *target) skipRunLocked(end int64) bool {
 
 // mayHint refuses a plan with gaps for a disk that is in pieces: what a cut run
 // has written, no tracker of the source knows of. Only the very plan of that
-// run goes on with it.
-func (t *target) mayHint(o *wire.Open) error {
+// run goes on with it. A hint that counts from an earlier pass of its run is for
+// the disk that this pass has left, and for no other, whatever is proved of it.
+func (t *target) mayHint(o *wire.Open, base uint32) error {
 	st := &t.journal.state
 	switch {
-	case !o.Hinted || st.State == wire.StateClean || st.State == wire.StateVerified:
+	case !o.Hinted || t.began(o) && st.State != wire.StatePoisoned:
+		return nil
+	case base > 0:
+		return t.mayCountFrom(base)
+	case st.State == wire.StateClean || st.State == wire.StateVerified:
 		return nil
 	case st.State == wire.StatePoisoned || st.Run != t.passSpec.run || st.Pass != t.pass:
 		return wire.Errorf(wire.CodeDistrust, "the target is %v by pass %d of run %v: no hint knows what it holds", st.State, st.Pass, st.Run)
-	case st.Session != st.Run || st.SessionPass != st.Pass || st.Plan != o.Plan:
-		return wire.Errorf(wire.CodeDistrust, "the target is %v, and the plan of this run is another than when it was cut: the hint or the sample has changed", st.State)
 	}
-	return nil
+	return wire.Errorf(wire.CodeDistrust, "the target is %v, and the plan of this run is another than when it was cut: the hint or the sample has changed", st.State)
+}
+
+// began reports whether the very pass and plan of o was the last to write to the
+// disk, and nobody else has opened it since.
+func (t *target) began(o *wire.Open) bool {
+	st := &t.journal.state
+	return st.State != wire.StateClean && st.Run == t.passSpec.run && st.Pass == t.pass &&
+		st.Session == st.Run && st.SessionPass == st.Pass && st.Plan == o.Plan
+}
+
+// mayCountFrom refuses a hint that counts from pass base of this run for a disk
+// that is not what this pass has left and proved.
+func (t *target) mayCountFrom(base uint32) error {
+	st := &t.journal.state
+	switch {
+	case t.cfg.bug == bugAnyBase, st.State == wire.StateVerified && st.Run == t.passSpec.run && st.Pass == base:
+		return nil
+	case st.State == wire.StateClean:
+		return wire.Errorf(wire.CodeDistrust, "the hint counts from pass %d of this run, and the journal knows of no pass to this target", base)
+	}
+	return wire.Errorf(wire.CodeDistrust, "the hint counts from pass %d of this run, and the target is %v by pass %d of run %v", base, st.State, st.Pass, st.Run)
 }

@@ -102,13 +102,24 @@ func (g *grant) fits(disk Disk) error {
 	return nil
 }
 
-// fence is the epoch of the grant; without one there is none to go by.
-func (g *grant) fence() uint64 {
-	if g == nil {
-		return 0
+// fence is the epoch of who opened the export; 0: none is known.
+func (exp *Export) fence() uint64 {
+	if exp.grant != nil {
+		return exp.grant.Epoch
 	}
-	return g.Epoch
+	return exp.floor
 }
+
+// fence is that of the export that the session came by.
+func (t *target) fence() uint64 {
+	if t.grant != nil {
+		return t.grant.Epoch
+	}
+	return t.floor
+}
+
+// fenced reports whether there is a fence to go by.
+func (t *target) fenced() bool { return t.grant != nil || t.floor > 0 }
 
 // expires cancels when the grant is over. The function it returns stops that.
 func (g *grant) expires(export string, cancel context.CancelCauseFunc) (stop func() bool) {

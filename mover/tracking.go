@@ -42,6 +42,10 @@ func (f HintFunc) hint(ctx context.Context, disk Disk) (*cbt.Hint, error) {
 // narrow makes the plan of the pass, before its first link.
 func (s *source) narrow(ctx context.Context, track wire.Tracking, ask HintFunc) error {
 	s.track = track
+	if s.mode == wire.ModeVerify && s.every > 1 && !s.full {
+		s.usePlan(cbt.PlanSample(s.size, cbt.Sampling{Every: s.every, Seed: s.seed()}))
+		return nil
+	}
 	if track == wire.TrackingOff || s.mode != wire.ModeCopy || s.full {
 		return nil
 	}
@@ -50,7 +54,7 @@ func (s *source) narrow(ctx context.Context, track wire.Tracking, ask HintFunc) 
 		return context.Cause(ctx)
 	}
 	sampling := s.cfg.Sampling
-	sampling.Seed = binary.BigEndian.Uint64(s.run[:]) + uint64(s.pass) // another sample in each pass
+	sampling.Seed = s.seed()
 	s.usePlan(cbt.PlanHint(s.size, hint, err, sampling))
 	if s.plan.Mode == cbt.ModeHint {
 		s.cfg.Log.Info("plan made from change tracking", "run", s.run, "reason", s.plan.Reason, "bytes", s.plan.Read.Len())
@@ -58,6 +62,9 @@ func (s *source) narrow(ctx context.Context, track wire.Tracking, ask HintFunc) 
 	}
 	return s.unhinted("change tracking cannot be used")
 }
+
+// seed draws another sample in each pass.
+func (s *source) seed() uint64 { return binary.BigEndian.Uint64(s.run[:]) + uint64(s.pass) }
 
 // distrust drops the hint of the pass, which was caught in a lie or has nothing
 // to stand on: all is compared, from the start.
@@ -106,8 +113,43 @@ func (s *source) unhinted(what string) error {
 	return nil
 }
 
+// usePlan also binds what a hint counts from to the digest: a plan that a target
+// has let begin on one base does not go on as one of another.
 func (s *source) usePlan(p cbt.Plan) {
 	s.plan, s.planSum = p, p.Digest()
+	if s.base > 0 && s.hinted() {
+		cbt.NewHasher().Sum(binary.BigEndian.AppendUint32(s.planSum[:], s.base), &s.planSum)
+	}
+}
+
+// retold drops the plan of a hint that is not the one of the link before: what was
+// settled by it is not what is asked for now, and the new one is no better.
+func (s *source) retold(t *told) {
+	if t.sum() == s.told {
+		return
+	}
+	s.told = t.sum()
+	if !s.hinted() {
+		return
+	}
+	p := cbt.PlanFull(s.size)
+	p.Reason = "the peer's hint is another than on the link before"
+	s.usePlan(p)
+	s.forget()
+}
+
+// tell takes over what the peer says that it knows.
+func (s *source) tell(t *told) {
+	s.told = t.sum()
+	if t == nil {
+		return
+	}
+	if s.base = t.base; s.mode == wire.ModeVerify {
+		s.every = t.every
+	}
+	cfg := *s.cfg
+	cfg.Sampling = t.sampling(cfg.Sampling)
+	s.cfg = &cfg
 }
 
 // hinted reports whether grains are left out.
