@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/hostctl/failback"
 	"github.com/haulback/haulback/hostctl/job"
 	controlv1 "github.com/haulback/haulback/wire/control/v1"
 )
@@ -26,6 +27,31 @@ type Jobs interface {
 	SetLimits(ctx context.Context, id string, l job.Limits) (job.Job, error)
 	SetTickets(ctx context.Context, id string, tickets map[string][]byte) error
 	Remove(ctx context.Context, id string) error
+}
+
+// Failbacks is the failback engine, *failback.Engine, whose comments are the
+// contract; one service of the API, as Jobs. The name of who asks is in the
+// context as well (failback.Caller).
+type Failbacks interface {
+	PutPair(ctx context.Context, p failback.Pair, expected uint64) (failback.Pair, error)
+	Pair(ctx context.Context, name string) (failback.Pair, error)
+	Pairs(ctx context.Context) (pairs []failback.Pair, revision uint64, err error)
+	RemovePair(ctx context.Context, name string, expected uint64) error
+	Failover(ctx context.Context, name string, expected uint64) (failback.Pair, error)
+	UndoFailover(ctx context.Context, name string, expected uint64) (failback.Pair, error)
+	CheckReplication(ctx context.Context, name string) error
+	Plan(ctx context.Context, s failback.Spec, measure bool) (failback.Plan, error)
+	Start(ctx context.Context, id, owner string, s failback.Spec, confirmed cbt.Digest) (status failback.Status, created bool, err error)
+	Get(ctx context.Context, id string) (failback.Status, error)
+	List(ctx context.Context, f failback.Filter) (list []failback.Status, revision uint64, err error)
+	Watch(ctx context.Context, id string, after uint64) iter.Seq2[failback.Status, error]
+	Switch(ctx context.Context, id string, s failback.Switch, expected uint64) (failback.Status, error)
+	Commit(ctx context.Context, id string, o failback.CommitOptions, expected uint64) (failback.Status, error)
+	Undo(ctx context.Context, id string, o failback.UndoOptions, expected uint64) (failback.Status, error)
+	Cancel(ctx context.Context, id string, expected uint64) (failback.Status, error)
+	Continue(ctx context.Context, id string, expected uint64) (failback.Status, error)
+	SetLimits(ctx context.Context, id string, l job.Limits, p job.Priority) (failback.Status, error)
+	Garbage(ctx context.Context, remove bool) ([]failback.Leftover, error)
 }
 
 // Daemon is the daemon itself.
@@ -71,10 +97,14 @@ type Config struct {
 	Daemon      Daemon
 	Endpoint    Endpoint
 	Extents     Extents
+	Failbacks   Failbacks // nil: this daemon is no controller
 	Bounds      Bounds
 	Log         *slog.Logger                       // nil: slog.Default
 	Audit       func(ctx context.Context, e Entry) // nil: nobody listens; it is called one at a time
 	GracePeriod time.Duration                      // to end requests at the end; 0: 5 s
+
+	FailbackRecord func(ctx context.Context, id string) ([]byte, error) // its text; fs.ErrNotExist: there is none; nil: none are kept
+	FailbackGroups func() []failback.Spec                               // members of the groups, by Spec.Group; nil: there are none
 }
 
 // Access says who may call. The zero Access: root and the daemon's own user, on
@@ -119,6 +149,7 @@ type Bounds struct {
 	HeaderTime        time.Duration // to send the head of a request, and for a TLS handshake; 10 s
 	RequestTime       time.Duration // to send a request; 30 s
 	UnaryTime         time.Duration // to answer a request; 60 s: a probe may have to wake a disk
+	HostTime          time.Duration // to answer one that asks hosts and samples disks (Plan, Start, Garbage); 15 min
 	WriteTime         time.Duration // for a caller to take one event; 30 s
 	KeepAlive         time.Duration // between two signs of life of an event stream; 15 s
 	IdleTime          time.Duration // of a connection without a request; 2 min
@@ -143,6 +174,7 @@ func (b Bounds) withDefaults() Bounds {
 	def(&b.HeaderTime, 10*time.Second)
 	def(&b.RequestTime, 30*time.Second)
 	def(&b.UnaryTime, time.Minute)
+	def(&b.HostTime, 15*time.Minute)
 	def(&b.WriteTime, 30*time.Second)
 	def(&b.KeepAlive, 15*time.Second)
 	def(&b.IdleTime, 2*time.Minute)

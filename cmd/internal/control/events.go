@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,22 +12,25 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/haulback/haulback/cmd/internal/control/jobpb"
 	"github.com/haulback/haulback/hostctl/job"
 	controlv1 "github.com/haulback/haulback/wire/control/v1"
 )
 
-// eventsQuery reads the query of an event stream. The Last-Event-ID of one who
-// comes back is newer than the "after" that he began with.
-func eventsQuery(query, last string) (after uint64, id string, err error) {
+// eventsQuery reads the query of an event stream; object is the
+// parameter that names one.
+// The Last-Event-ID of one who comes back is newer than the "after" that he
+// began with.
+func eventsQuery(query, last, object string) (after uint64, id string, err error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return 0, "", jobpb.Invalid("query", "it cannot be read: %v", err)
 	}
 	for key, list := range values {
-		if key != "after" && key != "job" {
-			return 0, "", jobpb.Invalid("query", "unknown parameter %q; there are after and job", clip(key))
+		if key != "after" && key != object {
+			return 0, "", jobpb.Invalid("query", "unknown parameter %q; there are after and %s", clip(key), object)
 		}
 		if len(list) != 1 {
 			return 0, "", jobpb.Invalid(key, "it is given %d times", len(list))
@@ -49,9 +53,9 @@ func eventsQuery(query, last string) (after uint64, id string, err error) {
 	if err := revision("Last-Event-ID", last); err != nil {
 		return 0, "", err
 	}
-	id = values.Get("job")
+	id = values.Get(object)
 	if len(id) > job.MaxID {
-		return 0, "", jobpb.Invalid("job", "%d bytes; an id has %d at most", len(id), job.MaxID)
+		return 0, "", jobpb.Invalid(object, "%d bytes; an id has %d at most", len(id), job.MaxID)
 	}
 	return after, id, nil
 }
@@ -60,20 +64,26 @@ func eventsQuery(query, last string) (after uint64, id string, err error) {
 type format struct {
 	contentType string
 	alive       []byte // a sign of life
-	event       func(m *controlv1.WatchResponse, text []byte) []byte
+	event       func(m happening, text []byte) []byte
 	failed      func(text []byte) []byte
 }
 
+// happening is a WatchResponse of jobs or of failbacks.
+type happening interface {
+	proto.Message
+	GetRevision() uint64
+}
+
 // sse is text/event-stream: "id" is the revision, "event" its kind, "data" the
-// JSON of a WatchResponse.
+// JSON of the message.
 func sse() *format {
 	return &format{
 		contentType: "text/event-stream",
 		alive:       []byte(": alive\n\n"),
-		event: func(m *controlv1.WatchResponse, text []byte) []byte {
+		event: func(m happening, text []byte) []byte {
 			var b bytes.Buffer
-			if m.Revision != 0 { // without one a caller keeps the last
-				fmt.Fprintf(&b, "id: %d\n", m.Revision)
+			if r := m.GetRevision(); r != 0 { // without one a caller keeps the last
+				fmt.Fprintf(&b, "id: %d\n", r)
 			}
 			fmt.Fprintf(&b, "event: %s\ndata: %s\n\n", kindOf(m), text)
 			return b.Bytes()
@@ -87,38 +97,53 @@ func ndjson() *format {
 	return &format{
 		contentType: "application/x-ndjson",
 		alive:       []byte("{}\n"),
-		event:       func(_ *controlv1.WatchResponse, text []byte) []byte { return append(text, '\n') },
+		event:       func(_ happening, text []byte) []byte { return append(text, '\n') },
 		failed:      func(text []byte) []byte { return fmt.Appendf(nil, "{\"error\":%s}\n", text) },
 	}
 }
 
-// kindOf is the name of an event.
-func kindOf(m *controlv1.WatchResponse) string {
-	switch m.Event.(type) {
-	case *controlv1.WatchResponse_Job:
-		return "job"
-	case *controlv1.WatchResponse_Removed:
-		return "removed"
-	case *controlv1.WatchResponse_Progress:
-		return "progress"
-	case *controlv1.WatchResponse_Notice:
-		return "notice"
-	case *controlv1.WatchResponse_Synced:
-		return "synced"
-	case *controlv1.WatchResponse_Reset_:
-		return "reset"
+// kindOf is the name of an event: that of the field that is set.
+func kindOf(m happening) string {
+	r := m.ProtoReflect()
+	if f := r.WhichOneof(r.Descriptor().Oneofs().ByName("event")); f != nil {
+		return string(f.Name())
 	}
 	return "message"
 }
 
-func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request)    { s.events(w, r, sse()) }
-func (s *Server) serveNDJSON(w http.ResponseWriter, r *http.Request) { s.events(w, r, ndjson()) }
+// follower tells what happens to id after a revision, see Server.follow.
+type follower func(ctx context.Context, after uint64, id string, begin func() error, send func(happening) error) error
 
-// events writes the events of Jobs.Watch. Errors before the first one have a
+func isEvents(path string) bool {
+	switch path {
+	case pathSSE, pathNDJSON, pathFailbackSSE, pathFailbackNDJSON:
+		return true
+	}
+	return false
+}
+
+// eventPaths is the paths of isEvents and what serves them.
+func (s *Server) eventPaths() map[string]http.HandlerFunc {
+	jobs := func(ctx context.Context, after uint64, id string, begin func() error, send func(happening) error) error {
+		return s.follow(ctx, after, id, begin, func(m *controlv1.WatchResponse) error { return send(m) })
+	}
+	failbacks := func(ctx context.Context, after uint64, id string, begin func() error, send func(happening) error) error {
+		return s.followFailbacks(ctx, after, id, begin, func(m *controlv1.WatchFailbacksResponse) error { return send(m) })
+	}
+	serve := func(f *format, object string, of follower) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { s.events(w, r, f, object, of) }
+	}
+	return map[string]http.HandlerFunc{
+		pathSSE: serve(sse(), "job", jobs), pathNDJSON: serve(ndjson(), "job", jobs),
+		pathFailbackSSE: serve(sse(), "failback", failbacks), pathFailbackNDJSON: serve(ndjson(), "failback", failbacks),
+	}
+}
+
+// events writes the events of a Watch. Errors before the first one have a
 // status, later ones are an event: the last one.
-func (s *Server) events(w http.ResponseWriter, r *http.Request, f *format) {
+func (s *Server) events(w http.ResponseWriter, r *http.Request, f *format, object string, follow follower) {
 	ctx := r.Context()
-	after, id, err := eventsQuery(r.URL.RawQuery, r.Header.Get("Last-Event-ID"))
+	after, id, err := eventsQuery(r.URL.RawQuery, r.Header.Get("Last-Event-ID"), object)
 	if err != nil {
 		_ = s.errs.Write(w, r, jobpb.FromError(err))
 		return
@@ -126,7 +151,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, f *format) {
 	out := &eventWriter{w: w, pace: callOf(ctx).pace, format: f}
 	var alive sync.WaitGroup
 	done := make(chan struct{})
-	err = s.follow(ctx, after, id, func() error { // he hears at once that he is heard
+	err = follow(ctx, after, id, func() error { // he hears at once that he is heard
 		alive.Go(func() { out.keepAlive(done, s.cfg.Bounds.KeepAlive) })
 		return out.write(f.alive)
 	}, out.message)
@@ -158,7 +183,7 @@ type eventWriter struct {
 	begun  bool
 }
 
-func (o *eventWriter) message(m *controlv1.WatchResponse) error {
+func (o *eventWriter) message(m happening) error {
 	text, err := protojson.Marshal(m)
 	if err != nil {
 		return err

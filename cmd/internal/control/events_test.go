@@ -354,7 +354,7 @@ func FuzzEventsQuery(f *testing.F) {
 		f.Add(seed, "7")
 	}
 	f.Fuzz(func(t *testing.T, query, last string) {
-		after, id, err := eventsQuery(query, last)
+		after, id, err := eventsQuery(query, last, "job")
 		if err != nil {
 			if jobpb.FromError(err).Code() != connect.CodeInvalidArgument {
 				t.Errorf("%q %q: %v", query, last, err)

@@ -107,9 +107,9 @@ func (s *Server) gate(w http.ResponseWriter, r *http.Request) {
 		_ = rc.SetWriteDeadline(time.Time{}) // that of the request before on this connection
 	} else {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, s.cfg.Bounds.UnaryTime)
+		ctx, stop = context.WithTimeout(ctx, s.unaryTime(c.path))
 		defer stop()
-		_ = rc.SetWriteDeadline(time.Now().Add(s.cfg.Bounds.UnaryTime + s.cfg.Bounds.WriteTime))
+		_ = rc.SetWriteDeadline(time.Now().Add(s.unaryTime(c.path) + s.cfg.Bounds.WriteTime))
 	}
 	r = r.WithContext(ctx)
 	if _, pattern := s.mux.Handler(r); pattern == "" {
@@ -133,7 +133,7 @@ func (s *Server) admit(c *call, r *http.Request) (release func(), err error) {
 		return nil, authErr
 	}
 	if who.Role != Admin && !s.viewable(c.path) {
-		return nil, refusal("%s has the role %s, which may only look at jobs and at the daemon", who.Name, who.Role)
+		return nil, refusal("%s has the role %s, which may only look at jobs, at failbacks and at the daemon", who.Name, who.Role)
 	}
 	if s.isStream(c.path) {
 		return s.streams.take(who.Name)
@@ -144,16 +144,25 @@ func (s *Server) admit(c *call, r *http.Request) (release func(), err error) {
 // viewable reports whether a viewer may ask for path: what neither changes
 // anything nor opens a disk, whose bytes a digest of few would tell.
 func (s *Server) viewable(path string) bool {
-	if path == pathSSE || path == pathNDJSON {
+	if isEvents(path) {
 		return true
 	}
 	service, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	return s.specs[path].IdempotencyLevel == connect.IdempotencyNoSideEffects &&
-		(service == controlv1.DaemonName || service == controlv1.JobsName)
+		(service == controlv1.DaemonName || service == controlv1.JobsName || service == controlv1.FailbacksName)
 }
 
 func (s *Server) isStream(path string) bool {
-	return path == pathSSE || path == pathNDJSON || s.specs[path].StreamType != connect.StreamTypeUnary
+	return isEvents(path) || s.specs[path].StreamType != connect.StreamTypeUnary
+}
+
+// unaryTime is how long a call of path may take.
+func (s *Server) unaryTime(path string) time.Duration {
+	switch path {
+	case controlv1.FailbacksPlanProcedure, controlv1.FailbacksStartProcedure, controlv1.FailbacksGarbageProcedure:
+		return s.cfg.Bounds.HostTime
+	}
+	return s.cfg.Bounds.UnaryTime
 }
 
 // sameSite refuses what a browser sends for a page that is not ours, reads too:

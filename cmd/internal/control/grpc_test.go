@@ -20,7 +20,7 @@ import (
 
 // TestPython drives a job with a client that Debian's tools made of the .proto.
 func TestPython(t *testing.T) {
-	r := newRig(t, nil)
+	r, _ := newController(t, nil)
 	gen := t.TempDir()
 	source, err := filepath.Abs("../../../wire/control/v1")
 	if err != nil {

@@ -15,6 +15,9 @@ const (
 	pathReady  = "/readyz"
 	pathSSE    = "/v1/events"
 	pathNDJSON = "/v1/events.ndjson"
+
+	pathFailbackSSE    = "/v1/failbacks/events"
+	pathFailbackNDJSON = "/v1/failbacks/events.ndjson"
 )
 
 // healthTime is how long the job store may take to answer.
@@ -34,7 +37,8 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	short(w, http.StatusOK, "ok")
 }
 
-// serveReady says whether this daemon takes jobs.
+// serveReady says whether this daemon takes jobs, and a controller whether its
+// failback store answers.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTime)
 	defer cancel()
@@ -44,9 +48,24 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 		short(w, http.StatusServiceUnavailable, "not ready")
 	case info.GetDraining():
 		short(w, http.StatusServiceUnavailable, "draining")
+	case s.failbacksLost(ctx):
+		short(w, http.StatusServiceUnavailable, "the failback store does not answer")
 	default:
 		short(w, http.StatusOK, "ready")
 	}
+}
+
+// failbacksLost reports whether there is a failback engine, and it does not
+// answer.
+func (s *Server) failbacksLost(ctx context.Context) bool {
+	if s.cfg.Failbacks == nil {
+		return false
+	}
+	_, _, err := s.cfg.Failbacks.Pairs(ctx)
+	if err != nil {
+		s.log.Warn("health check: the failback store does not answer", "err", err)
+	}
+	return err != nil
 }
 
 func short(w http.ResponseWriter, status int, text string) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/haulback/haulback/cmd/internal/control/jobpb"
 	"github.com/haulback/haulback/hostctl/job"
+	controlv1 "github.com/haulback/haulback/wire/control/v1"
 )
 
 // intercept is around every call of the protocol: nothing it panics with leaves
@@ -57,7 +58,7 @@ func (s *Server) audited(ctx context.Context, c *call, spec connect.Spec, object
 	}
 }
 
-// seenStream remembers which job a request names.
+// seenStream remembers which job, failback or VM a request names.
 type seenStream struct {
 	connect.ServerStream
 	object string
@@ -66,10 +67,25 @@ type seenStream struct {
 // Receive implements connect.ServerStream.
 func (s *seenStream) Receive(msg any) error {
 	err := s.ServerStream.Receive(msg)
-	if m, ok := msg.(interface{ GetId() string }); ok && err == nil {
-		s.object = clip(m.GetId())
+	if err == nil {
+		s.object = clip(objectOf(msg))
 	}
 	return err
+}
+
+// objectOf is what a request is about, or empty.
+func objectOf(msg any) string {
+	switch m := msg.(type) {
+	case interface{ GetId() string }:
+		return m.GetId()
+	case interface{ GetName() string }:
+		return m.GetName()
+	case *controlv1.PutPairRequest:
+		return m.GetPair().GetName()
+	case *controlv1.PlanRequest:
+		return m.GetSpec().GetVm()
+	}
+	return ""
 }
 
 // paced gives every event of a stream its own time to be taken: one who does not

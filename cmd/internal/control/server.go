@@ -140,6 +140,7 @@ func (s *Server) routes() {
 	controlv1.RegisterEndpointHandler(rpc, endpointHandler{s})
 	controlv1.RegisterExtentsHandler(rpc, extentsHandler{s})
 	controlv1.RegisterJobsHandler(rpc, jobsHandler{s})
+	controlv1.RegisterFailbacksHandler(rpc, failbacksHandler{s})
 	s.specs = make(map[string]connect.Spec)
 	for spec := range rpc.Specs() {
 		s.specs[spec.Procedure] = spec
@@ -154,8 +155,9 @@ func (s *Server) routes() {
 	s.mux = http.NewServeMux()
 	connecthttp.Mount(s.mux, rpc, connecthttp.WithReadMaxBytes(s.cfg.Bounds.RequestBytes),
 		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), strict))
-	s.mux.HandleFunc("GET "+pathSSE, s.serveSSE)
-	s.mux.HandleFunc("GET "+pathNDJSON, s.serveNDJSON)
+	for path, serve := range s.eventPaths() {
+		s.mux.HandleFunc("GET "+path, serve)
+	}
 	s.mux.HandleFunc("GET "+pathHealth, s.serveHealth)
 	s.mux.HandleFunc("GET "+pathReady, s.serveReady)
 }

@@ -1230,8 +1230,9 @@ type FailbacksClient interface {
 	Get(context.Context, *GetFailbackRequest) (*GetFailbackResponse, error)
 	// List is the failbacks, the newest first, page by page.
 	List(context.Context, *ListFailbacksRequest) (*ListFailbacksResponse, error)
-	// Watch is the failbacks that changed after a revision, then every change as
-	// it comes. It ends when the caller ends it, or the daemon stops.
+	// Watch is a snapshot of the failbacks, or those that changed after a
+	// revision, then every change as it comes. It ends when the caller ends it, or
+	// the daemon stops.
 	Watch(context.Context, *WatchFailbacksRequest) (FailbacksWatchClientStream, error)
 	// Switch says anew when the replica is powered off: now, at a time, manually.
 	Switch(context.Context, *SwitchRequest) (*SwitchResponse, error)
@@ -1312,8 +1313,9 @@ type FailbacksHandler interface {
 	Get(context.Context, *GetFailbackRequest) (*GetFailbackResponse, error)
 	// List is the failbacks, the newest first, page by page.
 	List(context.Context, *ListFailbacksRequest) (*ListFailbacksResponse, error)
-	// Watch is the failbacks that changed after a revision, then every change as
-	// it comes. It ends when the caller ends it, or the daemon stops.
+	// Watch is a snapshot of the failbacks, or those that changed after a
+	// revision, then every change as it comes. It ends when the caller ends it, or
+	// the daemon stops.
 	Watch(context.Context, *WatchFailbacksRequest, FailbacksWatchServerStream) error
 	// Switch says anew when the replica is powered off: now, at a time, manually.
 	Switch(context.Context, *SwitchRequest) (*SwitchResponse, error)

@@ -8653,7 +8653,7 @@ func (x *ListFailbacksResponse) GetRevision() uint64 {
 // WatchFailbacksRequest says what the caller knows already.
 type WatchFailbacksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	AfterRevision uint64                 `protobuf:"varint,1,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"` // the last revision seen; 0: nothing
+	AfterRevision uint64                 `protobuf:"varint,1,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"` // the last revision seen; 0: nothing, a snapshot comes first
 	FailbackId    string                 `protobuf:"bytes,2,opt,name=failback_id,json=failbackId,proto3" json:"failback_id,omitempty"`           // only this failback; empty: all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -8707,12 +8707,13 @@ func (x *WatchFailbacksRequest) GetFailbackId() string {
 // last revision that was not 0: no change is missed.
 type WatchFailbacksResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
-	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // where to go on; 0: where one was
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // where to go on; 0 inside a snapshot, which cannot be taken up in its middle
 	// Types that are valid to be assigned to Event:
 	//
 	//	*WatchFailbacksResponse_Failback
 	//	*WatchFailbacksResponse_Progress
 	//	*WatchFailbacksResponse_Reset_
+	//	*WatchFailbacksResponse_Synced
 	Event         isWatchFailbacksResponse_Event `protobuf_oneof:"event"`
 	Time          *timestamppb.Timestamp         `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"` // of the event
 	unknownFields protoimpl.UnknownFields
@@ -8790,6 +8791,15 @@ func (x *WatchFailbacksResponse) GetReset_() *Reset {
 	return nil
 }
 
+func (x *WatchFailbacksResponse) GetSynced() *Synced {
+	if x != nil {
+		if x, ok := x.Event.(*WatchFailbacksResponse_Synced); ok {
+			return x.Synced
+		}
+	}
+	return nil
+}
+
 func (x *WatchFailbacksResponse) GetTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Time
@@ -8810,7 +8820,11 @@ type WatchFailbacksResponse_Progress struct {
 }
 
 type WatchFailbacksResponse_Reset_ struct {
-	Reset_ *Reset `protobuf:"bytes,4,opt,name=reset,proto3,oneof"` // the daemon cannot go on from there: forget all failbacks, they are told anew
+	Reset_ *Reset `protobuf:"bytes,4,opt,name=reset,proto3,oneof"` // the daemon cannot go on from there: forget all failbacks, a snapshot comes
+}
+
+type WatchFailbacksResponse_Synced struct {
+	Synced *Synced `protobuf:"bytes,6,opt,name=synced,proto3,oneof"` // what was when the call came is told
 }
 
 func (*WatchFailbacksResponse_Failback) isWatchFailbacksResponse_Event() {}
@@ -8818,6 +8832,8 @@ func (*WatchFailbacksResponse_Failback) isWatchFailbacksResponse_Event() {}
 func (*WatchFailbacksResponse_Progress) isWatchFailbacksResponse_Event() {}
 
 func (*WatchFailbacksResponse_Reset_) isWatchFailbacksResponse_Event() {}
+
+func (*WatchFailbacksResponse_Synced) isWatchFailbacksResponse_Event() {}
 
 // SwitchRequest is a new moment of the switch.
 type SwitchRequest struct {
@@ -10516,12 +10532,13 @@ const file_haulback_proto_rawDesc = "" +
 	"\x15WatchFailbacksRequest\x12%\n" +
 	"\x0eafter_revision\x18\x01 \x01(\x04R\rafterRevision\x12\x1f\n" +
 	"\vfailback_id\x18\x02 \x01(\tR\n" +
-	"failbackId\"\x83\x02\n" +
+	"failbackId\"\xb2\x02\n" +
 	"\x16WatchFailbacksResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x123\n" +
 	"\bfailback\x18\x02 \x01(\v2\x15.haulback.v1.FailbackH\x00R\bfailback\x123\n" +
 	"\bprogress\x18\x03 \x01(\v2\x15.haulback.v1.FailbackH\x00R\bprogress\x12*\n" +
-	"\x05reset\x18\x04 \x01(\v2\x12.haulback.v1.ResetH\x00R\x05reset\x12.\n" +
+	"\x05reset\x18\x04 \x01(\v2\x12.haulback.v1.ResetH\x00R\x05reset\x12-\n" +
+	"\x06synced\x18\x06 \x01(\v2\x13.haulback.v1.SyncedH\x00R\x06synced\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\a\n" +
 	"\x05event\"}\n" +
 	"\rSwitchRequest\x12\x0e\n" +
@@ -11026,102 +11043,103 @@ var file_haulback_proto_depIdxs = []int32{
 	90,  // 142: haulback.v1.WatchFailbacksResponse.failback:type_name -> haulback.v1.Failback
 	90,  // 143: haulback.v1.WatchFailbacksResponse.progress:type_name -> haulback.v1.Failback
 	57,  // 144: haulback.v1.WatchFailbacksResponse.reset:type_name -> haulback.v1.Reset
-	146, // 145: haulback.v1.WatchFailbacksResponse.time:type_name -> google.protobuf.Timestamp
-	81,  // 146: haulback.v1.SwitchRequest.switch:type_name -> haulback.v1.SwitchSpec
-	90,  // 147: haulback.v1.SwitchResponse.failback:type_name -> haulback.v1.Failback
-	90,  // 148: haulback.v1.CommitResponse.failback:type_name -> haulback.v1.Failback
-	90,  // 149: haulback.v1.UndoResponse.failback:type_name -> haulback.v1.Failback
-	90,  // 150: haulback.v1.CancelFailbackResponse.failback:type_name -> haulback.v1.Failback
-	90,  // 151: haulback.v1.ContinueResponse.failback:type_name -> haulback.v1.Failback
-	35,  // 152: haulback.v1.SetFailbackLimitsRequest.limits:type_name -> haulback.v1.Limits
-	4,   // 153: haulback.v1.SetFailbackLimitsRequest.priority:type_name -> haulback.v1.Priority
-	90,  // 154: haulback.v1.SetFailbackLimitsResponse.failback:type_name -> haulback.v1.Failback
-	96,  // 155: haulback.v1.GarbageResponse.leftovers:type_name -> haulback.v1.Leftover
-	139, // 156: haulback.v1.ListGroupsResponse.groups:type_name -> haulback.v1.FailbackGroup
-	83,  // 157: haulback.v1.FailbackGroup.members:type_name -> haulback.v1.FailbackSpec
-	5,   // 158: haulback.v1.ErrorInfo.retry:type_name -> haulback.v1.Retry
-	145, // 159: haulback.v1.ErrorInfo.metadata:type_name -> haulback.v1.ErrorInfo.MetadataEntry
-	14,  // 160: haulback.v1.Daemon.GetInfo:input_type -> haulback.v1.GetInfoRequest
-	17,  // 161: haulback.v1.Daemon.Drain:input_type -> haulback.v1.DrainRequest
-	19,  // 162: haulback.v1.Daemon.Reload:input_type -> haulback.v1.ReloadRequest
-	21,  // 163: haulback.v1.Endpoint.Probe:input_type -> haulback.v1.ProbeRequest
-	24,  // 164: haulback.v1.Endpoint.Checksum:input_type -> haulback.v1.ChecksumRequest
-	29,  // 165: haulback.v1.Extents.Allocated:input_type -> haulback.v1.AllocatedRequest
-	31,  // 166: haulback.v1.Extents.Changed:input_type -> haulback.v1.ChangedRequest
-	44,  // 167: haulback.v1.Jobs.Submit:input_type -> haulback.v1.SubmitRequest
-	46,  // 168: haulback.v1.Jobs.Get:input_type -> haulback.v1.GetRequest
-	48,  // 169: haulback.v1.Jobs.List:input_type -> haulback.v1.ListRequest
-	50,  // 170: haulback.v1.Jobs.Watch:input_type -> haulback.v1.WatchRequest
-	58,  // 171: haulback.v1.Jobs.Cancel:input_type -> haulback.v1.CancelRequest
-	60,  // 172: haulback.v1.Jobs.Pause:input_type -> haulback.v1.PauseRequest
-	62,  // 173: haulback.v1.Jobs.Resume:input_type -> haulback.v1.ResumeRequest
-	64,  // 174: haulback.v1.Jobs.SetLimits:input_type -> haulback.v1.SetLimitsRequest
-	66,  // 175: haulback.v1.Jobs.SetTickets:input_type -> haulback.v1.SetTicketsRequest
-	68,  // 176: haulback.v1.Jobs.Remove:input_type -> haulback.v1.RemoveRequest
-	97,  // 177: haulback.v1.Failbacks.PutPair:input_type -> haulback.v1.PutPairRequest
-	99,  // 178: haulback.v1.Failbacks.GetPair:input_type -> haulback.v1.GetPairRequest
-	101, // 179: haulback.v1.Failbacks.ListPairs:input_type -> haulback.v1.ListPairsRequest
-	103, // 180: haulback.v1.Failbacks.RemovePair:input_type -> haulback.v1.RemovePairRequest
-	105, // 181: haulback.v1.Failbacks.Failover:input_type -> haulback.v1.FailoverRequest
-	107, // 182: haulback.v1.Failbacks.UndoFailover:input_type -> haulback.v1.UndoFailoverRequest
-	109, // 183: haulback.v1.Failbacks.CheckReplication:input_type -> haulback.v1.CheckReplicationRequest
-	111, // 184: haulback.v1.Failbacks.Plan:input_type -> haulback.v1.PlanRequest
-	113, // 185: haulback.v1.Failbacks.Start:input_type -> haulback.v1.StartRequest
-	115, // 186: haulback.v1.Failbacks.Get:input_type -> haulback.v1.GetFailbackRequest
-	117, // 187: haulback.v1.Failbacks.List:input_type -> haulback.v1.ListFailbacksRequest
-	119, // 188: haulback.v1.Failbacks.Watch:input_type -> haulback.v1.WatchFailbacksRequest
-	121, // 189: haulback.v1.Failbacks.Switch:input_type -> haulback.v1.SwitchRequest
-	123, // 190: haulback.v1.Failbacks.Commit:input_type -> haulback.v1.CommitRequest
-	125, // 191: haulback.v1.Failbacks.Undo:input_type -> haulback.v1.UndoRequest
-	127, // 192: haulback.v1.Failbacks.Cancel:input_type -> haulback.v1.CancelFailbackRequest
-	129, // 193: haulback.v1.Failbacks.Continue:input_type -> haulback.v1.ContinueRequest
-	131, // 194: haulback.v1.Failbacks.SetLimits:input_type -> haulback.v1.SetFailbackLimitsRequest
-	133, // 195: haulback.v1.Failbacks.Garbage:input_type -> haulback.v1.GarbageRequest
-	135, // 196: haulback.v1.Failbacks.GetRecord:input_type -> haulback.v1.GetRecordRequest
-	137, // 197: haulback.v1.Failbacks.ListGroups:input_type -> haulback.v1.ListGroupsRequest
-	15,  // 198: haulback.v1.Daemon.GetInfo:output_type -> haulback.v1.GetInfoResponse
-	18,  // 199: haulback.v1.Daemon.Drain:output_type -> haulback.v1.DrainResponse
-	20,  // 200: haulback.v1.Daemon.Reload:output_type -> haulback.v1.ReloadResponse
-	22,  // 201: haulback.v1.Endpoint.Probe:output_type -> haulback.v1.ProbeResponse
-	26,  // 202: haulback.v1.Endpoint.Checksum:output_type -> haulback.v1.ChecksumResponse
-	30,  // 203: haulback.v1.Extents.Allocated:output_type -> haulback.v1.AllocatedResponse
-	32,  // 204: haulback.v1.Extents.Changed:output_type -> haulback.v1.ChangedResponse
-	45,  // 205: haulback.v1.Jobs.Submit:output_type -> haulback.v1.SubmitResponse
-	47,  // 206: haulback.v1.Jobs.Get:output_type -> haulback.v1.GetResponse
-	49,  // 207: haulback.v1.Jobs.List:output_type -> haulback.v1.ListResponse
-	51,  // 208: haulback.v1.Jobs.Watch:output_type -> haulback.v1.WatchResponse
-	59,  // 209: haulback.v1.Jobs.Cancel:output_type -> haulback.v1.CancelResponse
-	61,  // 210: haulback.v1.Jobs.Pause:output_type -> haulback.v1.PauseResponse
-	63,  // 211: haulback.v1.Jobs.Resume:output_type -> haulback.v1.ResumeResponse
-	65,  // 212: haulback.v1.Jobs.SetLimits:output_type -> haulback.v1.SetLimitsResponse
-	67,  // 213: haulback.v1.Jobs.SetTickets:output_type -> haulback.v1.SetTicketsResponse
-	69,  // 214: haulback.v1.Jobs.Remove:output_type -> haulback.v1.RemoveResponse
-	98,  // 215: haulback.v1.Failbacks.PutPair:output_type -> haulback.v1.PutPairResponse
-	100, // 216: haulback.v1.Failbacks.GetPair:output_type -> haulback.v1.GetPairResponse
-	102, // 217: haulback.v1.Failbacks.ListPairs:output_type -> haulback.v1.ListPairsResponse
-	104, // 218: haulback.v1.Failbacks.RemovePair:output_type -> haulback.v1.RemovePairResponse
-	106, // 219: haulback.v1.Failbacks.Failover:output_type -> haulback.v1.FailoverResponse
-	108, // 220: haulback.v1.Failbacks.UndoFailover:output_type -> haulback.v1.UndoFailoverResponse
-	110, // 221: haulback.v1.Failbacks.CheckReplication:output_type -> haulback.v1.CheckReplicationResponse
-	112, // 222: haulback.v1.Failbacks.Plan:output_type -> haulback.v1.PlanResponse
-	114, // 223: haulback.v1.Failbacks.Start:output_type -> haulback.v1.StartResponse
-	116, // 224: haulback.v1.Failbacks.Get:output_type -> haulback.v1.GetFailbackResponse
-	118, // 225: haulback.v1.Failbacks.List:output_type -> haulback.v1.ListFailbacksResponse
-	120, // 226: haulback.v1.Failbacks.Watch:output_type -> haulback.v1.WatchFailbacksResponse
-	122, // 227: haulback.v1.Failbacks.Switch:output_type -> haulback.v1.SwitchResponse
-	124, // 228: haulback.v1.Failbacks.Commit:output_type -> haulback.v1.CommitResponse
-	126, // 229: haulback.v1.Failbacks.Undo:output_type -> haulback.v1.UndoResponse
-	128, // 230: haulback.v1.Failbacks.Cancel:output_type -> haulback.v1.CancelFailbackResponse
-	130, // 231: haulback.v1.Failbacks.Continue:output_type -> haulback.v1.ContinueResponse
-	132, // 232: haulback.v1.Failbacks.SetLimits:output_type -> haulback.v1.SetFailbackLimitsResponse
-	134, // 233: haulback.v1.Failbacks.Garbage:output_type -> haulback.v1.GarbageResponse
-	136, // 234: haulback.v1.Failbacks.GetRecord:output_type -> haulback.v1.GetRecordResponse
-	138, // 235: haulback.v1.Failbacks.ListGroups:output_type -> haulback.v1.ListGroupsResponse
-	198, // [198:236] is the sub-list for method output_type
-	160, // [160:198] is the sub-list for method input_type
-	160, // [160:160] is the sub-list for extension type_name
-	160, // [160:160] is the sub-list for extension extendee
-	0,   // [0:160] is the sub-list for field type_name
+	56,  // 145: haulback.v1.WatchFailbacksResponse.synced:type_name -> haulback.v1.Synced
+	146, // 146: haulback.v1.WatchFailbacksResponse.time:type_name -> google.protobuf.Timestamp
+	81,  // 147: haulback.v1.SwitchRequest.switch:type_name -> haulback.v1.SwitchSpec
+	90,  // 148: haulback.v1.SwitchResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 149: haulback.v1.CommitResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 150: haulback.v1.UndoResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 151: haulback.v1.CancelFailbackResponse.failback:type_name -> haulback.v1.Failback
+	90,  // 152: haulback.v1.ContinueResponse.failback:type_name -> haulback.v1.Failback
+	35,  // 153: haulback.v1.SetFailbackLimitsRequest.limits:type_name -> haulback.v1.Limits
+	4,   // 154: haulback.v1.SetFailbackLimitsRequest.priority:type_name -> haulback.v1.Priority
+	90,  // 155: haulback.v1.SetFailbackLimitsResponse.failback:type_name -> haulback.v1.Failback
+	96,  // 156: haulback.v1.GarbageResponse.leftovers:type_name -> haulback.v1.Leftover
+	139, // 157: haulback.v1.ListGroupsResponse.groups:type_name -> haulback.v1.FailbackGroup
+	83,  // 158: haulback.v1.FailbackGroup.members:type_name -> haulback.v1.FailbackSpec
+	5,   // 159: haulback.v1.ErrorInfo.retry:type_name -> haulback.v1.Retry
+	145, // 160: haulback.v1.ErrorInfo.metadata:type_name -> haulback.v1.ErrorInfo.MetadataEntry
+	14,  // 161: haulback.v1.Daemon.GetInfo:input_type -> haulback.v1.GetInfoRequest
+	17,  // 162: haulback.v1.Daemon.Drain:input_type -> haulback.v1.DrainRequest
+	19,  // 163: haulback.v1.Daemon.Reload:input_type -> haulback.v1.ReloadRequest
+	21,  // 164: haulback.v1.Endpoint.Probe:input_type -> haulback.v1.ProbeRequest
+	24,  // 165: haulback.v1.Endpoint.Checksum:input_type -> haulback.v1.ChecksumRequest
+	29,  // 166: haulback.v1.Extents.Allocated:input_type -> haulback.v1.AllocatedRequest
+	31,  // 167: haulback.v1.Extents.Changed:input_type -> haulback.v1.ChangedRequest
+	44,  // 168: haulback.v1.Jobs.Submit:input_type -> haulback.v1.SubmitRequest
+	46,  // 169: haulback.v1.Jobs.Get:input_type -> haulback.v1.GetRequest
+	48,  // 170: haulback.v1.Jobs.List:input_type -> haulback.v1.ListRequest
+	50,  // 171: haulback.v1.Jobs.Watch:input_type -> haulback.v1.WatchRequest
+	58,  // 172: haulback.v1.Jobs.Cancel:input_type -> haulback.v1.CancelRequest
+	60,  // 173: haulback.v1.Jobs.Pause:input_type -> haulback.v1.PauseRequest
+	62,  // 174: haulback.v1.Jobs.Resume:input_type -> haulback.v1.ResumeRequest
+	64,  // 175: haulback.v1.Jobs.SetLimits:input_type -> haulback.v1.SetLimitsRequest
+	66,  // 176: haulback.v1.Jobs.SetTickets:input_type -> haulback.v1.SetTicketsRequest
+	68,  // 177: haulback.v1.Jobs.Remove:input_type -> haulback.v1.RemoveRequest
+	97,  // 178: haulback.v1.Failbacks.PutPair:input_type -> haulback.v1.PutPairRequest
+	99,  // 179: haulback.v1.Failbacks.GetPair:input_type -> haulback.v1.GetPairRequest
+	101, // 180: haulback.v1.Failbacks.ListPairs:input_type -> haulback.v1.ListPairsRequest
+	103, // 181: haulback.v1.Failbacks.RemovePair:input_type -> haulback.v1.RemovePairRequest
+	105, // 182: haulback.v1.Failbacks.Failover:input_type -> haulback.v1.FailoverRequest
+	107, // 183: haulback.v1.Failbacks.UndoFailover:input_type -> haulback.v1.UndoFailoverRequest
+	109, // 184: haulback.v1.Failbacks.CheckReplication:input_type -> haulback.v1.CheckReplicationRequest
+	111, // 185: haulback.v1.Failbacks.Plan:input_type -> haulback.v1.PlanRequest
+	113, // 186: haulback.v1.Failbacks.Start:input_type -> haulback.v1.StartRequest
+	115, // 187: haulback.v1.Failbacks.Get:input_type -> haulback.v1.GetFailbackRequest
+	117, // 188: haulback.v1.Failbacks.List:input_type -> haulback.v1.ListFailbacksRequest
+	119, // 189: haulback.v1.Failbacks.Watch:input_type -> haulback.v1.WatchFailbacksRequest
+	121, // 190: haulback.v1.Failbacks.Switch:input_type -> haulback.v1.SwitchRequest
+	123, // 191: haulback.v1.Failbacks.Commit:input_type -> haulback.v1.CommitRequest
+	125, // 192: haulback.v1.Failbacks.Undo:input_type -> haulback.v1.UndoRequest
+	127, // 193: haulback.v1.Failbacks.Cancel:input_type -> haulback.v1.CancelFailbackRequest
+	129, // 194: haulback.v1.Failbacks.Continue:input_type -> haulback.v1.ContinueRequest
+	131, // 195: haulback.v1.Failbacks.SetLimits:input_type -> haulback.v1.SetFailbackLimitsRequest
+	133, // 196: haulback.v1.Failbacks.Garbage:input_type -> haulback.v1.GarbageRequest
+	135, // 197: haulback.v1.Failbacks.GetRecord:input_type -> haulback.v1.GetRecordRequest
+	137, // 198: haulback.v1.Failbacks.ListGroups:input_type -> haulback.v1.ListGroupsRequest
+	15,  // 199: haulback.v1.Daemon.GetInfo:output_type -> haulback.v1.GetInfoResponse
+	18,  // 200: haulback.v1.Daemon.Drain:output_type -> haulback.v1.DrainResponse
+	20,  // 201: haulback.v1.Daemon.Reload:output_type -> haulback.v1.ReloadResponse
+	22,  // 202: haulback.v1.Endpoint.Probe:output_type -> haulback.v1.ProbeResponse
+	26,  // 203: haulback.v1.Endpoint.Checksum:output_type -> haulback.v1.ChecksumResponse
+	30,  // 204: haulback.v1.Extents.Allocated:output_type -> haulback.v1.AllocatedResponse
+	32,  // 205: haulback.v1.Extents.Changed:output_type -> haulback.v1.ChangedResponse
+	45,  // 206: haulback.v1.Jobs.Submit:output_type -> haulback.v1.SubmitResponse
+	47,  // 207: haulback.v1.Jobs.Get:output_type -> haulback.v1.GetResponse
+	49,  // 208: haulback.v1.Jobs.List:output_type -> haulback.v1.ListResponse
+	51,  // 209: haulback.v1.Jobs.Watch:output_type -> haulback.v1.WatchResponse
+	59,  // 210: haulback.v1.Jobs.Cancel:output_type -> haulback.v1.CancelResponse
+	61,  // 211: haulback.v1.Jobs.Pause:output_type -> haulback.v1.PauseResponse
+	63,  // 212: haulback.v1.Jobs.Resume:output_type -> haulback.v1.ResumeResponse
+	65,  // 213: haulback.v1.Jobs.SetLimits:output_type -> haulback.v1.SetLimitsResponse
+	67,  // 214: haulback.v1.Jobs.SetTickets:output_type -> haulback.v1.SetTicketsResponse
+	69,  // 215: haulback.v1.Jobs.Remove:output_type -> haulback.v1.RemoveResponse
+	98,  // 216: haulback.v1.Failbacks.PutPair:output_type -> haulback.v1.PutPairResponse
+	100, // 217: haulback.v1.Failbacks.GetPair:output_type -> haulback.v1.GetPairResponse
+	102, // 218: haulback.v1.Failbacks.ListPairs:output_type -> haulback.v1.ListPairsResponse
+	104, // 219: haulback.v1.Failbacks.RemovePair:output_type -> haulback.v1.RemovePairResponse
+	106, // 220: haulback.v1.Failbacks.Failover:output_type -> haulback.v1.FailoverResponse
+	108, // 221: haulback.v1.Failbacks.UndoFailover:output_type -> haulback.v1.UndoFailoverResponse
+	110, // 222: haulback.v1.Failbacks.CheckReplication:output_type -> haulback.v1.CheckReplicationResponse
+	112, // 223: haulback.v1.Failbacks.Plan:output_type -> haulback.v1.PlanResponse
+	114, // 224: haulback.v1.Failbacks.Start:output_type -> haulback.v1.StartResponse
+	116, // 225: haulback.v1.Failbacks.Get:output_type -> haulback.v1.GetFailbackResponse
+	118, // 226: haulback.v1.Failbacks.List:output_type -> haulback.v1.ListFailbacksResponse
+	120, // 227: haulback.v1.Failbacks.Watch:output_type -> haulback.v1.WatchFailbacksResponse
+	122, // 228: haulback.v1.Failbacks.Switch:output_type -> haulback.v1.SwitchResponse
+	124, // 229: haulback.v1.Failbacks.Commit:output_type -> haulback.v1.CommitResponse
+	126, // 230: haulback.v1.Failbacks.Undo:output_type -> haulback.v1.UndoResponse
+	128, // 231: haulback.v1.Failbacks.Cancel:output_type -> haulback.v1.CancelFailbackResponse
+	130, // 232: haulback.v1.Failbacks.Continue:output_type -> haulback.v1.ContinueResponse
+	132, // 233: haulback.v1.Failbacks.SetLimits:output_type -> haulback.v1.SetFailbackLimitsResponse
+	134, // 234: haulback.v1.Failbacks.Garbage:output_type -> haulback.v1.GarbageResponse
+	136, // 235: haulback.v1.Failbacks.GetRecord:output_type -> haulback.v1.GetRecordResponse
+	138, // 236: haulback.v1.Failbacks.ListGroups:output_type -> haulback.v1.ListGroupsResponse
+	199, // [199:237] is the sub-list for method output_type
+	161, // [161:199] is the sub-list for method input_type
+	161, // [161:161] is the sub-list for extension type_name
+	161, // [161:161] is the sub-list for extension extendee
+	0,   // [0:161] is the sub-list for field type_name
 }
 
 func init() { file_haulback_proto_init() }
@@ -11144,6 +11162,7 @@ func file_haulback_proto_init() {
 		(*WatchFailbacksResponse_Failback)(nil),
 		(*WatchFailbacksResponse_Progress)(nil),
 		(*WatchFailbacksResponse_Reset_)(nil),
+		(*WatchFailbacksResponse_Synced)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strconv"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
@@ -21,6 +22,16 @@ const (
 	ReasonUnimplemented = "UNIMPLEMENTED" // no such method
 )
 
+// Reasons of package failback that have a code of their own; all others of it
+// are told by their exit code.
+const (
+	reasonUnknownVM       = "VM_UNKNOWN"
+	reasonUnknownFailback = "FAILBACK_UNKNOWN"
+)
+
+// metaExit is the key of the exit code in an ErrorInfo.
+const metaExit = "exit_code"
+
 // kind is what a reason means to a caller, where the failure does not say.
 type kind struct {
 	code  connect.Code
@@ -35,39 +46,74 @@ const (
 
 // kindOf is the table of docs/api.md; the code of a reason never changes.
 func kindOf(reason string) kind {
-	switch reason {
-	case job.ReasonInvalid, job.ReasonEndpoint:
-		return kind{connect.CodeInvalidArgument, never}
-	case job.ReasonNotFound:
-		return kind{connect.CodeNotFound, never}
-	case job.ReasonExists:
-		return kind{connect.CodeAlreadyExists, never}
-	case job.ReasonAuth:
-		return kind{connect.CodePermissionDenied, never}
-	case job.ReasonTooSmall, job.ReasonCBT, job.ReasonBase:
-		return kind{connect.CodeFailedPrecondition, never}
-	case job.ReasonConflict, job.ReasonStorage:
-		return kind{connect.CodeFailedPrecondition, reconcile}
-	case job.ReasonFenced, job.ReasonSource:
-		return kind{connect.CodeAborted, reconcile}
-	case job.ReasonIncomplete:
+	k, ok := tabled(reason)
+	if !ok {
+		return kind{connect.CodeInternal, never}
+	}
+	return k
+}
+
+// kindOfFailure is kindOf, and for the many reasons of failbacks what their exit
+// code stands for.
+func kindOfFailure(f *job.Failure) kind {
+	if k, ok := tabled(f.Reason); ok {
+		return k
+	}
+	switch f.Exit {
+	case 3:
 		return kind{connect.CodeAborted, backoff}
-	case job.ReasonChecksum:
+	case 4:
 		return kind{connect.CodeDataLoss, reconcile}
-	case job.ReasonNoSpace:
-		return kind{connect.CodeResourceExhausted, reconcile}
-	case job.ReasonQuota:
-		return kind{connect.CodeResourceExhausted, backoff}
-	case job.ReasonBusy, job.ReasonUnavailable, job.ReasonDraining, job.ReasonEngine:
+	case 5, 11:
+		return kind{connect.CodeFailedPrecondition, reconcile}
+	case exitUsage, 14:
+		return kind{connect.CodeFailedPrecondition, never}
+	case 12:
+		return kind{connect.CodePermissionDenied, never}
+	case 13:
 		return kind{connect.CodeUnavailable, backoff}
-	case job.ReasonCanceled:
+	case 130:
 		return kind{connect.CodeCanceled, never}
-	case ReasonDeadline:
-		return kind{connect.CodeDeadlineExceeded, backoff}
-	case ReasonUnimplemented:
-		return kind{connect.CodeUnimplemented, never}
 	}
 	return kind{connect.CodeInternal, never}
+}
+
+func tabled(reason string) (kind, bool) {
+	switch reason {
+	case job.ReasonInvalid, job.ReasonEndpoint:
+		return kind{connect.CodeInvalidArgument, never}, true
+	case job.ReasonNotFound, reasonUnknownVM, reasonUnknownFailback:
+		return kind{connect.CodeNotFound, never}, true
+	case job.ReasonExists:
+		return kind{connect.CodeAlreadyExists, never}, true
+	case job.ReasonAuth:
+		return kind{connect.CodePermissionDenied, never}, true
+	case job.ReasonTooSmall, job.ReasonCBT, job.ReasonBase:
+		return kind{connect.CodeFailedPrecondition, never}, true
+	case job.ReasonConflict, job.ReasonStorage:
+		return kind{connect.CodeFailedPrecondition, reconcile}, true
+	case job.ReasonFenced, job.ReasonSource:
+		return kind{connect.CodeAborted, reconcile}, true
+	case job.ReasonIncomplete:
+		return kind{connect.CodeAborted, backoff}, true
+	case job.ReasonChecksum:
+		return kind{connect.CodeDataLoss, reconcile}, true
+	case job.ReasonNoSpace:
+		return kind{connect.CodeResourceExhausted, reconcile}, true
+	case job.ReasonQuota:
+		return kind{connect.CodeResourceExhausted, backoff}, true
+	case job.ReasonBusy, job.ReasonUnavailable, job.ReasonDraining, job.ReasonEngine:
+		return kind{connect.CodeUnavailable, backoff}, true
+	case job.ReasonCanceled:
+		return kind{connect.CodeCanceled, never}, true
+	case ReasonDeadline:
+		return kind{connect.CodeDeadlineExceeded, backoff}, true
+	case job.ReasonInternal:
+		return kind{connect.CodeInternal, never}, true
+	case ReasonUnimplemented:
+		return kind{connect.CodeUnimplemented, never}, true
+	}
+	return kind{}, false
 }
 
 // reasonOf is the reason of an error that the protocol library made: a message
@@ -108,11 +154,11 @@ func FromError(err error) *connect.Error {
 	}
 	var f *job.Failure
 	if errors.As(err, &f) {
-		k := kindOf(f.Reason)
+		k := kindOfFailure(f)
 		if r := FromRetry(f.Retry); r != controlv1.Retry_RETRY_UNSPECIFIED {
 			k.retry = r
 		}
-		return withInfo(connect.NewError(k.code, Text(f.Text)), f.Reason, k.retry, metadata(err)).WithCause(err)
+		return withInfo(connect.NewError(k.code, Text(f.Text)), f.Reason, k.retry, metadata(err, f)).WithCause(err)
 	}
 	reason := job.ReasonInternal
 	switch {
@@ -126,11 +172,15 @@ func FromError(err error) *connect.Error {
 	return withInfo(connect.NewError(k.code, Text(err.Error())), reason, k.retry, nil).WithCause(err)
 }
 
-// metadata is what a program needs to know of an error.
-func metadata(err error) map[string]string {
+// metadata is what a program needs to know of an error. The exit code is there
+// where the reason alone does not tell it.
+func metadata(err error, f *job.Failure) map[string]string {
 	var exists *job.ExistsError
 	if errors.As(err, &exists) {
 		return map[string]string{"job_id": exists.ID, "stored_digest": FromDigest(exists.Have), "submitted_digest": FromDigest(exists.Asked)}
+	}
+	if _, ok := tabled(f.Reason); !ok && f.Exit > 0 {
+		return map[string]string{metaExit: strconv.Itoa(f.Exit)}
 	}
 	return nil
 }
@@ -171,19 +221,23 @@ func Refusal(err error) *job.Failure {
 		text = e.Message()
 	}
 	f := &job.Failure{Reason: job.ReasonInternal, Text: text, Retry: job.RetryNever}
-	if info, ok := Info(err); ok {
+	info, ok := Info(err)
+	if ok {
 		f.Reason, f.Retry = info.Reason, toRetry(info.Retry)
 	} else if connect.CodeOf(err) == connect.CodeUnavailable {
 		f.Reason, f.Retry = job.ReasonUnavailable, job.RetryBackoff
 	}
 	f.Exit = exitOf(f.Reason)
+	if n, err := strconv.Atoi(info.GetMetadata()[metaExit]); err == nil && n > 0 && n < 256 {
+		f.Exit = n
+	}
 	return f
 }
 
 // exitOf is DESIGN.md section 8.
 func exitOf(reason string) int {
 	switch reason {
-	case job.ReasonInvalid, job.ReasonExists, job.ReasonNotFound, job.ReasonEndpoint, job.ReasonTooSmall, ReasonUnimplemented:
+	case job.ReasonInvalid, job.ReasonExists, job.ReasonNotFound, reasonUnknownVM, reasonUnknownFailback, job.ReasonEndpoint, job.ReasonTooSmall, ReasonUnimplemented:
 		return exitUsage
 	case job.ReasonIncomplete, job.ReasonDraining:
 		return 3

@@ -1,4 +1,4 @@
-"""A backup server in another language: drives a job end to end over gRPC."""
+"""A backup server in another language: drives a job and a failback end to end over gRPC."""
 
 import sys
 
@@ -72,4 +72,21 @@ assert flat[0] == (105, 5) and flat[1] == (200, 10) and len(flat) == 99, flat[:3
 assert max(len(m.block_metadata) for m in list_) == 7
 
 jobs.Remove(pb.RemoveRequest(id="python-1"))
+
+# the way home of a VM
+failbacks = rpc.FailbacksStub(channel)
+failbacks.PutPair(pb.PutPairRequest(pair=pb.Pair(name="web", original=pb.VmRef(host="home", name="web"), replica=pb.VmRef(host="dr", name="web"))))
+pair = failbacks.Failover(pb.FailoverRequest(name="web")).pair
+assert pair.state == pb.VM_STATE_FAILOVER, pair
+home = pb.FailbackSpec(vm="web", destination=pb.DESTINATION_ORIGINAL)
+plan = failbacks.Plan(pb.PlanRequest(spec=home)).plan
+begun = failbacks.Start(pb.StartRequest(id="python-2", spec=home, confirmed_digest=plan.digest))
+assert begun.failback.owner.startswith("uid ") and not begun.already_existed, begun
+for event in failbacks.Watch(pb.WatchFailbacksRequest(failback_id="python-2")):
+    if event.WhichOneof("event") == "synced":
+        failbacks.Commit(pb.CommitRequest(id="python-2", expected_revision=begun.failback.revision))
+    if event.failback.activity == pb.ACTIVITY_COMMITTING:
+        break
+refused(lambda: failbacks.Undo(pb.UndoRequest(id="python-2", expected_revision=1)), grpc.StatusCode.FAILED_PRECONDITION, "STATE_CONFLICT")
+refused(lambda: failbacks.CheckReplication(pb.CheckReplicationRequest(name="web")), grpc.StatusCode.FAILED_PRECONDITION, "HELD_BY_FAILBACK")
 print("done")
