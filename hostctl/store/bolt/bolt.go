@@ -20,6 +20,9 @@ import (
 // Config is how a file is opened. Zero values mean the defaults.
 type Config struct {
 	Path string
+	// What the file is, in errors ("job store"), and what somebody has to know who
+	// moves a damaged one away.
+	What, Without string
 
 	LockTimeout time.Duration    // how long another process may still hold the file; 2 s
 	Now         func() time.Time // the clock of leases and of the queue; time.Now
@@ -30,6 +33,9 @@ type Config struct {
 }
 
 func (c Config) filled() Config {
+	if c.What == "" {
+		c.What, c.Without = "job store", "move it away to start without jobs (disks keep their own journals: a job that is submitted again goes on)"
+	}
 	if c.LockTimeout <= 0 {
 		c.LockTimeout = 2 * time.Second
 	}
@@ -79,30 +85,30 @@ func Open(c Config) (*DB, error) {
 	c = c.filled()
 	if _, err := os.Lstat(c.Path); errors.Is(err, os.ErrNotExist) {
 		if err := create(c.Path); err != nil {
-			return nil, fmt.Errorf("make the job store %s: %w", c.Path, err)
+			return nil, fmt.Errorf("make the %s %s: %w", c.What, c.Path, err)
 		}
 	}
 	if err := checkHeaders(c.Path); err != nil {
-		return nil, refuse(c.Path, err)
+		return nil, c.refuse(err)
 	}
 	b, err := openFile(c.Path, c.LockTimeout)
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("the job store %s is in use by another process: one daemon at a time; stop the other, or give this one a state directory of its own: %w", c.Path, err)
+		return nil, fmt.Errorf("the %s %s is in use by another process: one daemon at a time; stop the other, or give this one a state directory of its own: %w", c.What, c.Path, err)
 	} else if err != nil {
-		return nil, refuse(c.Path, err)
+		return nil, c.refuse(err)
 	}
 	db := &DB{c: c, bolt: b, changed: make(chan struct{}), closed: make(chan struct{})}
 	db.lease.db, db.queue.db = db, db
 	if err := db.load(); err != nil {
 		_ = b.Close() // nothing was written
-		return nil, refuse(c.Path, err)
+		return nil, c.refuse(err)
 	}
 	return db, nil
 }
 
 // refuse says what to do about a file that is not as it should be.
-func refuse(path string, err error) error {
-	return fmt.Errorf("the job store %s cannot be used and was left as it is: %w; keep a copy of it, then restore it from a backup, or move it away to start without jobs (disks keep their own journals: a job that is submitted again goes on)", path, err)
+func (c *Config) refuse(err error) error {
+	return fmt.Errorf("the %s %s cannot be used and was left as it is: %w; keep a copy of it, then restore it from a backup, or %s", c.What, c.Path, err, c.Without)
 }
 
 func openFile(path string, timeout time.Duration) (b *bbolt.DB, err error) {
@@ -183,7 +189,7 @@ func checkHeaders(path string) error {
 func header(page []byte) (pages uint64, err error) {
 	le, body := binary.NativeEndian, page[16:]
 	if le.Uint32(body) != 0xED0CDAED || le.Uint32(body[4:]) != 2 {
-		return 0, errors.New("it is not a job store of haulback (or this header is damaged)")
+		return 0, errors.New("it is not a store of haulback (or this header is damaged)")
 	}
 	if size := le.Uint32(body[8:]); size != pageSize {
 		return 0, fmt.Errorf("pages of %d bytes are not of this program", size)
@@ -261,7 +267,7 @@ func (db *DB) named(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("job store %s: %w", db.c.Path, err)
+	return fmt.Errorf("%s %s: %w", db.c.What, db.c.Path, err)
 }
 
 // Close ends watches and takers and closes the file. More calls do nothing. A file

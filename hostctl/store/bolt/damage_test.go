@@ -313,6 +313,10 @@ func TestForeignFiles(t *testing.T) {
 	if _, err := Open(Config{Path: dir}); err == nil {
 		t.Error("a directory was taken")
 	}
+	_, err = Open(Config{Path: filepath.Join(dir, "x empty"), What: "failback store", Without: "call for help"})
+	if err == nil || !strings.HasPrefix(err.Error(), "the failback store "+dir) || !strings.HasSuffix(err.Error(), "from a backup, or call for help") {
+		t.Errorf("the message is of another store: %v", err)
+	}
 }
 
 // newer is a file of a later program.

@@ -132,7 +132,7 @@ func (db *DB) Take(ctx context.Context) (store.Delivery, error) {
 		case <-wake:
 		case <-timer.C:
 		case <-db.closed:
-			err = fmt.Errorf("job store %s is closed", db.c.Path)
+			err = fmt.Errorf("%s %s is closed", db.c.What, db.c.Path)
 		case <-ctx.Done():
 			err = ctx.Err()
 		}

@@ -180,7 +180,7 @@ func (db *DB) load() error {
 		return db.bolt.View(func(tx *bbolt.Tx) error {
 			for _, name := range append([][]byte{metaBucket}, summed...) {
 				if tx.Bucket(name) == nil {
-					return fmt.Errorf("it has no bucket %s: it is not a job store of haulback, or is damaged", name)
+					return fmt.Errorf("it has no bucket %s: it is not a store of haulback, or is damaged", name)
 				}
 			}
 			v, err := getNumber(tx, formatKey)

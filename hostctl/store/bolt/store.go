@@ -227,7 +227,7 @@ func (db *DB) Watch(ctx context.Context, prefix string, after uint64) iter.Seq2[
 			select {
 			case <-wake:
 			case <-db.closed:
-				yield(store.Change{}, fmt.Errorf("job store %s is closed", db.c.Path))
+				yield(store.Change{}, fmt.Errorf("%s %s is closed", db.c.What, db.c.Path))
 				return
 			case <-ctx.Done():
 			}
