@@ -108,7 +108,8 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 	if err := l.expectAlive(firstFrame, &o, &by); err != nil {
 		return err
 	}
-	if s.dial == nil {
+	own := s.Self != (wire.ID{}) && o.Peer == s.Self
+	if s.dial == nil && !own {
 		return wire.Errorf(wire.CodeUnauthorized, "this daemon takes no orders")
 	}
 	if err := exp.grant.pushesTo(h.Export, o.Peer); err != nil {
@@ -132,12 +133,15 @@ func (s *Server) order(ctx context.Context, l *lane, exp *Export, h *wire.Hello,
 	tickets := &renewable{exp: exp, hello: *h, peer: l.link.Peer(), to: o.Peer, target: o.Ticket}
 	s.wg.Go(func() { cancel(by.follow(l, tickets)) }) // ends with the link
 	job := Job{
-		Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Throttle: by.job, Retry: time.Duration(o.Retry) * time.Second,
+		Unproved: exp.whole, Run: h.Run, Pass: h.Pass, Mode: h.Mode, Full: o.Full, Throttle: by.job, Retry: time.Duration(o.Retry) * time.Second,
 		Track: h.Track, grant: exp.grant, Base: exp.told.from(), Sample: s.e.sampleOf(exp.told, h.Mode), Source: Endpoint{Name: exp.Name, Open: exp.Open, Hint: exp.Hint},
 		Target: Endpoint{Name: o.Address, Remote: &Remote{
 			Name: o.Address, Export: o.Export, Dial: func(ctx context.Context) (wire.Link, error) { return s.dial(ctx, &o) },
 			Ticket: tickets.ticket,
 		}},
+	}
+	if own {
+		job.Target.Remote.here, job.Target.Remote.Dial = true, s.within(l.link.Peer())
 	}
 	type result struct {
 		rep Report

@@ -61,13 +61,13 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer l.whenDone(ctx, cancel)()
-	key := exp.Name
+	key := exp.key()
 	if spec.mode == wire.ModeVerify {
 		key = verifyKey(key, spec.run)
 	}
 	e.targets.expireIdle(key) // a comparison whose link was lost must not lock a copy out
 	e.sources.expireIdle(key)
-	if _, use := e.targets.held(exp.Name); use != "" && spec.mode == wire.ModeVerify {
+	if _, use := e.targets.held(exp.key()); use != "" && spec.mode == wire.ModeVerify {
 		return o, wire.Errorf(wire.CodeBusy, "the disk is %s; wait for it, or go on with that run", use)
 	}
 	h, err := e.targets.acquire(ctx, key, spec.run, exp.fence(), cancel, e.cfg.bug)

@@ -23,12 +23,16 @@ type Role uint8
 const (
 	RoleSource Role = 1 // may be read: pulled, verified, ordered to be pushed
 	RoleTarget Role = 2 // may be overwritten, and verified
+	RoleHost   Role = 3 // the disks of a host's VMs, by names beneath its own; what a ticket says may be done with them
 )
 
 // String is the role's word in configuration and messages.
 func (r Role) String() string {
-	if r == RoleTarget {
+	switch r {
+	case RoleTarget:
 		return "target"
+	case RoleHost:
+		return "host"
 	}
 	return "source"
 }
@@ -50,6 +54,12 @@ type Export struct {
 	held      uint64         // the epoch that the run of a puller had last; 0: none
 	track     *wire.Tracking // of a target in this process: what was asked for; nil: what the source says
 	Hint      HintFunc       // of a source: asks for its changes; nil: the disk itself, if it is a Tracker
+
+	// Beneath finds the disks of RoleHost. It always wants Tickets; probes are for
+	// their Controllers alone. What is here of Open and Kind is not used.
+	Beneath Beneath
+	unit    string // of one of these disks: the name that sessions of it share, whatever they call it
+	whole   bool   // it may be a source whatever its journal says: its host has frozen it
 }
 
 // DialPeer makes the link that an order asks for; an error that the order's
@@ -63,6 +73,10 @@ type Server struct {
 	dial    DialPeer // nil: takes no orders
 	here    bool     // peers are the other half of a job of this process
 	exports atomic.Pointer[map[string]*Export]
+
+	// Self is this daemon, for orders whose target is an export of its own; zero
+	// takes none. Set it before Serve.
+	Self wire.ID
 
 	// Observe is told of every session but probes, before it begins and after it
 	// has ended, and of everything that is refused; nil is not. Set it before Serve. It may be called from many
@@ -245,7 +259,7 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	if h.Op != wire.OpProbe {
 		ev.Hello = *h
 	}
-	exp, err := s.admit(l.link.Peer(), h)
+	exp, err := s.admit(l.link, h)
 	if err != nil {
 		ev.Hello = *h // of a probe, too: that is how somebody looks for exports
 		return err
@@ -265,9 +279,9 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	s.logOf(l.link).Info("session begins", "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", h.Op.String())
 	switch h.Op {
 	case wire.OpPush:
-		_, err = s.e.receive(ctx, l, exp, spec, s.terms(h), p, firstFrame)
+		_, err = s.e.receive(ctx, l, exp, spec, s.terms(l, h), p, firstFrame)
 	case wire.OpPull:
-		err = s.e.serveSource(ctx, l, exp, spec, h, s.terms(h), p)
+		err = s.e.serveSource(ctx, l, exp, spec, h, s.terms(l, h), p)
 	case wire.OpProbe:
 		err = s.probe(ctx, l, exp)
 	case wire.OpOrder:
@@ -277,8 +291,9 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 }
 
 // terms are what a session that a peer began is limited by at first.
-func (s *Server) terms(h *wire.Hello) terms {
-	by := terms{job: new(throttle.Throttle), here: s.here}
+func (s *Server) terms(l *lane, h *wire.Hello) terms {
+	_, own := l.link.(*ownLink)
+	by := terms{job: new(throttle.Throttle), here: s.here || own}
 	_ = by.job.SetPeer(throttle.Limits{Wire: atLeast(h.Rate)}) // in range
 	return by
 }
@@ -312,10 +327,14 @@ func helloError(err error) error {
 
 // admit finds the export a peer asks for and says no as precisely as the peer
 // may know: who may not use an export does not learn whether it exists.
-func (s *Server) admit(peer wire.ID, h *wire.Hello) (*Export, error) {
-	exp := (*s.exports.Load())[h.Export]
-	if exp == nil || !slices.Contains(exp.Peers, peer) && !slices.Contains(exp.Operators, peer) {
-		return nil, wire.Errorf(wire.CodeExport, "no export %q for this peer: name it in the daemon's configuration and list the peer there", h.Export)
+func (s *Server) admit(link wire.Link, h *wire.Hello) (*Export, error) {
+	peer, shower := link.Peer(), link.Peer()
+	if _, own := link.(*ownLink); own {
+		shower = s.Self // the disk that is read is of this daemon
+	}
+	exp, err := s.find(peer, shower, h)
+	if err != nil {
+		return nil, err
 	}
 	switch {
 	case h.Op == wire.OpOrder && !slices.Contains(exp.Operators, peer):
@@ -331,7 +350,7 @@ func (s *Server) admit(peer wire.ID, h *wire.Hello) (*Export, error) {
 	case exp.Tickets == nil || h.Op == wire.OpProbe:
 		return exp, nil
 	}
-	g, err := exp.Tickets.open(peer, h)
+	g, err := exp.Tickets.open(shower, h)
 	if err != nil {
 		return nil, err
 	}
@@ -374,7 +393,7 @@ func (s *Server) tell(ctx context.Context, l *lane, p *wire.Probed) error {
 
 // live tells about an export whose disk a session holds, from that session.
 func (e *Engine) live(exp *Export) (p wire.Probed, ok bool) {
-	t, use := e.targets.held(exp.Name)
+	t, use := e.targets.held(exp.key())
 	if t == nil || t.journal == nil {
 		return p, false
 	}

@@ -14,7 +14,7 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer l.whenDone(ctx, cancel)()
-	key := fmt.Sprintf("%s %v %d %v", exp.Name, spec.run, spec.pass, l.link.Peer())
+	key := fmt.Sprintf("%s %v %d %v", exp.key(), spec.run, spec.pass, l.link.Peer())
 	h, err := e.sources.acquire(ctx, key, spec.run, 0, cancel, e.cfg.bug)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (e *Engine) openPulled(ctx context.Context, h *hold, exp *Export, spec pass
 		return nil, diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
 	}
 	if err = exp.grant.fits(disk); err == nil {
-		err = e.fit(disk, spec, false)
+		err = e.fit(disk, spec, exp.whole)
 	}
 	if err == nil {
 		s := newSource(&e.cfg, e.pool, disk, spec, p)

@@ -231,7 +231,9 @@
 // keeps the highest that it has let write to a disk, durably, and refuses a lower
 // one with CodeFenced; a higher one ends the session that has the disk. A ticket
 // is used by its holder as often as he likes while it is good, because links are
-// lost; nobody else can use it. Probes need none. Who gave an order may send Renew
+// lost; nobody else can use it. Probes need none; a disk
+// of a host, whose name is that of an export, a slash, and what the listener makes
+// of it, is probed by controllers only, and always wants a ticket. Who gave an order may send Renew
 // at any time: its tickets take the place of those of Hello and of Order, if they
 // are not empty; a source ticket has to fit as the first had to.
 //
@@ -411,7 +413,9 @@
 // Op order: Hello, Welcome, Order, then Status several times a second and one
 // Report; the dialer closes. The dialer may send Pace before Order, which
 // then is what holds and not Order.Rate, and after it: the listener keeps to it
-// and passes it on. If the dialer closes earlier the copy is cancelled.
+// and passes it on. Order.Peer may be the listener: then both disks are its own,
+// the dialer needs the right to both, and the target's ticket names the listener
+// as source and as target. If the dialer closes earlier the copy is cancelled.
 //
 // # Errors
 //
