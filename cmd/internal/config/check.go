@@ -152,10 +152,15 @@ func (c *checker) exports(list []exportTOML, peers site.Peers) []Export {
 		}
 		e := Export{Name: t.Name, URI: t.URI, Role: c.role(at, t), Track: t.Track}
 		c.track(at, t)
-		c.disk(at, t)
+		if e.Role == mover.RoleHost {
+			e.Host = c.host(at, t)
+		} else {
+			c.disk(at, t)
+			c.noHost(at, t)
+		}
 		e.names = t
 		c.who(at, &e, peers)
-		if len(t.Peers)+len(t.Operators) == 0 {
+		if len(t.Peers)+len(t.Operators) == 0 && e.Role != mover.RoleHost {
 			c.warn(at+"name", "export %q: nobody may use it; list names of peers under peers or operators", t.Name)
 		}
 		exports = append(exports, e)
@@ -170,6 +175,10 @@ func (c *checker) who(at string, e *Export, peers site.Peers) {
 	e.Operators = c.ids(at+"operators", t.Name, t.Operators, peers)
 	e.Controllers = c.ids(at+"controllers", t.Name, t.Controllers, peers)
 	e.Tickets = t.Ticket
+	if t.Role == hostRole {
+		c.whoOfHost(at, e)
+		return
+	}
 	switch {
 	case t.Ticket && len(t.Controllers) == 0:
 		c.wrong(at+"ticket", fmt.Errorf("export %q: ticket = true, and no controllers; name the peers whose tickets open it", t.Name))
@@ -197,10 +206,12 @@ func (c *checker) role(at string, t exportTOML) mover.Role {
 		return mover.RoleSource
 	case "target":
 		return mover.RoleTarget
+	case hostRole:
+		return mover.RoleHost
 	case "":
-		c.wrong(at+"role", fmt.Errorf("export %q: role is missing; say role = \"source\" (it is read) or \"target\" (it is overwritten)", t.Name))
+		c.wrong(at+"role", fmt.Errorf("export %q: role is missing; say role = \"source\" (it is read), \"target\" (it is overwritten), or \"host\" (the disks of its VMs)", t.Name))
 	default:
-		c.wrong(at+"role", fmt.Errorf("export %q: role %q: source (it is read) or target (it is overwritten)", t.Name, t.Role))
+		c.wrong(at+"role", fmt.Errorf("export %q: role %q: source (it is read), target (it is overwritten), or host (the disks of its VMs)", t.Name, t.Role))
 	}
 	return 0
 }

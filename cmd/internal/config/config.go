@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/haulback/haulback/cmd/internal/hostdisk"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/strict"
 	"github.com/haulback/haulback/mover"
@@ -72,7 +73,8 @@ type Export struct {
 	// Tickets says that a ticket of one of Controllers is wanted as well.
 	Tickets     bool
 	Controllers []wire.ID
-	names       exportTOML // of the lists, for Repeer
+	Host        *hostdisk.Table // of mover.RoleHost: in the place of URI
+	names       exportTOML      // of the lists, for Repeer
 }
 
 // Repeer is c with paired in the place of the peers of its site: what a change
@@ -142,6 +144,9 @@ type exportTOML struct {
 	// Ticket and Controllers are the second lock.
 	Ticket      bool     `toml:"ticket"`
 	Controllers []string `toml:"controllers"`
+	// Datastores or VDDK are of role "host", in the place of URI.
+	Datastores map[string]string `toml:"datastores"`
+	VDDK       string            `toml:"vddk"`
 }
 
 // DefaultFile is the configuration that is used when none is named.

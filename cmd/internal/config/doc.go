@@ -52,6 +52,15 @@
 //	ticket      = true              # only with a ticket that one of
 //	controllers = ["desk"]          # these has signed
 //
+//	[[export]]                      # the disks of a host's VMs, for failbacks
+//	name        = "dr"
+//	role        = "host"
+//	datastores  = { LocalDS_0 = "/srv/ds/LocalDS_0" } # where they are mounted here,
+//	# vddk      = "vddk://HOST?user=NAME&password-file=PATH&thumbprint=SHA1" # or by VMware's library
+//	peers       = ["home"]          # may come with a ticket
+//	controllers = ["home"]          # may look at any disk, give orders, and sign tickets; without peers only
+//	                                # the failbacks of this daemon use it
+//
 //	[controller]                    # this daemon brings VMs home; may be empty
 //	name  = "desk"                  # default: of the machine
 //	vms   = 4                       # in passes at once, and their disks

@@ -2,9 +2,11 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -173,13 +175,31 @@ func Text(list []Setting) (string, error) {
 		}
 		line := "# " + s.Key + " is not set"
 		if s.Value != nil {
-			text, err := toml.Marshal(map[string]any{s.Key: s.Value})
+			text, err := assignment(s.Key, s.Value)
 			if err != nil {
 				return "", fmt.Errorf("%s: %w", s.Path, err)
 			}
-			line = strings.TrimSpace(string(text))
+			line = text
 		}
 		fmt.Fprintf(&b, "%-44s # %s\n", line, s.Origin)
 	}
 	return b.String(), nil
+}
+
+// assignment is one line of TOML; a table in it is written inline.
+func assignment(key string, value any) (string, error) {
+	m, ok := value.(map[string]string)
+	if !ok {
+		text, err := toml.Marshal(map[string]any{key: value})
+		return strings.TrimSpace(string(text)), err
+	}
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		text, err := toml.Marshal(map[string]string{k: m[k]})
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, strings.TrimSpace(string(text)))
+	}
+	return key + " = { " + strings.Join(parts, ", ") + " }", nil
 }

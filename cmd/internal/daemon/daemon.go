@@ -72,7 +72,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.server = mover.NewServer(d.engine, d.dial)
-	d.server.Observe = d.observe
+	d.server.Observe, d.server.Self = d.observe, d.key.ID()
 	d.use(d.cfg)
 	if d.ports, err = listen(ctx, d.cfg, d.key, d, d.log); err != nil {
 		return err
@@ -182,6 +182,10 @@ func (d *Daemon) use(cfg *config.Config) {
 	d.work.use(cfg)
 	var exports []mover.Export
 	for _, e := range cfg.Exports {
+		if e.Host != nil {
+			exports = append(exports, d.hostExport(&e))
+			continue
+		}
 		exports = append(exports, mover.Export{
 			Name: e.Name, Role: e.Role, Kind: kind(e.URI), Tickets: d.tickets(&e), Peers: e.Peers, Operators: e.Operators, Open: site.Disk{URI: e.URI, Track: e.Track, Log: d.log}.Opener(),
 		})
@@ -190,6 +194,13 @@ func (d *Daemon) use(cfg *config.Config) {
 	if err := d.engine.SetLimits(cfg.Throttle); err != nil {
 		d.log.Error("limits stay as they are", "err", err) // they were checked
 	}
+}
+
+// hostExport is the export of a host's disks.
+func (d *Daemon) hostExport(e *config.Export) mover.Export {
+	table := *e.Host
+	table.Log = d.log
+	return mover.Export{Name: e.Name, Role: e.Role, Peers: e.Peers, Operators: e.Operators, Tickets: d.tickets(e), Beneath: table.Find}
 }
 
 // kind is the driver's word for a disk in probes.

@@ -74,6 +74,9 @@ func (d *Disks) export(name string, role mover.Role) (*config.Export, error) {
 	for i := range d.Exports {
 		e := &d.Exports[i]
 		switch {
+		case e.Role == mover.RoleHost && (e.Name == name || strings.HasPrefix(name, e.Name+"/")):
+			return nil, refuse(job.ReasonAuth, job.RetryAfterReconcile, exitcode.Auth,
+				"export %q has the disks of a host's VMs: only failbacks may name them", e.Name)
 		case e.Name != name:
 		case role != 0 && e.Role != role:
 			return nil, refuse(job.ReasonEndpoint, job.RetryAfterReconcile, exitcode.Usage,

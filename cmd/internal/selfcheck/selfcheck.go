@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/haulback/haulback/cmd/internal/config"
+	"github.com/haulback/haulback/cmd/internal/hostdisk"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/mover"
@@ -201,7 +204,7 @@ func (c *checks) exports(ctx context.Context) {
 	results := make([]Result, len(c.cfg.Exports))
 	var wg sync.WaitGroup
 	for i, e := range c.cfg.Exports {
-		if u, err := vddk.ParseURI(e.URI); err == nil && u.Scheme == "vddk" {
+		if u, err := vddk.ParseURI(e.URI); err == nil && u.Scheme == "vddk" || e.Host != nil && e.Host.VDDK != "" {
 			library = true
 		}
 		wg.Go(func() { results[i] = disk(ctx, e) })
@@ -228,6 +231,9 @@ func disk(ctx context.Context, e config.Export) Result {
 	ctx, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()
 	r := Result{Name: "export " + e.Name, Level: OK}
+	if e.Host != nil {
+		return host(r, e.Host)
+	}
 	d, err := vddk.Open(ctx, e.URI, vddk.Options{Track: e.Track})
 	switch {
 	case errors.Is(err, unix.EBUSY):
@@ -249,6 +255,22 @@ func disk(ctx context.Context, e config.Export) Result {
 	}
 	if r.Level == OK && info.Warning != "" {
 		r.Level, r.Text = Warn, r.Text+": "+info.Warning
+	}
+	return r
+}
+
+// host looks at the directories of a host's datastores. Of a host that VMware's
+// library reaches there is nothing to open before a disk is named.
+func host(r Result, t *hostdisk.Table) Result {
+	for _, name := range slices.Sorted(maps.Keys(t.Datastores)) {
+		if _, err := os.ReadDir(t.Datastores[name]); err != nil {
+			r.Level, r.Text, r.Remedy = Fail, fmt.Sprintf("datastore %s: %v", name, err), "mount it there, or write into [[export]] where it is"
+			return r
+		}
+	}
+	r.Text = fmt.Sprintf("%d datastores of a host", len(t.Datastores))
+	if t.VDDK != "" {
+		r.Text = "a host, by VMware's library"
 	}
 	return r
 }

@@ -1,0 +1,19 @@
+// Package hostdisk finds the disks of a host's VMs for an export of role "host".
+//
+//	EXPORT/VM/SNAPSHOT/[datastore] folder/disk.vmdk
+//
+//	VM        the host's handle of the VM: 1 to 64 of A-Z a-z 0-9 _ . -
+//	SNAPSHOT  that of a snapshot, likewise, or -- for the disk as it is now
+//	the rest  the disk's file as the host writes it
+//
+// A peer says such names. Nothing in one becomes a path by itself: the datastore
+// is looked up in a table that the site has written, and the rest leads from there
+// downwards, through no link, to a descriptor. With VMware's library instead the
+// name completes a URI that the site has begun.
+//
+// A disk of a snapshot is never opened for writing.
+//
+// Not promised: that a datastore's directory holds against somebody who can write
+// to it. What was found is looked at again after it was opened, and refused when it
+// is another; who can swap it twice in between has the datastore anyway.
+package hostdisk
