@@ -43,6 +43,8 @@ func TestBadInput(t *testing.T) {
 		{"no flags", []string{"ticket", "issue"}, 10, []string{"required flag", "export"}},
 		{"no record", []string{"audit", "show", up}, 10, []string{up, "there is no record", "--state-dir"}},
 		{"no record, verify", []string{"audit", "verify", up}, 10, []string{up, "there is no record"}},
+		{"no record of a failback", []string{"record", "verify", up}, 10, []string{up, "records/ID.json"}},
+		{"a disk as a record", []string{"record", "show", a}, 4, []string{a, "not a whole record"}},
 		{"no name", []string{"peer", "add", s.ID}, 10, []string{"--name"}},
 		{"no directory", []string{"copy", a, up + "/x", "--create"}, 10, []string{up, "make the directory"}},
 		{"sizes", []string{"verify", small, b}, 4, []string{"524288", "1048576", "differ in size"}},

@@ -141,6 +141,7 @@ func TestSchema(t *testing.T) {
 	good := desk.Configure(cmdtest.Export("x", a, "source", home))
 	desk.Pair(home)
 	p := home.Disk("p", 2*mib, 3)
+	proof := recordOf(t, desk, nil)
 	d := home.Daemon(cmdtest.Export("p", p, "source", desk), cmdtest.Export("q", home.Disk("q", 2*mib, 4), "target", desk))
 	socket := home.State + "/control.sock"
 	home.Disk("p.other", 2*mib, 5)
@@ -197,6 +198,9 @@ func TestSchema(t *testing.T) {
 		{0, []string{"job", "remove", "s", "--socket", socket}},
 		{10, []string{"job", "get", "s", "--socket", socket}},
 		{13, []string{"job", "list", "--socket", socket + "x"}},
+		{0, []string{"record", "verify", proof}},
+		{0, []string{"record", "show", proof}},
+		{4, []string{"record", "verify", a}},
 		{10, []string{"copy", a}},
 		{10, []string{"copy", a, b, "--nonsense"}},
 		{10, []string{"nonsense"}},
