@@ -130,9 +130,11 @@ func (c *Caller) call(ctx context.Context, call *config.Call, e *event) error {
 	return err
 }
 
-// has reports whether a hook belongs to a step.
+// has reports whether a hook belongs to a step: by its name, by its name without
+// the number of the pass or try ("pass-2", "power-off-replica-2"), or by its number.
 func has(h *config.Hook, step string, number int) bool {
-	return slices.Contains(h.Steps, step) || number > 0 && slices.Contains(h.Steps, strconv.Itoa(number))
+	plain := strings.TrimSuffix(strings.TrimRight(step, "0123456789"), "-")
+	return slices.Contains(h.Steps, step) || slices.Contains(h.Steps, plain) || number > 0 && slices.Contains(h.Steps, strconv.Itoa(number))
 }
 
 func isFor(h *config.Hook, vm string) bool {

@@ -49,6 +49,7 @@ func TestChosen(t *testing.T) {
 	c, _ := caller(t, config.Config{Hooks: []config.Hook{
 		note("by-name", "power-on", false), note("by-number", "9", false), note("after", "power-on", true), note("web", "power-on", false, "db-*", "web-*"),
 		note("db", "power-on", false, "db-*"), note("other", "pass-1", false),
+		note("passes", "pass", false),
 	}})
 	for _, x := range []struct {
 		h    failback.Hook
@@ -57,7 +58,9 @@ func TestChosen(t *testing.T) {
 		{moment("power-on", 9, false), "by-name by-number web"},
 		{moment("power-on", 9, true), "after"},
 		{moment("unmark-target", 9, false), "by-number"},
-		{moment("pass-1", 3, false), "other"},
+		{moment("pass-1", 3, false), "other passes"},
+		{moment("pass-12", 3, false), "passes"},
+		{moment("power-on-2", 9, false), "by-name by-number web"},
 		{moment("pass-1", 3, true), ""},
 	} {
 		reset(t, out)
