@@ -32,7 +32,7 @@ func command(g *global) *cobra.Command {
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON, one object a line")
 	root.AddCommand(copyCommand(g), verifyCommand(g), probeCommand(g), dumpCommand(g), restoreCommand(g), nbdCommand(g))
 	root.AddCommand(extentsCommand(g), diffCommand(g), estimateCommand(g), capabilitiesCommand(g), selfcheckCommand(g), configCommand(g))
-	root.AddCommand(jobCommand(g), peerCommand(g), ticketCommand(g), auditCommand(g), recordCommand(g), versionCommand(g), manual.Command(root))
+	root.AddCommand(failbackCommand(g), jobCommand(g), peerCommand(g), ticketCommand(g), auditCommand(g), recordCommand(g), versionCommand(g), manual.Command(root))
 	complete(g, root)
 	exitcode.Mark(root)
 	return root

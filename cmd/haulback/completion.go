@@ -11,9 +11,13 @@ import (
 // words are what a flag takes, with a word on each; a value that ends in a colon
 // goes on.
 var words = map[string][]string{
-	"transport": {"quic\tUDP", "tls\tTCP"},
-	"compress":  {"lz4\twhere it gains", "none"},
-	"verify":    {"pass\tread back what was written", "full\tread everything again at the end"},
+	"transport":   {"quic\tUDP", "tls\tTCP"},
+	"compress":    {"lz4\twhere it gains", "none"},
+	"verify":      {"pass\tread back what was written", "full\tread everything again at the end"},
+	"destination": {"original\tthe production VM in its place", "existing\ta VM restored beforehand", "new\ta VM that is made"},
+	"tracking":    {"hash\tboth sides are read", "cbt\tby change tracking of both hosts"},
+	"switch":      {"manual\twhen you say so", "now\tas soon as the disks allow"},
+	"priority":    {"low", "normal", "high"},
 	"cbt": {
 		"full\tcompare everything", "bitmap:\tdirty bitmap NAME of an NBD export", "fiemap:\tPATH of the file it was cloned from",
 		"export\tas the source's daemon is configured",

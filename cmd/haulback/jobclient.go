@@ -45,10 +45,11 @@ func addControlFlags(cmd *cobra.Command, f *controlFlags) {
 
 // caller calls one daemon.
 type caller struct {
-	jobs  controlv1.JobsClient
-	where string // for messages
-	unix  bool
-	alert func(ctx context.Context) error // asks a daemon's port why it lets nobody in; nil: a socket
+	jobs      controlv1.JobsClient
+	failbacks controlv1.FailbacksClient
+	where     string // for messages
+	unix      bool
+	alert     func(ctx context.Context) error // asks a daemon's port why it lets nobody in; nil: a socket
 }
 
 // caller makes the client; nothing is dialled yet.
@@ -138,7 +139,7 @@ const callTime = 70 * time.Second
 
 func newCaller(tr *http.Transport, base, where string, unix bool) *caller {
 	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: tr}, base))
-	return &caller{jobs: controlv1.NewJobsClient(client), where: where, unix: unix}
+	return &caller{jobs: controlv1.NewJobsClient(client), failbacks: controlv1.NewFailbacksClient(client), where: where, unix: unix}
 }
 
 // call bounds a call and says what its error means.

@@ -225,6 +225,7 @@ func TestSchema(t *testing.T) {
 	}
 	v.check(t, "job get of none", home.Run("--json", "job", "get", "none"))
 	schemaOfPairing(t, v, home, d.Listen)
+	schemaOfFailbacks(t, v)
 	stream := filepath.Join(desk.Dir, "stream")
 	v.streams(t, "dump", dumpTo(t, desk, stream, "--json", a))
 	v.streams(t, "restore", restoreFrom(t, desk, stream, "--json", b))

@@ -25,6 +25,10 @@ const (
 	TypeServing   = "serving" // nbd serve: clients may come
 	TypeJob       = "job"
 	TypeRecord    = "record" // audit show
+	TypeVM        = "vm"
+	TypePlan      = "plan"
+	TypeFailback  = "failback"
+	TypeLeftover  = "leftover"
 )
 
 // Lines writes the JSON lines of a command that has more to say than a

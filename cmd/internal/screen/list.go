@@ -47,13 +47,13 @@ func Failbacks(list []*failback.Status, now time.Time, width int) string {
 		if !s.Ended.IsZero() {
 			at = s.Ended
 		}
-		rows = append(rows, []string{clean(s.Spec.VM), clean(string(s.State)), Span(now.Sub(at)), brief(s, now)})
+		rows = append(rows, []string{clean(s.Spec.VM), clean(string(s.State)), Span(now.Sub(at)), where(s, now)})
 	}
 	return table(width, rows)
 }
 
-// brief is the sentence without the VM, which stands in its own column.
-func brief(s *failback.Status, now time.Time) string {
+// where is the sentence without the VM, which stands in its own column.
+func where(s *failback.Status, now time.Time) string {
 	return strings.TrimPrefix(Sentence(s, now), clean(s.Spec.VM)+" ")
 }
 

@@ -113,3 +113,8 @@ func (r *Region) back(width int) string {
 	}
 	return fmt.Sprintf("\r\x1b[%dA\x1b[J", rows)
 }
+
+// Brief is a failback in one line, among others.
+func Brief(s *failback.Status, now time.Time, width int) string {
+	return cut(Sentence(s, now), width)
+}

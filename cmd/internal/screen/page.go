@@ -133,3 +133,12 @@ func wrap(text string, width int) []string {
 	}
 	return append(lines, line)
 }
+
+// Wrap breaks each line of text at a width.
+func Wrap(text string, width int) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		lines = append(lines, wrap(line, width)...)
+	}
+	return strings.Join(lines, "\n")
+}

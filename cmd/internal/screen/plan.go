@@ -15,7 +15,7 @@ type Detail int
 // The details: all of it, or what has to be read before it is confirmed.
 const (
 	Full Detail = iota
-	Brief
+	Short
 )
 
 // Plan says what Start would do, what is lost to it, how long it takes and how it

@@ -231,7 +231,7 @@ func TestScreens(t *testing.T) {
 		for name, p := range plans() {
 			detail := Full
 			if name == "new" {
-				detail = Brief
+				detail = Short
 			}
 			golden(t, fmt.Sprintf("plan %s %d", name, width), Plan(p, "haulback failback start web", detail, width), width)
 		}
