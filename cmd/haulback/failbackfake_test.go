@@ -286,7 +286,9 @@ func (f *fakeController) Switch(_ context.Context, r *controlv1.SwitchRequest) (
 func (f *fakeController) Commit(_ context.Context, r *controlv1.CommitRequest) (*controlv1.CommitResponse, error) {
 	m, err := f.on(r.Id, "commit", r.ExpectedRevision, func(s *failback.Status) { s.Activity = failback.Committing })
 	if err == nil {
-		f.set(r.Id, func(s *failback.Status) { s.Activity, s.State, s.Ended = failback.Committed, failback.Ready, time.Now() })
+		f.set(r.Id, func(s *failback.Status) {
+			s.Activity, s.State, s.Ended = failback.Committed, failback.Ready, time.Now()
+		})
 	}
 	return &controlv1.CommitResponse{Failback: m}, err
 }
@@ -294,7 +296,9 @@ func (f *fakeController) Commit(_ context.Context, r *controlv1.CommitRequest) (
 func (f *fakeController) Undo(_ context.Context, r *controlv1.UndoRequest) (*controlv1.UndoResponse, error) {
 	m, err := f.on(r.Id, "undo", r.ExpectedRevision, func(s *failback.Status) { s.Activity = failback.Undoing })
 	if err == nil {
-		f.set(r.Id, func(s *failback.Status) { s.Activity, s.State, s.Ended = failback.Undone, failback.Failover, time.Now() })
+		f.set(r.Id, func(s *failback.Status) {
+			s.Activity, s.State, s.Ended = failback.Undone, failback.Failover, time.Now()
+		})
 	}
 	return &controlv1.UndoResponse{Failback: m}, err
 }

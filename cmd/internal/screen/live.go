@@ -54,8 +54,8 @@ func current(s *failback.Status) *failback.Step {
 
 func footer(s *failback.Status, now time.Time) []string {
 	var out []string
-	if !Ended(s) {
-		out = append(out, "  downtime "+downtime(s, now))
+	if text := downtime(s, now); text != "" && !Ended(s) {
+		out = append(out, "  downtime "+text)
 	}
 	if s.Wait != "" {
 		out = append(out, "  waits for "+clean(s.Wait))
@@ -84,7 +84,7 @@ func (r *Region) Draw(width int, lines []string) {
 	var b strings.Builder
 	b.WriteString(r.back(width))
 	for _, line := range lines {
-		b.WriteString(line + "\r\n")
+		b.WriteString(line + "\n")
 	}
 	r.drawn = lines
 	_, _ = io.WriteString(r.out, b.String()) // a terminal that is gone is nobody's loss
@@ -92,7 +92,7 @@ func (r *Region) Draw(width int, lines []string) {
 
 // Say writes a line above the region; Draw has to follow.
 func (r *Region) Say(width int, text string) {
-	_, _ = io.WriteString(r.out, r.back(width)+text+"\r\n")
+	_, _ = io.WriteString(r.out, r.back(width)+text+"\n")
 	r.drawn = nil
 }
 

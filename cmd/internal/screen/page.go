@@ -54,6 +54,10 @@ func (p *page) commands(list []Command) {
 	}
 	p.head("Type next")
 	for _, c := range list {
+		if c.Line == "" {
+			p.say("  ", c.Why)
+			continue
+		}
 		p.line("  " + c.Line)
 		p.say("      ", c.Why)
 	}

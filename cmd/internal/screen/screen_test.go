@@ -318,7 +318,7 @@ func TestRegion(t *testing.T) {
 	r.Say(30, "said")
 	r.Draw(30, []string{"z"})
 	r.Close(30)
-	want := strings.Repeat("x", 79) + "\r\nshort\r\n" + "\r\x1b[4A\x1b[Jy\r\n" + "\r\x1b[1A\x1b[Jsaid\r\n" + "z\r\n" + "\r\x1b[1A\x1b[J"
+	want := strings.Repeat("x", 79) + "\nshort\n" + "\r\x1b[4A\x1b[Jy\n" + "\r\x1b[1A\x1b[Jsaid\n" + "z\n" + "\r\x1b[1A\x1b[J"
 	if b.String() != want {
 		t.Errorf("got\n%q\nwant\n%q", b.String(), want)
 	}

@@ -51,7 +51,7 @@ func switchText(s *failback.Status) string {
 	switch {
 	case Switched(s):
 		return "done " + moment(offAt(s))
-	case Ended(s):
+	case Ended(s), s.State == failback.Failback:
 		return ""
 	case w.When == failback.WhenManual:
 		out = "when you say so"
@@ -72,10 +72,10 @@ func downtime(s *failback.Status, now time.Time) string {
 	switch {
 	case s.Downtime > 0:
 		return Span(s.Downtime)
+	case Ended(s), s.State == failback.Failback && !Switched(s):
+		return ""
 	case s.Activity == failback.Deciding && !did(s, "power-on"):
 		return Span(now.Sub(offAt(s))) + " so far: nothing is powered on"
-	case Ended(s):
-		return ""
 	case Switched(s):
 		return Span(now.Sub(offAt(s))) + " so far" + expected(f)
 	case f.Downtime > 0:
