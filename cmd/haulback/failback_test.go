@@ -70,7 +70,9 @@ func TestFailbackAsks(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	f.set("web-1", func(s *failback.Status) { s.State, s.Activity = failback.Failback, failback.Deciding })
-	f.left = []failback.Leftover{{Host: "home", Kind: "snapshot", Name: "haulback-x", Why: "over"}}
+	f.offer(func() {
+		f.left = []failback.Leftover{{Host: "home", Kind: "snapshot", Name: "haulback-x", Why: "over"}}
+	})
 	for _, args := range []string{"start web", "commit web", "undo web", "gc --remove", "--json start web", "--json undo web"} {
 		r := f.run(t, strings.Fields(args)...)
 		if r.Code != 10 || !strings.Contains(r.Stderr, "--yes") {
@@ -92,14 +94,16 @@ func TestFailbackStart(t *testing.T) {
 	if r.Code != 0 || !strings.Contains(r.Out, "OVERWRITE") || !strings.Contains(r.Out, "watch web") || !strings.Contains(r.Stderr, "LOST FOR GOOD") {
 		t.Fatalf("exit code %d:\n%s\n%s", r.Code, r.Out, r.Stderr)
 	}
-	got := f.started[0]
-	if got.ConfirmedDigest != f.plan.Digest.String() || !got.Spec.NoRollback || got.Spec.Grace.AsDuration() >= 0 || got.Spec.Switch.When.String() != "WHEN_NOW" {
+	got := f.begun()[0]
+	if got.ConfirmedDigest != f.digest() || !got.Spec.NoRollback || got.Spec.Grace.AsDuration() >= 0 || got.Spec.Switch.When.String() != "WHEN_NOW" {
 		t.Errorf("started %v", got)
 	}
 	if r := f.run(t, "start", "web", "--yes", "--detach", "--id", "mine", "--switch", "now", "--no-rollback-point", "--grace", "0"); r.Code != 0 || strings.Contains(r.Out, "Plan") {
 		t.Errorf("again: exit code %d: %s%s", r.Code, r.Out, r.Stderr)
 	}
-	f.plan.Problems = []hostctl.Problem{{Reason: "PRIVILEGE_MISSING", Text: "the login may not snapshot web-prod", Remedy: "grant it"}, {Reason: "NO_SPACE", Text: "x"}}
+	f.offer(func() {
+		f.plan.Problems = []hostctl.Problem{{Reason: "PRIVILEGE_MISSING", Text: "the login may not snapshot web-prod", Remedy: "grant it"}, {Reason: "NO_SPACE", Text: "x"}}
+	})
 	for _, verb := range []string{"plan", "start"} {
 		r = f.run(t, verb, "web")
 		if r.Code != 5 || !strings.Contains(r.Out, "CANNOT be brought home yet: 2 problems") || !strings.Contains(r.Stderr, "grant it; and 1 more") {
@@ -118,7 +122,7 @@ func TestFailbackGroup(t *testing.T) {
 	f := newFake(t)
 	f.pair("db", "")
 	r := f.run(t, "start", "--group", "shop", "--yes", "--detach", "--power-on")
-	if r.Code != 0 || len(f.started) != 2 {
+	if r.Code != 0 || len(f.begun()) != 2 {
 		t.Fatalf("exit code %d: %s%s", r.Code, r.Out, r.Stderr)
 	}
 	for i, want := range []struct {
@@ -126,7 +130,7 @@ func TestFailbackGroup(t *testing.T) {
 		order    int32
 		priority string
 	}{{"db", 1, "PRIORITY_HIGH"}, {"web", 2, "PRIORITY_NORMAL"}} {
-		s := f.started[i].Spec
+		s := f.begun()[i].Spec
 		if s.Vm != want.vm || s.Order != want.order || s.Priority.String() != want.priority || s.Group != "shop" || !s.PowerOn {
 			t.Errorf("member %d: %v", i, s)
 		}
@@ -238,10 +242,12 @@ func TestFailbackNames(t *testing.T) {
 func schemaOfFailbacks(t *testing.T, v *validator) {
 	t.Helper()
 	f := newFake(t)
-	f.plan.Problems = []hostctl.Problem{{Reason: "NO_SPACE", Text: "x", Remedy: "y"}}
+	f.offer(func() { f.plan.Problems = []hostctl.Problem{{Reason: "NO_SPACE", Text: "x", Remedy: "y"}} })
 	v.check(t, "plan with problems", f.run(t, "--json", "plan", "web"))
-	f.plan.Problems, f.plan.Disks[0].Differing = nil, -1
-	f.left = []failback.Leftover{{Host: "home", VM: hostctl.Ref{Host: "home", ID: "vm-1"}, Kind: "snapshot", Name: "haulback-x", Run: "r", Why: "over", Error: "not allowed"}}
+	f.offer(func() {
+		f.plan.Problems, f.plan.Disks[0].Differing = nil, -1
+		f.left = []failback.Leftover{{Host: "home", VM: hostctl.Ref{Host: "home", ID: "vm-1"}, Kind: "snapshot", Name: "haulback-x", Run: "r", Why: "over", Error: "not allowed"}}
+	})
 	now := time.Now()
 	busy := func(s *failback.Status) {
 		s.Halted = &failback.Halt{Step: "final-pass", Number: 6, Reason: "STORAGE", Text: "it broke", Remedy: "mend it", At: now}

@@ -124,6 +124,27 @@ func (f *fakeController) said() []string {
 	return slices.Clone(f.asked)
 }
 
+// begun are the failbacks that were asked for.
+func (f *fakeController) begun() []*controlv1.StartRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.started)
+}
+
+// digest is that of the plan that it answers.
+func (f *fakeController) digest() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.plan.Digest.String()
+}
+
+// offer changes what it answers.
+func (f *fakeController) offer(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
 func refusal(reason, text string) error {
 	return &job.Failure{Reason: reason, Text: text, Retry: job.RetryNever}
 }

@@ -129,7 +129,7 @@ func TestFailbackConfirm(t *testing.T) {
 			if code := s.end(); code != c.code || !strings.Contains(s.shown(), c.want) {
 				t.Errorf("exit code %d, want %d and %q:\n%s", code, c.code, c.want, s.shown())
 			}
-			if began := len(f.started) > 0; began != c.done {
+			if began := len(f.begun()) > 0; began != c.done {
 				t.Errorf("begun: %v", began)
 			}
 		})
