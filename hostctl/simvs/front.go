@@ -26,6 +26,7 @@ func (s *Server) routes() {
 	service.ServeMux.HandleFunc("/nfc/", simulator.ServeNFC)
 	service.ServeMux.HandleFunc("/about", service.About)
 	m.SessionManager().ServiceHostName = s.url.Host
+	m.SessionManager().ValidLogin = s.validLogin
 }
 
 // front is what a request meets first.

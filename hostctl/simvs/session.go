@@ -9,21 +9,19 @@ import (
 
 type sessionHook struct{ *hook }
 
-// Login checks name and password.
+// Login lets in whom validLogin knows.
 func (h *sessionHook) Login(ctx *simulator.Context, r *types.Login) soap.HasFault {
-	h.s.mu.Lock()
-	a := h.s.users[r.UserName]
-	ok := a != nil && a.password == r.Password && ctx.Session == nil
-	h.s.mu.Unlock()
-	if !ok {
-		return &methods.LoginBody{Fault_: simulator.Fault("Cannot complete login due to an incorrect user name or password.", &types.InvalidLogin{})}
-	}
-	m := ctx.Map.SessionManager()
-	// The simulator lets everybody in whose name and password are not empty when
-	// it was given no user; it was given one (Server.routes) and asks this.
-	body := m.Login(ctx, r)
+	body := ctx.Map.SessionManager().Login(ctx, r)
 	h.s.note(ctx)
 	return body
+}
+
+// validLogin checks name and password.
+func (s *Server) validLogin(r *types.Login) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.users[r.UserName]
+	return a != nil && a.password == r.Password
 }
 
 // LoginByToken is refused: there is no one who issues tokens.
