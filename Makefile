@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 10s
 PKG      ?= ./...
 OUT      := out
-PROGRAMS := ./cmd/haulback ./cmd/haulbackd
+PROGRAMS := ./cmd/haulback ./cmd/haulbackd ./cmd/haulback-sim
 
 # The toolchain records revision and version of a checkout in the programs;
 # where git cannot tell (an unpacked archive), they say "devel".
@@ -12,7 +12,7 @@ VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --po
 
 .PHONY: all demo test man check race fuzz proto proto-accept bench cover clean help
 
-all: ## build bin/haulback and bin/haulbackd, static, and bin/haulback-vddk where gcc is
+all: ## build bin/haulback, bin/haulbackd and bin/haulback-sim, static, and bin/haulback-vddk where gcc is
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ $(PROGRAMS)
 	@if [ "$$($(GO) env GOOS GOARCH | tr '\n' ' ')" = 'linux amd64 ' ] && command -v gcc >/dev/null; then \
 	  set -x; CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/haulback-vddk; \

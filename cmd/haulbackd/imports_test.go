@@ -90,6 +90,13 @@ func TestImportArrows(t *testing.T) {
 		if slices.Contains(p.Imports, module+"vddk/vix") && p.ImportPath != module+"cmd/haulback-vddk" {
 			t.Errorf("%s imports vddk/vix, which needs cgo: haulback-vddk alone may", p.ImportPath)
 		}
+		if p.ImportPath != module+"cmd/haulback-sim" && p.ImportPath != module+"hostctl/simvs" {
+			for _, d := range []string{module + "hostctl/simvs", "github.com/vmware/govmomi/simulator"} {
+				if slices.Contains(p.Deps, d) {
+					t.Errorf("%s links %s: haulback-sim alone may, a daemon never", p.ImportPath, d)
+				}
+			}
+		}
 		if slices.Contains(p.Deps, "github.com/quic-go/quic-go/http3") {
 			t.Errorf("%s links HTTP/3 (DESIGN.md section 4)", p.ImportPath)
 		}

@@ -35,7 +35,7 @@ build() {
   local arch
   for arch in amd64 arm64; do
     echo "   linux/$arch"
-    CGO_ENABLED=0 GOOS=linux GOARCH=$arch "$GO" build -trimpath -o "$out/$arch/" ./cmd/haulback ./cmd/haulbackd
+    CGO_ENABLED=0 GOOS=linux GOARCH=$arch "$GO" build -trimpath -o "$out/$arch/" ./cmd/haulback ./cmd/haulbackd ./cmd/haulback-sim
   done
 }
 # The VDDK worker needs cgo. Built without, it has to say so and why it stops.
