@@ -1,0 +1,339 @@
+package failback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/haulback/haulback/hostctl"
+	"github.com/haulback/haulback/hostctl/job"
+)
+
+// begin writes the terminal row: from here a failback only goes forward, to its
+// end.
+func (c *record) begin(a Activity, number int, by string, e *Engine) {
+	names := map[Activity]string{Committing: "commit", Undoing: "undo", Canceling: "cancel"}
+	now := e.now()
+	c.Status.Activity, c.Status.Halted, c.Status.Wait = a, nil, ""
+	if e.bugs.lateTerminal && a == Undoing {
+		return
+	}
+	text := names[a] + " was decided"
+	if by != "" {
+		text += " by " + plain(by)
+	}
+	c.Status.Steps = append(c.Status.Steps, Step{Name: names[a], Number: number, State: Done, Epoch: e.fence, Began: now, Ended: now, Text: text})
+}
+
+// commitScript is what a commit does: the target works, go back to it.
+func commitScript(c *record) []step {
+	rep, tgt := c.Status.Replica, c.Status.Target
+	st := func(name, text string, of hostctl.Ref) step {
+		return step{name: "commit-" + name, number: 10, activity: Committing, text: text}.of(of)
+	}
+	var list []step
+	if c.Facts.Rollback != "" || c.began("protect-target") {
+		list = append(list, release(st("unprotect-target", "remove the rollback snapshot of "+tgt.Name, tgt), theTarget, rollback, nil))
+	}
+	list = append(list, release(st("release-tracking", "remove tracking snapshots that are left", rep), theReplica, trackingSnapshot(""), nil))
+	if c.Facts.Commit.DeleteProtective {
+		list = append(list, release(st("delete-protective", "remove the protective snapshot of "+rep.Name, rep), theReplica, protective, nil))
+	}
+	list = append(list, resetStep(st("reset-tracking", "reset change tracking of "+tgt.Name+": it does not know what was written from outside; the next backup and replication of it read everything once", tgt)))
+	list = append(list, released(c, st)...)
+	list = append(list, replication(st("release-replication", "let replication of "+c.Status.Spec.VM+" go on", tgt),
+		func(ctx context.Context, p Replication, pair *Pair, id string) error { return p.Release(ctx, pair, id) }))
+	return append(list, onPair(
+		st("state", "state of "+c.Status.Spec.VM+": Failback -> Ready", tgt),
+		func(p *Pair, _ *record) bool { return p.State == Ready && p.Held == "" && p.Former == nil },
+		func(p *Pair, _ *record) {
+			p.State, p.Held = Ready, ""
+			if p.Former != nil {
+				p.Excluded, p.Former = append(p.Excluded, *p.Former), nil
+			}
+		},
+		func(c *record) { c.Status.State = Ready },
+	))
+}
+
+func rollback(c *record, s *hostctl.Snapshot) bool {
+	return s.Name == hostctl.SnapshotName(&hostctl.Op{Run: c.Status.Run, Step: "protect-target"})
+}
+
+// released gives both VMs back to their hosts.
+func released(c *record, st func(name, text string, of hostctl.Ref) step) (list []step) {
+	one := func(what string, ref hostctl.Ref, of who) {
+		if c.began("claim-" + what) {
+			list = append(list, mark(st("unclaim-"+what, "take the mark of this run off "+ref.Name, ref), of, hostctl.MarkRun, noMarkAtAll))
+		}
+		if c.began("guard-" + what) {
+			list = append(list, guard(st("unguard-"+what, "let the host move "+ref.Name+" again", ref), of, false))
+		}
+	}
+	one("target", c.Status.Target, theTarget)
+	one("replica", c.Status.Replica, theReplica)
+	return list
+}
+
+// resetStep drops what the target's own tracking believes.
+func resetStep(st step) step {
+	st.optional = true
+	st.observe = func(_ context.Context, r *run, c *record) (sight, error) {
+		h, err := r.e.host(c.target().Host)
+		if err != nil {
+			return sight{}, err
+		}
+		row := c.row(st.name)
+		return sight{there: h.Tracker == nil || row != nil && row.Task == asked, seen: "not known"}, nil
+	}
+	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
+		h, err := r.e.host(c.target().Host)
+		if err != nil {
+			return err
+		}
+		out, done := r.outside(ctx)
+		defer done()
+		if err := h.Tracker.ResetTracking(out, op, c.target()); err != nil {
+			return err
+		}
+		return op.Started(asked)
+	}
+	return st
+}
+
+// backScript takes a failback back: 11 from state Failback (undo), 12 from before
+// (cancel). The replica comes first: it is the production VM. Only what the
+// journal says was begun is taken back.
+func backScript(c *record, number int) (list []step) {
+	rep, tgt, spec := c.Status.Replica, c.Status.Target, &c.Status.Spec
+	prefix := map[int]string{11: "undo-", 12: "cancel-"}[number]
+	st := func(name, text string, of hostctl.Ref) step {
+		return step{name: prefix + name, number: number, activity: c.Status.Activity, text: text}.of(of)
+	}
+	made := spec.Destination == New
+	listed := !c.Facts.Unlisted && (!made || c.Facts.TargetVM.Path != "" && c.row("create-target") != nil && c.row("create-target").Task == asked)
+	if listed && (c.began("power-off-target") || made) {
+		list = append(list, power(st("power-off-target", "power off "+tgt.Name, tgt), theTarget, hostctl.Off, graceOf))
+	}
+	if number == 11 {
+		list = append(list, restoreStep(st("restore-replica", "revert "+rep.Name+" to its protective snapshot, and compare", rep), theReplica,
+			func(c *record) string { return c.Facts.Protective }, replicaDisks))
+	}
+	list = append(list, pairBack(st("rebind", "the original of "+spec.VM+" is "+c.Status.Original.Name+"; state Failover", rep)))
+	if c.began("hold-replication") {
+		list = append(list, replication(st("release-replication", "let go of replication of "+spec.VM, rep),
+			func(ctx context.Context, p Replication, pair *Pair, id string) error { return p.Release(ctx, pair, id) }))
+	}
+	if c.poweredOff() && c.Facts.ReplicaOn {
+		on := st("power-on-replica", "power on "+rep.Name, rep)
+		if number == 11 && c.Facts.Undo.KeepOff {
+			on.skip = "asked for: the replica stays off"
+		}
+		list = append(list, replicaOn(on))
+	}
+	list = append(list, release(st("release-snapshots", "remove the snapshots of this run from "+rep.Name, rep), theReplica,
+		func(c *record, s *hostctl.Snapshot) bool {
+			return trackingSnapshot("")(c, s) || protective(c, s)
+		}, nil))
+	list = append(list, targetBack(c, st, listed)...)
+	return append(list, released(c, st)...)
+}
+
+// poweredOff reports whether the replica may have been powered off.
+func (c *record) poweredOff() bool { return c.Facts.Finals > 0 }
+
+// replicaOn starts the replica again: never beside its twin.
+func replicaOn(st step) step {
+	return power(st, theReplica, hostctl.On, atOnce).before(func(ctx context.Context, r *run, c *record) error {
+		if c.Facts.Unlisted {
+			return nil
+		}
+		err := r.mustBeOff(ctx, c.target(), "the target")
+		if errors.Is(err, hostctl.ErrNotFound) {
+			return nil // what is not there does not run
+		}
+		return err
+	})
+}
+
+// pairBack puts the pair back as it was.
+func pairBack(st step) step {
+	return onPair(
+		st,
+		func(p *Pair, c *record) bool { return p.State == Failover && p.Held == "" && p.Former == nil },
+		func(p *Pair, c *record) {
+			p.State, p.Held = Failover, ""
+			if p.Former != nil {
+				p.Original, p.Former, p.Disks = *p.Former, nil, c.Facts.FormerDisks
+			}
+		},
+		func(c *record) { c.Status.State = Failover },
+	)
+}
+
+// targetBack makes the target what it was before the failback.
+func targetBack(c *record, st func(name, text string, of hostctl.Ref) step, listed bool) (list []step) {
+	tgt := c.Status.Target
+	if c.Status.Spec.Destination == New {
+		if c.began("create-target") {
+			list = append(list, destroyStep(st("destroy-target", "delete the new VM "+tgt.Name+" with its disks", tgt)))
+		}
+		return list
+	}
+	if c.began("mark-target") {
+		restore := restoreStep(st("restore-target", "revert "+tgt.Name+" to its rollback snapshot, and compare", tgt), theTarget,
+			func(c *record) string { return c.Facts.Rollback }, targetDisks)
+		if c.Facts.Rollback == "" {
+			restore.skip = "there is no rollback point: the target keeps what was written, and the mark that says so"
+		} else if c.Facts.Pass == 0 {
+			restore.skip = "nothing was written to it"
+		}
+		if restore.skip == "" { // it may have been taken away in step 9
+			list = append(list, mark(st("mark-target", "mark "+tgt.Name+" as inconsistent until it is reverted", tgt), theTarget, hostctl.MarkInconsistent, halfMark))
+		}
+		list = append(list, restore)
+	}
+	if c.began("protect-target") {
+		list = append(list, release(st("unprotect-target", "remove the rollback snapshot of "+tgt.Name, tgt), theTarget, rollback, nil))
+	}
+	if listed && c.began("mark-target") {
+		unmark := mark(st("unmark-target", "take the mark of an inconsistent VM off "+tgt.Name, tgt), theTarget, hostctl.MarkInconsistent, noMarkAtAll)
+		if c.Facts.Rollback == "" && c.Facts.Pass > 0 {
+			unmark.skip = "its disks are half overwritten: the mark stays"
+		}
+		list = append(list, unmark)
+	}
+	return list
+}
+
+func replicaDisks(c *record, i int) *hostctl.Disk { return &c.Status.Disks[i].Replica }
+func targetDisks(c *record, i int) *hostctl.Disk  { return &c.Status.Disks[i].Target }
+
+// restoreStep makes the disks of a VM what they were at a snapshot. The host is
+// asked first and not believed: every disk is compared with the snapshot, and
+// moved back where it differs. What the host cannot do at all is moved.
+func restoreStep(st step, of who, id func(*record) string, disk func(*record, int) *hostctl.Disk) step {
+	st.observe = func(_ context.Context, r *run, c *record) (sight, error) {
+		return sight{there: c.Facts.Proof[st.name] != "", seen: "not compared", save: func(c *record) {
+			if row := c.row(st.name); row != nil {
+				row.Text += ": " + c.Facts.Proof[st.name]
+			}
+		}}, nil
+	}
+	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
+		ref := of(c)
+		vm, err := r.find(ctx, ref)
+		if err != nil {
+			return err
+		}
+		if vm.Power != hostctl.Off {
+			return halting(ReasonPoweredOn, "power it off, then continue", "VM %s was powered on from outside: it cannot be reverted", vm.Name)
+		}
+		snapshot := snapshotID(&vm, id(c))
+		if snapshot == nil {
+			return halting(ReasonSnapshotGone, "restore the VM from a backup or take it as it is; then give the failback up with the operator's guide", "snapshot %s of VM %s is gone: it cannot be made what it was", id(c), vm.Name)
+		}
+		out, done := r.outside(ctx)
+		defer done()
+		said := r.revert(out, op, ref, snapshot)
+		if retryable(said) {
+			return said
+		}
+		if vm, err = r.find(ctx, ref); err != nil {
+			return err
+		}
+		moved, err := r.moveBack(out, c, &vm, snapshot, disk)
+		if err != nil {
+			return err
+		}
+		how := "reverted by the host, compared and equal"
+		if said != nil {
+			how = fmt.Sprintf("the host did not revert it (%s); %d disks were moved back and verified", plain(said.Error()), moved)
+		} else if moved > 0 {
+			how = fmt.Sprintf("the host said that it was reverted and it was not: %d disks were moved back and verified", moved)
+		}
+		err = r.change(func(c *record) {
+			c.Facts.Proof[st.name] = how
+			if moved > 0 {
+				c.warn("%s: %s", st.name, how)
+			}
+		})
+		if err != nil {
+			return &again{err.Error()}
+		}
+		return nil
+	}
+	return st
+}
+
+// revert asks the host.
+func (r *run) revert(ctx context.Context, op *hostctl.Op, ref hostctl.Ref, s *hostctl.Snapshot) error {
+	h, err := r.e.host(ref.Host)
+	if err != nil {
+		return err
+	}
+	return h.Storage.Restore(ctx, op, ref, s.ID)
+}
+
+// moveBack compares every disk with the snapshot, and moves what differs.
+func (r *run) moveBack(ctx context.Context, c *record, vm *hostctl.VM, s *hostctl.Snapshot, disk func(*record, int) *hostctl.Disk) (moved int, err error) {
+	for _, i := range c.moved() {
+		is := disk(c, i)
+		from, ok := diskOf(s.Disks, is)
+		to, ok2 := diskOf(vm.Disks, is)
+		if !ok || !ok2 {
+			return moved, halting(ReasonDrift, "put the VM back as it was, then continue", "VM %s or its snapshot has no disk %s any more", vm.Name, is.Label)
+		}
+		m := &Move{
+			Run: diskRun(c, i), Pass: c.Facts.Pass + 1, Fence: r.e.fence, VM: c.Status.Spec.VM, Sample: 1, Unproved: true,
+			Source: Place{VM: vm.Ref, Snapshot: s.ID, Disk: from}, Target: Place{VM: vm.Ref, Disk: to},
+			Limits: r.limits, Priority: job.High,
+			Progress: func(n job.Counters) { r.live[i].progress(n, r.e.now()) }, Event: r.live[i].event,
+		}
+		l, err := r.e.c.Mover.Compare(ctx, m)
+		if err != nil {
+			return moved, fmt.Errorf("compare disk %s of %s with its snapshot: %w", is.Label, vm.Name, err)
+		}
+		if l.Equal && (l.Compared > 0 || is.Size == 0) {
+			continue
+		}
+		out, err := r.e.c.Mover.Move(ctx, m)
+		if err != nil {
+			return moved, fmt.Errorf("move disk %s of %s back: %w", is.Label, vm.Name, err)
+		}
+		if !out.Verified {
+			return moved, halting(ReasonUnproved, "look at the disk, then continue", "disk %s of %s was moved back and is not Verified", is.Label, vm.Name)
+		}
+		moved++
+	}
+	return moved, nil
+}
+
+// destroyStep deletes what create-target has made.
+func destroyStep(st step) step {
+	st.observe = func(_ context.Context, r *run, c *record) (sight, error) {
+		row := c.row(st.name)
+		return sight{there: row != nil && row.Task == asked, seen: "not deleted"}, nil
+	}
+	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
+		h, err := r.e.host(c.target().Host)
+		if err != nil {
+			return err
+		}
+		out, done := r.outside(ctx)
+		defer done()
+		path := c.Facts.TargetVM.Path
+		if path == "" { // create-target was cut off: what it made is found by asking for it again
+			vm, err := h.Registry.Create(out, &hostctl.Op{Run: op.Run, Step: "create-target", Started: func(string) error { return nil }}, newVM(c, r.e.c.Mover.Registered(h.Name)))
+			if err != nil {
+				return err
+			}
+			path = vm.Path
+		}
+		if err := h.Registry.Destroy(out, op, path); err != nil && !errors.Is(err, hostctl.ErrNotFound) {
+			return err
+		}
+		return op.Started(asked)
+	}
+	return st
+}

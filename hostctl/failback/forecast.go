@@ -1,0 +1,78 @@
+package failback
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// What is assumed where nothing was measured yet.
+const (
+	assumedShutdown = 30 * time.Second
+	assumedSnapshot = 5 * time.Second
+	assumedPowerOn  = 5 * time.Second
+)
+
+// reckon says after a pass how long the switch would take: shutdown, two
+// snapshot actions, what changes until then, power-on.
+func reckon(c *record, now time.Time) {
+	f := &c.Status.Forecast
+	pass := c.row(c.Facts.PassStep)
+	if pass == nil || c.Facts.Finals > 0 {
+		return
+	}
+	f.Passes++
+	took := max(now.Sub(pass.Began), time.Millisecond)
+	var total, scanned, differing int64
+	hinted := true
+	for _, i := range c.moved() {
+		if p := lastPass(&c.Status.Disks[i]); p != nil {
+			total += p.Counters.Total
+			scanned += p.Counters.Scanned
+			differing += p.Counters.Differing
+			hinted = hinted && p.Used == "hint"
+		}
+	}
+	rate := float64(max(scanned, 1)) / took.Seconds()
+	if hinted && !c.Facts.PointAt.IsZero() {
+		if over := c.Facts.PointAt.Sub(c.Facts.BaseBefore).Seconds(); over > 0 {
+			f.Dirty = float64(differing) / over
+		}
+	}
+	shutdown := tookOr(c, "power-off-target", assumedShutdown)
+	snapshot := tookOr(c, "track-replica-1", assumedSnapshot)
+	var move time.Duration
+	if canHint(c) {
+		move = time.Duration(f.Dirty * (took + shutdown).Seconds() / rate * float64(time.Second))
+	} else {
+		move = time.Duration(float64(total) / rate * float64(time.Second))
+	}
+	f.Downtime = (shutdown + 2*snapshot + move + assumedPowerOn).Round(time.Millisecond)
+	f.Within = c.Status.Spec.Switch.Budget > 0 && f.Downtime <= c.Status.Spec.Switch.Budget
+	how := []string{
+		fmt.Sprintf("shutdown %v", shutdown.Round(time.Second)), fmt.Sprintf("2 snapshots of %v", snapshot.Round(time.Second)),
+		fmt.Sprintf("final pass %v at %.0f bytes/s", move.Round(time.Millisecond), rate), fmt.Sprintf("power-on %v", assumedPowerOn),
+	}
+	if f.Dirty > 0 {
+		how = append(how, fmt.Sprintf("the replica changes %.0f bytes/s", f.Dirty))
+	}
+	f.Text = strings.Join(how, ", ")
+}
+
+// canHint reports whether the final pass will read only what changed.
+func canHint(c *record) bool {
+	for _, i := range c.moved() {
+		if len(c.Facts.Bases) <= i || c.Facts.Bases[i] == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// tookOr is how long a step took, or what is assumed.
+func tookOr(c *record, step string, assumed time.Duration) time.Duration {
+	if s := c.row(step); s != nil && s.State == Done && s.Before != "off" {
+		return s.Ended.Sub(s.Began)
+	}
+	return assumed
+}
