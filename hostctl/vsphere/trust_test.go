@@ -86,7 +86,9 @@ func TestDistrust(t *testing.T) {
 
 func TestSpoiledByEvents(t *testing.T) {
 	no, yes := false, true
-	reconfigured := func(s types.VirtualMachineConfigSpec) types.BaseEvent { return &types.VmReconfiguredEvent{ConfigSpec: s} }
+	reconfigured := func(s types.VirtualMachineConfigSpec) types.BaseEvent {
+		return &types.VmReconfiguredEvent{ConfigSpec: s}
+	}
 	for _, c := range []struct {
 		name  string
 		event types.BaseEvent
