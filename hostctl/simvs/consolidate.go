@@ -80,7 +80,6 @@ func (m *machine) forget(ctx *simulator.Context, refs []types.ManagedObjectRefer
 		ctx.Map.Remove(ctx, ref)
 	}
 	m.saveVMX(ctx)
-	m.post(ctx, "Removed snapshots")
 	return fault
 }
 

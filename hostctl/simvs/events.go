@@ -13,12 +13,9 @@ func (m *machine) event() types.VmEvent {
 	}}
 }
 
-// post tells of what has no event of its own in the API: snapshots.
-func (m *machine) post(ctx *simulator.Context, text string) {
-	postEvents(ctx, &types.EventEx{
-		Event: m.event().Event, EventTypeId: "simvs.vm.snapshot", Severity: string(types.EventEventSeverityInfo), Message: text,
-		ObjectId: m.ref.Value, ObjectType: m.ref.Type, ObjectName: m.name,
-	})
+// posted tells that a task begins on a VM. Snapshots have no other events.
+func (m *machine) posted(ctx *simulator.Context, t *simulator.Task) {
+	postEvents(ctx, &types.TaskEvent{Event: m.event().Event, Info: t.Info})
 }
 
 func postEvents(ctx *simulator.Context, events ...types.BaseEvent) {

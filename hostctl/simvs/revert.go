@@ -77,7 +77,6 @@ func (m *machine) revert(ctx *simulator.Context, to types.ManagedObjectReference
 	m.showLeaves(ctx)
 	m.showTree(ctx)
 	m.saveVMXLocked(ctx)
-	m.post(ctx, "Reverted to snapshot "+p.tree.Name)
 	return nil
 }
 

@@ -76,7 +76,6 @@ func (m *machine) protect(ctx *simulator.Context, name, text string, memory, qui
 	}
 	m.enter(ctx, p)
 	m.saveVMX(ctx)
-	m.post(ctx, "Created snapshot "+name)
 	return p.ref, nil
 }
 

@@ -37,6 +37,9 @@ func (s *Server) start(ctx *simulator.Context, entity types.ManagedObjectReferen
 	} else {
 		c.Map.Put(t)
 	}
+	if m != nil {
+		m.posted(&c, t)
+	}
 	s.work.Go(func() { s.run(&c, t, method, m, do) })
 	return t.Self
 }
