@@ -101,6 +101,9 @@ func serve(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	for _, vmx := range s.Skipped() {
+		fmt.Fprintln(os.Stderr, "haulback-sim: left out:", vmx)
+	}
 	if err := addMissing(s, vms); err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func (c *Control) listVMs(*http.Request) (any, error) {
 			continue // it is gone
 		}
 		m.mu.RLock()
-		one := line{m.ref.Value, m.name, m.uuid, m.vmx, string(m.power), files, nil}
+		one := line{m.ref.Value, m.title, m.uuid, m.vmx, string(m.power), files, nil}
 		var walk func(tree []types.VirtualMachineSnapshotTree)
 		walk = func(tree []types.VirtualMachineSnapshotTree) {
 			for _, t := range tree {

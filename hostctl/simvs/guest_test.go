@@ -87,7 +87,7 @@ func TestChurn(t *testing.T) {
 		}
 		return r.read(0, 1<<20, 0)
 	}
-	if contents() != contents() {
+	if a, b := contents(), contents(); a != b {
 		t.Error("one seed has written two contents")
 	}
 	r := newRig(t, nil, simvs.Config{})

@@ -37,6 +37,7 @@ type machine struct {
 	current  *types.ManagedObjectReference // the snapshot that the leaf stands on
 	serial   int32                         // of snapshots
 	locks    []string                      // lock files
+	title    string                        // the name of now
 	uuid     string                        // instanceUuid
 	bios     string
 	answered chan struct{} // closed when the VM's question is answered
@@ -76,7 +77,7 @@ func (s *Server) find(what string) (*machine, error) {
 	var found []*machine
 	for _, m := range s.all() {
 		m.mu.RLock()
-		same := m.ref.Value == what || m.name == what || m.vmx == what || m.uuid == what
+		same := m.ref.Value == what || m.title == what || m.vmx == what || m.uuid == what
 		m.mu.RUnlock()
 		if same {
 			found = append(found, m)
@@ -149,7 +150,7 @@ func (s *Server) adopt(ctx *simulator.Context, ref types.ManagedObjectReference)
 func (m *machine) takeConfig() error {
 	c := m.vm.Config
 	m.wanted = c.ChangeTrackingEnabled != nil && *c.ChangeTrackingEnabled
-	m.uuid, m.bios = c.InstanceUuid, c.Uuid
+	m.title, m.uuid, m.bios = m.vm.Name, c.InstanceUuid, c.Uuid
 	var disks []*disk
 	list := object.VirtualDeviceList(c.Hardware.Device)
 	for _, device := range list.SelectByType((*types.VirtualDisk)(nil)) {

@@ -147,6 +147,14 @@ func (d *disk) extend() error {
 	return d.leaf.describe(d.size, d.uuid, d.thin)
 }
 
+// RenameTask changes the name; directory and files keep theirs.
+func (h *vmHook) RenameTask(ctx *simulator.Context, r *types.Rename_Task) soap.HasFault {
+	ref := h.s.start(ctx, h.m.ref, "Rename_Task", "ManagedEntity.rename", h.m, func(c *simulator.Context) (types.AnyType, types.BaseMethodFault) {
+		return nil, h.m.reconfigure(c, &types.VirtualMachineConfigSpec{Name: r.NewName})
+	})
+	return &methods.Rename_TaskBody{Res: &types.Rename_TaskResponse{Returnval: ref}}
+}
+
 // RelocateVMTask moves nothing: it is refused, or, where it would change nothing,
 // done.
 func (h *vmHook) RelocateVMTask(ctx *simulator.Context, r *types.RelocateVM_Task) soap.HasFault {

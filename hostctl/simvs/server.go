@@ -36,6 +36,8 @@ type Server struct {
 	hosts  []types.ManagedObjectReference
 	dc     *simulator.Datacenter
 
+	skipped []string // .vmx files that could not be registered
+
 	tasks  atomic.Int64
 	work   sync.WaitGroup // tasks under way
 	done   chan struct{}  // closed by Close
@@ -270,6 +272,9 @@ func (s *Server) Datastores() map[string]string {
 	}
 	return paths
 }
+
+// Skipped are the .vmx files that New has found and could not register, and why.
+func (s *Server) Skipped() []string { return s.skipped }
 
 // Down closes the listener and all connections: the vCenter is gone, its hosts
 // and their VMs go on. Tasks do, too.

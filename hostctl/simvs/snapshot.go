@@ -10,6 +10,7 @@ import (
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
+	"golang.org/x/sys/unix"
 )
 
 type vmHook struct {
@@ -46,6 +47,10 @@ func (m *machine) protect(ctx *simulator.Context, name, text string, memory, qui
 		return nil, &types.NoDiskSpace{FileFault: types.FileFault{File: m.vmx}, Datastore: m.disksStore()}
 	}
 	m.mu.Lock()
+	if ds := m.full(); ds != "" {
+		m.mu.Unlock()
+		return nil, &types.NoDiskSpace{FileFault: types.FileFault{File: m.vmx}, Datastore: ds}
+	}
 	p := &point{disks: map[int32]link{}, changes: map[int32]string{}}
 	if m.current != nil {
 		ref := *m.current
@@ -77,6 +82,23 @@ func (m *machine) protect(ctx *simulator.Context, name, text string, memory, qui
 	m.enter(ctx, p)
 	m.saveVMX(ctx)
 	return p.ref, nil
+}
+
+// full names a datastore without the space for new leaves. m.mu is held.
+func (m *machine) full() string {
+	need := map[*datastore]int64{}
+	for _, d := range m.disks {
+		var st unix.Stat_t
+		if !d.independent && unix.Stat(d.leaf.flat(), &st) == nil {
+			need[d.leaf.ds] += st.Blocks * 512
+		}
+	}
+	for ds, n := range need {
+		if _, free := m.s.used(ds); free < n {
+			return ds.Name
+		}
+	}
+	return ""
 }
 
 func (m *machine) disksStore() string {

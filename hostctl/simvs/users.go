@@ -58,6 +58,7 @@ var privileges = map[string][]string{
 	"CreateVM_Task":                  {"VirtualMachine.Inventory.Create"},
 	"RegisterVM_Task":                {"VirtualMachine.Inventory.Register"},
 	"UnregisterVM":                   {"VirtualMachine.Inventory.Unregister"},
+	"Rename_Task":                    {"VirtualMachine.Config.Rename"},
 	"Destroy_Task":                   {"VirtualMachine.Inventory.Delete"},
 	"RelocateVM_Task":                {"Resource.ColdMigrate"},
 	"DisableMethods":                 {"Global.DisableMethods"},

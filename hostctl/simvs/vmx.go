@@ -379,7 +379,7 @@ func (m *machine) applyVMX(ctx *simulator.Context, v *vmx) types.BaseMethodFault
 	return nil
 }
 
-// findVMs registers what stands in the datastores.
+// findVMs registers what stands in the datastores. What cannot be is skipped.
 func (s *Server) findVMs() error {
 	ctx := s.context(s.cfg.User)
 	for _, ds := range s.cfg.Datastores {
@@ -394,7 +394,7 @@ func (s *Server) findVMs() error {
 				return err
 			}
 			if _, fault := s.registerVM(ctx, &types.RegisterVM_Task{This: s.folder, Path: fmt.Sprintf("[%s] %s", ds.Name, rel)}); fault != nil {
-				return fmt.Errorf("register [%s] %s: %s", ds.Name, rel, faultText(fault))
+				s.skipped = append(s.skipped, fmt.Sprintf("[%s] %s: %s", ds.Name, rel, faultText(fault)))
 			}
 		}
 	}
