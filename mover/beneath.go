@@ -40,6 +40,8 @@ func (s *Server) find(peer, shower wire.ID, h *wire.Hello) (*Export, error) {
 		exp = all[name]
 	}
 	switch {
+	case exp != nil && !beneath && exp.Role == RoleHost && h.Op == wire.OpProbe && exp.controls(peer):
+		return exp, nil
 	case exp == nil, beneath != (exp.Role == RoleHost), !exp.lets(peer):
 		return nil, none
 	case !beneath:
@@ -84,13 +86,13 @@ func (exp *Export) leaf(h *wire.Hello, rest string) (*Export, error) {
 		one.Role = RoleTarget
 	}
 	if disk.Frozen {
-		one.Open = readOnly(disk.Open, h.Export)
+		one.Open = ReadOnlyDisk(disk.Open, h.Export)
 	}
 	return &one, nil
 }
 
-// readOnly opens a frozen disk for reading, whatever is asked for.
-func readOnly(open OpenDisk, name string) OpenDisk {
+// ReadOnlyDisk opens a frozen disk for reading, whatever is asked for.
+func ReadOnlyDisk(open OpenDisk, name string) OpenDisk {
 	return func(ctx context.Context, access Access) (Disk, error) {
 		if access != ReadOnly {
 			return nil, wire.Errorf(wire.CodeRole, "%q is a snapshot's disk and is not opened for writing", name)

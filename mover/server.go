@@ -361,6 +361,9 @@ func (s *Server) admit(link wire.Link, h *wire.Hello) (*Export, error) {
 
 // probe tells about an export, without the right to change anything.
 func (s *Server) probe(ctx context.Context, l *lane, exp *Export) error {
+	if exp.Role == RoleHost { // to see that it is there
+		return s.tell(ctx, l, &wire.Probed{Kind: exp.Role.String()})
+	}
 	if p, ok := s.e.live(exp); ok {
 		return s.tell(ctx, l, &p)
 	}

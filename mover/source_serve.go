@@ -14,7 +14,7 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer l.whenDone(ctx, cancel)()
-	key := fmt.Sprintf("%s %v %d %v", exp.key(), spec.run, spec.pass, l.link.Peer())
+	key := fmt.Sprintf("%s %v %d %d %v", exp.key(), spec.run, spec.pass, spec.mode, l.link.Peer())
 	h, err := e.sources.acquire(ctx, key, spec.run, 0, cancel, e.cfg.bug)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ func TestBadInput(t *testing.T) {
 		{"sizes", []string{"verify", small, b}, 4, []string{"524288", "1048576", "differ in size"}},
 		{"sizes, other order", []string{"verify", b, small}, 4, []string{"524288", "1048576", "differ in size"}},
 		{"slow rate", []string{"copy", a, b, "--rate", "1KiB"}, 10, []string{"64KiB"}},
-		{"one daemon", []string{"copy", "haulback://h:1/x", "haulback://h:1/y"}, 10, []string{"both exports belong to one daemon"}},
+		{"one export", []string{"copy", "haulback://h:1/x", "haulback://h:1/x"}, 10, []string{"same disk"}},
 		{"wrong path", []string{"copy", up, b}, 10, []string{up, "check the path"}},
 		{"no target", []string{"copy", a, up}, 10, []string{up, "--create"}},
 		{"same path", []string{"copy", b, b}, 10, []string{b, "same disk"}},

@@ -249,7 +249,7 @@ func (s *sampler) conclude(bytes int64) {
 		e.Differing, e.Wire = Bounds{High: bytes}, Bounds{High: framed(bytes)}
 		return
 	}
-	low, high := interval(s.differ, e.Sampled, e.Candidates)
+	low, high := Interval(s.differ, e.Sampled, e.Candidates)
 	e.Differing = Bounds{Low: scale(low), Likely: scale(float64(s.differ) / float64(e.Sampled)), High: scale(high), Known: true}
 	e.Wire = Bounds{
 		Low: int64(e.Ratio * float64(e.Differing.Low)), Likely: int64(e.Ratio * float64(e.Differing.Likely)), High: framed(e.Differing.High), Known: true,

@@ -139,12 +139,12 @@ func TestInterval(t *testing.T) {
 		k, n      int64
 		low, high float64
 	}{{0, 10, 0, 0.3085}, {1, 10, 0.0025, 0.4450}, {5, 10, 0.1871, 0.8129}, {10, 10, 0.6915, 1}, {50, 100, 0.3983, 0.6017}, {0, 1000, 0, 0.00368}} {
-		low, high := interval(c.k, c.n, 1<<40)
+		low, high := Interval(c.k, c.n, 1<<40)
 		if math.Abs(low-c.low) > 0.0001 || math.Abs(high-c.high) > 0.0001 {
 			t.Errorf("%d in %d: %.4f to %.4f, want %.4f to %.4f", c.k, c.n, low, high, c.low, c.high)
 		}
 	}
-	if low, high := interval(3, 10, 10); low != 0.3 || high != 0.3 {
+	if low, high := Interval(3, 10, 10); low != 0.3 || high != 0.3 {
 		t.Errorf("all of it was seen, and it is %v to %v", low, high)
 	}
 }

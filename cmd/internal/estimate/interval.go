@@ -2,10 +2,10 @@ package estimate
 
 import "math"
 
-// interval is the exact (Clopper-Pearson) interval of a share of which k in n
+// Interval is the exact (Clopper-Pearson) interval of a share of which k in n
 // were seen, with a confidence of 95 %. Where all of it was seen it is the share.
 // It is for drawing with replacement; a sample without is at least as good.
-func interval(k, n, all int64) (low, high float64) {
+func Interval(k, n, all int64) (low, high float64) {
 	share := float64(k) / float64(n)
 	if n >= all {
 		return share, share

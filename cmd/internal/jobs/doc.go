@@ -7,6 +7,7 @@
 //	           leaves out
 //	Runner     one disk of a job, from the names to the verdict
 //	Classify   the one table from errors to reason, retry class and exit code
+//	Outcome, Counters, Shares   what failbacks need of it too
 //	Links      the links that jobs and orders have dialled, by peer, so that
 //	           they end when the peer is removed
 //

@@ -8,9 +8,9 @@ import (
 	"github.com/haulback/haulback/mover/throttle"
 )
 
-// shares are the throttles of the jobs that have disks running: the disks of a
+// Shares are the throttles of the jobs that have disks running: the disks of a
 // job share its limits. Safe for concurrent use.
-type shares struct {
+type Shares struct {
 	mu   sync.Mutex
 	live map[string]*share // by job
 }
@@ -21,7 +21,7 @@ type share struct {
 }
 
 // take gives the throttle of a job to one more disk, until drop.
-func (s *shares) take(job string, l throttle.Limits) (*throttle.Throttle, error) {
+func (s *Shares) take(job string, l throttle.Limits) (*throttle.Throttle, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if have := s.live[job]; have != nil {
@@ -42,7 +42,7 @@ func (s *shares) take(job string, l throttle.Limits) (*throttle.Throttle, error)
 	return th, nil
 }
 
-func (s *shares) drop(job string) {
+func (s *Shares) drop(job string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if have := s.live[job]; have != nil {
@@ -52,12 +52,12 @@ func (s *shares) drop(job string) {
 	}
 }
 
-// throttled is the limits of a task, shared with the other disks of its job and in
-// force as long as ctx is not done, which has to come before drop: what a caller
-// changes reaches the run at once.
-func (s *shares) throttled(ctx context.Context, t *job.Task) (th *throttle.Throttle, drop func(), err error) {
-	now, changed := t.Limits()
-	if th, err = s.take(t.Job, limits(t.Spec.Priority, &now)); err != nil {
+// Throttled is the limits of one disk of a job, shared with the others and in force
+// as long as ctx is not done, which has to come before drop: what a caller changes
+// reaches the run at once. What he changes them to in vain is told to warn.
+func (s *Shares) Throttled(ctx context.Context, job string, p job.Priority, get func() (job.Limits, <-chan struct{}), warn func(string)) (th *throttle.Throttle, drop func(), err error) {
+	now, changed := get()
+	if th, err = s.take(job, limits(p, &now)); err != nil {
 		return nil, nil, invalid("limits: %v", err)
 	}
 	go func() { // ends with ctx, which ends with the run
@@ -67,13 +67,13 @@ func (s *shares) throttled(ctx context.Context, t *job.Task) (th *throttle.Throt
 			case <-ctx.Done():
 				return
 			}
-			now, changed = t.Limits()
-			if err := th.Set(limits(t.Spec.Priority, &now)); err != nil {
-				t.Warning("limits: " + err.Error() + "; the old ones stay in force")
+			now, changed = get()
+			if err := th.Set(limits(p, &now)); err != nil {
+				warn("limits: " + err.Error() + "; the old ones stay in force")
 			}
 		}
 	}()
-	return th, func() { s.drop(t.Job) }, nil
+	return th, func() { s.drop(job) }, nil
 }
 
 // limits are l in the words of the engine.

@@ -9,7 +9,7 @@ import (
 // TestShares: the disks of a job share one throttle, those of two jobs do not,
 // and nothing is kept of a job without disks.
 func TestShares(t *testing.T) {
-	var s shares
+	var s Shares
 	take := func(job string, rate int64) *throttle.Throttle {
 		t.Helper()
 		th, err := s.take(job, throttle.Limits{Wire: rate})

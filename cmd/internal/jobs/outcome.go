@@ -7,11 +7,11 @@ import (
 	"github.com/haulback/haulback/wire"
 )
 
-// outcome is what rep came to, with what transfer.Run says of it: only a nil
+// Outcome is what rep came to, with what transfer.Run says of it: only a nil
 // error is a success.
-func outcome(rep *mover.Report, err error) job.Outcome {
+func Outcome(rep *mover.Report, err error) job.Outcome {
 	out := job.Outcome{
-		Verified: err == nil, Equal: err == nil && rep.Equal, Epoch: rep.Epoch, Counters: counters(&rep.Counters),
+		Verified: err == nil, Equal: err == nil && rep.Equal, Epoch: rep.Epoch, Counters: Counters(&rep.Counters),
 		TrackingReason: rep.Reason, ActualTransport: rep.Transport, Cold: rep.Cold,
 		SourceIdentity: rep.Source, TargetIdentity: rep.Target, Larger: max(rep.Larger, 0),
 	}
@@ -36,8 +36,8 @@ func outcome(rep *mover.Report, err error) job.Outcome {
 	return out
 }
 
-// counters are c in the words of jobs.
-func counters(c *wire.Counters) job.Counters {
+// Counters are c in the words of jobs.
+func Counters(c *wire.Counters) job.Counters {
 	return job.Counters{
 		Total: c.Total, Scanned: c.Scanned, Holes: c.Holes, Same: c.Same, Zero: c.Zero, Differing: c.Differing,
 		Sent: c.Sent, Wire: c.Wire, Durable: c.Durable, Verified: c.Verified, ReadBack: c.ReadBack, Had: c.Had,

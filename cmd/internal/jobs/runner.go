@@ -31,7 +31,7 @@ type Runner struct {
 	Disks  func() *Disks // by the configuration of now
 	Log    *slog.Logger
 
-	shares shares
+	shares Shares
 }
 
 // Transfer is a job.Transfer.
@@ -40,7 +40,7 @@ func (r *Runner) Transfer(ctx context.Context, task *job.Task) (job.Outcome, err
 	log.Info("disk begins", "source", task.Disk.Source, "target", task.Disk.Target)
 	began := time.Now()
 	rep, err := r.transfer(ctx, task)
-	out := outcome(&rep, err)
+	out := Outcome(&rep, err)
 	if err != nil {
 		f := Classify(err)
 		log.Warn("disk ends without success", "dur", time.Since(began), "reason", f.Reason, "err", f.Text)
@@ -67,7 +67,7 @@ func (r *Runner) transfer(parent context.Context, task *job.Task) (rep mover.Rep
 	}
 	spec.SourceTicket = func(context.Context) ([]byte, error) { return task.Ticket(), nil }
 	spec.TargetTicket = spec.SourceTicket // of two exports the one that wants a ticket
-	th, drop, err := r.shares.throttled(ctx, task)
+	th, drop, err := r.shares.Throttled(ctx, task.Job, task.Spec.Priority, task.Limits, task.Warning)
 	if err != nil {
 		return rep, err
 	}

@@ -17,7 +17,7 @@ func (s *sink) Status(c wire.Counters, _ string) {
 	if c.Scanned > 0 {
 		s.task.Moving()
 	}
-	s.task.Progress(counters(&c))
+	s.task.Progress(Counters(&c))
 }
 
 // Remark implements report.Output.

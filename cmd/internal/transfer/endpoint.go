@@ -36,6 +36,9 @@ type Endpoint struct {
 	Disk vddk.URI // of a disk that this process opens
 
 	Address, Export, Peer string // of an export; Peer is a name, an ID or empty
+
+	open mover.OpenDisk // of a Place of this process
+	unit string
 }
 
 // Remote says that another daemon opens the disk.
@@ -138,6 +141,9 @@ func (e *Endpoint) At(reach Reach, transport string, id wire.ID) *mover.Remote {
 
 // Describe opens the disk of this machine for a moment, to read it.
 func (e *Endpoint) Describe(ctx context.Context) (vddk.Description, error) {
+	if e.open != nil {
+		return e.describe(ctx)
+	}
 	disk, err := vddk.Open(ctx, e.Text, vddk.Options{})
 	if err != nil {
 		return vddk.Description{}, fmt.Errorf("open %w", err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/mover"
@@ -44,6 +45,8 @@ func (t *Transfer) voice(text string) string {
 // judge does not take the absence of an error for a success.
 func (t *Transfer) judge(rep *mover.Report) error {
 	switch {
+	case t.Mode == wire.ModeVerify && t.Compare > 0 && rep.Counters.Bad == 0 && rep.Counters.Scanned > 0:
+		return nil // as far as it was compared, and only that was asked for
 	case t.Mode == wire.ModeVerify && rep.Larger > 0:
 		rep.Equal = false
 		return t.sizesDiffer(rep.Counters.Total, rep.Counters.Total+rep.Larger,
@@ -69,13 +72,21 @@ func (t *Transfer) whole(c wire.Counters) wire.Counters {
 }
 
 func (t *Transfer) start(ctx context.Context, n uint32, full bool, p *mover.Progress) (mover.Report, error) {
-	job := mover.Job{Run: t.Spec.Run, Pass: n, Mode: t.Mode, Full: full, Track: t.want(), Sample: t.Sample, Throttle: t.Throttle, Rate: t.Rate, Retry: t.Retry}
+	job := mover.Job{Run: t.Spec.Run, Pass: n, Mode: t.Mode, Full: full, Track: t.want(), Sample: t.Sample, Throttle: t.Throttle, Rate: t.Rate, Retry: t.Retry, Fence: t.Fence, Unproved: t.Unproved}
 	if full {
 		job.Track = wire.TrackingOff
+	} else {
+		job.Base = t.Base
+	}
+	if t.Mode == wire.ModeVerify {
+		job.Sample = t.Compare
 	}
 	job.Source, job.Target = t.side(t.src, t.srcID, 0, t.driver()), t.side(t.dst, t.dstID, t.create, "")
-	if job.Source.Remote != nil {
-		job.Source.Remote.Ticket = t.SourceTicket
+	switch {
+	case job.Source.Remote != nil:
+		job.Source.Remote.Ticket, job.Source.Remote.Hint = t.SourceTicket, t.Hint
+	case t.Hint != nil:
+		job.Source.Hint = func(context.Context, mover.Disk) (cbt.Hint, error) { return *t.Hint, nil }
 	}
 	if job.Target.Remote != nil {
 		job.Target.Remote.Ticket = t.TargetTicket
@@ -94,8 +105,11 @@ func (t *Transfer) start(ctx context.Context, n uint32, full bool, p *mover.Prog
 }
 
 func (t *Transfer) side(e *Endpoint, id wire.ID, create int64, track string) mover.Endpoint {
-	if e.Remote() {
+	switch {
+	case e.Remote():
 		return mover.Endpoint{Name: e.Text, Remote: e.At(t.reach, t.Transport, id)}
+	case e.open != nil:
+		return mover.Endpoint{Name: e.Text, Open: e.open}
 	}
 	return mover.Endpoint{Name: e.Text, Open: site.Disk{URI: e.Text, Create: create, Track: track, Log: report.NewLog(t.out)}.Opener()}
 }
@@ -104,7 +118,11 @@ func (t *Transfer) side(e *Endpoint, id wire.ID, create int64, track string) mov
 // failure of this run, but somebody has to know.
 func (t *Transfer) again(ctx context.Context, first mover.Report) (mover.Report, error) {
 	t.create = 0
-	second, err := t.pass(ctx, "full verify", 2, true)
+	n := t.Spec.Pass // the passes of a failback have their numbers
+	if n == 0 {
+		n = 2
+	}
+	second, err := t.pass(ctx, "full verify", n, true)
 	if n := second.Counters.Differing; n > 0 {
 		t.out.Remark(report.Warning, fmt.Sprintf("the full read found %d bytes that differ from what was proved before, and sent them again: "+
 			"a program writes to one of the disks, or a device does not keep what it is given; the first pass sent %d bytes", n, first.Counters.Sent))

@@ -36,7 +36,7 @@ func (t *Transfer) preflight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.Mode == wire.ModeVerify && from > 0 && to > 0 && from != to {
+	if t.Mode == wire.ModeVerify && t.Compare == 0 && from > 0 && to > 0 && from != to {
 		return t.sizesDiffer(from, to, "nothing was compared")
 	}
 	if from > to && to > 0 {

@@ -16,6 +16,8 @@ func sameDisk(a, b *Endpoint) bool {
 	switch {
 	case a.Remote() || b.Remote():
 		return a.Remote() && b.Remote() && a.Address == b.Address && a.Export == b.Export
+	case a.open != nil || b.open != nil:
+		return a.unit == b.unit
 	case a.Disk == b.Disk:
 		return true
 	case !a.Disk.Local() || !b.Disk.Local():

@@ -3,6 +3,7 @@ package transfer
 import (
 	"time"
 
+	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/mover/throttle"
@@ -23,6 +24,16 @@ type Spec struct {
 	Rate           int64              // bytes per second on the wire; 0: no limit
 	Throttle       *throttle.Throttle // instead of Rate: limits that may change; nil: none
 	Retry          time.Duration      // how long to go on without progress after the peer was lost; 0: not at all
+
+	// SourcePlace and TargetPlace take the place of Source and Target for disks that
+	// no text names.
+	SourcePlace, TargetPlace *Place
+	Pass                     uint32    // of Run; 0: 1, and Full reads again as pass 2
+	Hint                     *cbt.Hint // instead of Tracking: where the source changed, wherever it is
+	Base                     uint32    // the pass that Hint counts from, see mover.Job
+	Fence                    uint64    // for a target of this machine, see mover.Job
+	Unproved                 bool      // the source may be what a run has half written, if it is of this machine
+	Compare                  int64     // a verify compares one grain in so many; 0 and 1: all
 	// SourceTicket and TargetTicket are for exports that want tickets; nil shows
 	// none. They are asked again at every try, which is how tickets are renewed.
 	SourceTicket, TargetTicket mover.TicketFunc
@@ -53,6 +64,8 @@ func (s *Spec) check() error {
 func (s *Spec) checkTracking() error {
 	none := s.want() == wire.TrackingOff
 	switch {
+	case s.Hint != nil:
+		return nil
 	case none && s.Strict:
 		return usage("--strict: it goes with --cbt, which says what to be strict about")
 	case none && s.Sample != 0:
@@ -71,7 +84,7 @@ func (s *Spec) checkTracking() error {
 // want is how change tracking may narrow the copy.
 func (s *Spec) want() wire.Tracking {
 	switch {
-	case s.Tracking == "" || s.Tracking == site.TrackFull:
+	case s.Hint == nil && (s.Tracking == "" || s.Tracking == site.TrackFull):
 		return wire.TrackingOff
 	case s.Strict:
 		return wire.TrackingStrict
@@ -82,7 +95,7 @@ func (s *Spec) want() wire.Tracking {
 // driver is the change tracking that the driver of a source of this machine is
 // asked for.
 func (s *Spec) driver() string {
-	if s.want() == wire.TrackingOff || s.Tracking == site.TrackExport {
+	if s.Hint != nil || s.want() == wire.TrackingOff || s.Tracking == site.TrackExport {
 		return ""
 	}
 	return s.Tracking
@@ -90,6 +103,9 @@ func (s *Spec) driver() string {
 
 // asked is Tracking for the report.
 func (s *Spec) asked() string {
+	if s.Hint != nil {
+		return s.Hint.String()
+	}
 	if s.Tracking == "" {
 		return site.TrackFull
 	}

@@ -65,20 +65,17 @@ func parse(spec Spec) (*Transfer, error) {
 		return nil, err
 	}
 	var err error
-	if t.src, err = ParseEndpoint(spec.Source); err != nil {
+	if t.src, err = spec.SourcePlace.endpoint(spec.Source); err != nil {
 		return nil, err
 	}
-	if t.dst, err = ParseEndpoint(spec.Target); err != nil {
+	if t.dst, err = spec.TargetPlace.endpoint(spec.Target); err != nil {
 		return nil, err
 	}
 	if sameDisk(t.src, t.dst) {
 		return nil, usage("%s and %s are the same disk; name two different ones", t.src.Text, t.dst.Text)
 	}
-	if t.src.Remote() && t.dst.Remote() && t.src.Address == t.dst.Address {
-		return nil, usage("both exports belong to one daemon; run haulback on that host with the two paths")
-	}
 	switch {
-	case t.want() == wire.TrackingOff:
+	case t.want() == wire.TrackingOff, t.Hint != nil:
 	case t.src.Remote() && t.driver() != "":
 		return nil, usage("--cbt %s: the source's daemon opens the disk; write cbt = %q into its export %q there, and use --cbt export", t.Tracking, t.Tracking, t.src.Export)
 	case t.src.Remote() && t.Sample != 0:
@@ -142,7 +139,7 @@ func (t *Transfer) Run(ctx context.Context, engine *mover.Engine, out report.Out
 	for _, w := range t.warnings {
 		t.out.Remark(report.Warning, w)
 	}
-	rep, err := t.pass(ctx, "pass", 1, false)
+	rep, err := t.pass(ctx, "pass", max(t.Spec.Pass, 1), false)
 	if err == nil && t.Full {
 		rep, err = t.again(ctx, rep)
 	}
