@@ -202,6 +202,7 @@ type VirtualDisk struct {
 	Thin      bool   `json:"thin,omitempty"`
 	ChangeID  string `json:"change_id,omitempty"`
 	Unfit     string `json:"unfit,omitempty"`
+	Adapter   string `json:"adapter,omitempty"` // model of its controller
 }
 
 // Pass is one pass of one disk.

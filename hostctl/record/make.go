@@ -75,7 +75,7 @@ func vm(r hostctl.Ref) VM { return VM{Host: r.Host, ID: r.ID, UUID: r.UUID, Name
 
 func virtual(d *hostctl.Disk) VirtualDisk {
 	return VirtualDisk{
-		Key: d.Key, Label: d.Label, UUID: d.UUID, File: d.File, SizeBytes: d.Size, Datastore: d.Datastore, Thin: d.Thin, ChangeID: d.ChangeID, Unfit: d.Unfit,
+		Key: d.Key, Label: d.Label, UUID: d.UUID, File: d.File, SizeBytes: d.Size, Datastore: d.Datastore, Thin: d.Thin, ChangeID: d.ChangeID, Unfit: d.Unfit, Adapter: d.Adapter,
 	}
 }
 

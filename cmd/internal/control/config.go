@@ -104,7 +104,14 @@ type Config struct {
 	GracePeriod time.Duration                      // to end requests at the end; 0: 5 s
 
 	FailbackRecord func(ctx context.Context, id string) ([]byte, error) // its text; fs.ErrNotExist: there is none; nil: none are kept
-	FailbackGroups func() []failback.Spec                               // members of the groups, by Spec.Group; nil: there are none
+	FailbackGroups func() []FailbackGroup                               // nil: there are none
+}
+
+// FailbackGroup is VMs that the configuration brings home together.
+type FailbackGroup struct {
+	Name     string
+	Parallel int             // at once; 0: no bound of its own
+	Members  []failback.Spec // with what the configuration says
 }
 
 // Access says who may call. The zero Access: root and the daemon's own user, on

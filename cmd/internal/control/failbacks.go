@@ -313,19 +313,18 @@ func (h failbacksHandler) ListGroups(ctx context.Context, _ *controlv1.ListGroup
 	if h.s.cfg.FailbackGroups == nil {
 		return out, nil
 	}
-	members := slices.Clone(h.s.cfg.FailbackGroups())
-	slices.SortStableFunc(members, func(a, b failback.Spec) int {
-		return cmp.Or(strings.Compare(a.Group, b.Group), cmp.Compare(a.Order, b.Order), strings.Compare(a.VM, b.VM))
-	})
-	for i := range members {
-		n := len(out.Groups)
-		if n == 0 || out.Groups[n-1].Name != members[i].Group {
-			out.Groups = append(out.Groups, &controlv1.FailbackGroup{Name: members[i].Group})
-			n++
+	for _, g := range h.s.cfg.FailbackGroups() {
+		m := &controlv1.FailbackGroup{Name: g.Name, Parallel: int32(g.Parallel)}
+		members := slices.Clone(g.Members)
+		slices.SortStableFunc(members, func(a, b failback.Spec) int {
+			return cmp.Or(cmp.Compare(a.Order, b.Order), strings.Compare(a.VM, b.VM))
+		})
+		for i := range members {
+			m.Members = append(m.Members, failbackpb.FromSpec(&members[i]))
 		}
-		g := out.Groups[n-1]
-		g.Members = append(g.Members, failbackpb.FromSpec(&members[i]))
+		out.Groups = append(out.Groups, m)
 	}
+	slices.SortFunc(out.Groups, func(a, b *controlv1.FailbackGroup) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 

@@ -28,8 +28,11 @@ func newController(t testing.TB, change func(*Config)) (*rig, *fakeFailbacks) {
 			}
 			return []byte("{\"a\": \"<&>\"}\n"), nil
 		}
-		c.FailbackGroups = func() []failback.Spec {
-			return []failback.Spec{{VM: "db", Group: "shop", Order: 1}, {VM: "mail", Group: "office"}, {VM: "web", Group: "shop", Order: 2}}
+		c.FailbackGroups = func() []FailbackGroup {
+			return []FailbackGroup{
+				{Name: "shop", Parallel: 2, Members: []failback.Spec{{VM: "web", Group: "shop", Order: 2}, {VM: "db", Group: "shop", Order: 1}}},
+				{Name: "office", Members: []failback.Spec{{VM: "mail", Group: "office"}}},
+			}
 		}
 		if change != nil {
 			change(c)

@@ -5040,6 +5040,7 @@ type VirtualDisk struct {
 	Thin          bool                   `protobuf:"varint,7,opt,name=thin,proto3" json:"thin,omitempty"`
 	ChangeId      string                 `protobuf:"bytes,8,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"` // of a snapshot's disk: the point in change tracking; empty: not tracked
 	Unfit         string                 `protobuf:"bytes,9,opt,name=unfit,proto3" json:"unfit,omitempty"`                       // why it can be neither snapshotted nor tracked, or empty
+	Adapter       string                 `protobuf:"bytes,10,opt,name=adapter,proto3" json:"adapter,omitempty"`                  // model of its controller, as the host calls it, or empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5137,6 +5138,13 @@ func (x *VirtualDisk) GetUnfit() string {
 	return ""
 }
 
+func (x *VirtualDisk) GetAdapter() string {
+	if x != nil {
+		return x.Adapter
+	}
+	return ""
+}
+
 // VmSnapshot is one snapshot of a VM.
 type VmSnapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5230,6 +5238,7 @@ type Nic struct {
 	Network       string                 `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
 	Mac           string                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`
 	Connected     bool                   `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"` // at power-on
+	Model         string                 `protobuf:"bytes,6,opt,name=model,proto3" json:"model,omitempty"`          // as the host calls it, or empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5297,6 +5306,13 @@ func (x *Nic) GetConnected() bool {
 		return x.Connected
 	}
 	return false
+}
+
+func (x *Nic) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
 }
 
 // Vm is what a host says of a VM at one moment.
@@ -9721,7 +9737,8 @@ func (x *ListGroupsResponse) GetGroups() []*FailbackGroup {
 type FailbackGroup struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Members       []*FailbackSpec        `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // by order; with what the configuration says, the rest is the caller's
+	Members       []*FailbackSpec        `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`    // by order; with what the configuration says, the rest is the caller's
+	Parallel      int32                  `protobuf:"varint,3,opt,name=parallel,proto3" json:"parallel,omitempty"` // failbacks of it at once; 0: no bound of its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9768,6 +9785,13 @@ func (x *FailbackGroup) GetMembers() []*FailbackSpec {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *FailbackGroup) GetParallel() int32 {
+	if x != nil {
+		return x.Parallel
+	}
+	return 0
 }
 
 // ErrorInfo is the detail of every error.
@@ -10210,7 +10234,7 @@ const file_haulback_proto_rawDesc = "" +
 	"\x06folder\x18\x02 \x01(\tR\x06folder\x12\x12\n" +
 	"\x04pool\x18\x03 \x01(\tR\x04pool\x12\x16\n" +
 	"\x06server\x18\x04 \x01(\tR\x06server\x12\x1c\n" +
-	"\tdatastore\x18\x05 \x01(\tR\tdatastore\"\xe1\x01\n" +
+	"\tdatastore\x18\x05 \x01(\tR\tdatastore\"\xfb\x01\n" +
 	"\vVirtualDisk\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x12\n" +
@@ -10221,7 +10245,9 @@ const file_haulback_proto_rawDesc = "" +
 	"\tdatastore\x18\x06 \x01(\tR\tdatastore\x12\x12\n" +
 	"\x04thin\x18\a \x01(\bR\x04thin\x12\x1b\n" +
 	"\tchange_id\x18\b \x01(\tR\bchangeId\x12\x14\n" +
-	"\x05unfit\x18\t \x01(\tR\x05unfit\"\xc2\x01\n" +
+	"\x05unfit\x18\t \x01(\tR\x05unfit\x12\x18\n" +
+	"\aadapter\x18\n" +
+	" \x01(\tR\aadapter\"\xc2\x01\n" +
 	"\n" +
 	"VmSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -10229,13 +10255,14 @@ const file_haulback_proto_rawDesc = "" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x16\n" +
 	"\x06parent\x18\x04 \x01(\tR\x06parent\x124\n" +
 	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12.\n" +
-	"\x05disks\x18\x06 \x03(\v2\x18.haulback.v1.VirtualDiskR\x05disks\"w\n" +
+	"\x05disks\x18\x06 \x03(\v2\x18.haulback.v1.VirtualDiskR\x05disks\"\x8d\x01\n" +
 	"\x03Nic\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x18\n" +
 	"\anetwork\x18\x03 \x01(\tR\anetwork\x12\x10\n" +
 	"\x03mac\x18\x04 \x01(\tR\x03mac\x12\x1c\n" +
-	"\tconnected\x18\x05 \x01(\bR\tconnected\"\xae\x05\n" +
+	"\tconnected\x18\x05 \x01(\bR\tconnected\x12\x14\n" +
+	"\x05model\x18\x06 \x01(\tR\x05model\"\xae\x05\n" +
 	"\x02Vm\x12$\n" +
 	"\x03ref\x18\x01 \x01(\v2\x12.haulback.v1.VmRefR\x03ref\x12\x12\n" +
 	"\x04bios\x18\x02 \x01(\tR\x04bios\x12\x12\n" +
@@ -10585,10 +10612,11 @@ const file_haulback_proto_rawDesc = "" +
 	"\x06record\x18\x01 \x01(\tR\x06record\"\x13\n" +
 	"\x11ListGroupsRequest\"H\n" +
 	"\x12ListGroupsResponse\x122\n" +
-	"\x06groups\x18\x01 \x03(\v2\x1a.haulback.v1.FailbackGroupR\x06groups\"X\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1a.haulback.v1.FailbackGroupR\x06groups\"t\n" +
 	"\rFailbackGroup\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
-	"\amembers\x18\x02 \x03(\v2\x19.haulback.v1.FailbackSpecR\amembers\"\xe4\x01\n" +
+	"\amembers\x18\x02 \x03(\v2\x19.haulback.v1.FailbackSpecR\amembers\x12\x1a\n" +
+	"\bparallel\x18\x03 \x01(\x05R\bparallel\"\xe4\x01\n" +
 	"\tErrorInfo\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12(\n" +

@@ -116,10 +116,34 @@ func roundTrip[T any, M proto.Message](t *testing.T, r *rand.Rand, from func(*T)
 		if err != nil {
 			t.Fatalf("%T: %v", want, err)
 		}
-		if !reflect.DeepEqual(got, want) {
-			t.Fatalf("%T, as %s:\n got %+v\nwant %+v", want, []string{"binary", "JSON"}[i], got, want)
+		if at := differ(reflect.ValueOf(got), reflect.ValueOf(want), fmt.Sprintf("%T", want)); at != "" {
+			t.Fatalf("as %s: %s", []string{"binary", "JSON"}[i], at)
 		}
 	}
+}
+
+// differ names the first field in which two values are not equal.
+func differ(got, want reflect.Value, at string) string {
+	if reflect.DeepEqual(got.Interface(), want.Interface()) {
+		return ""
+	}
+	switch {
+	case got.Kind() == reflect.Struct && got.NumField() > 0 && got.Type().Field(0).IsExported():
+		for i := range got.NumField() {
+			if d := differ(got.Field(i), want.Field(i), at+"."+got.Type().Field(i).Name); d != "" {
+				return d
+			}
+		}
+	case got.Kind() == reflect.Slice && got.Len() == want.Len():
+		for i := range got.Len() {
+			if d := differ(got.Index(i), want.Index(i), fmt.Sprintf("%s[%d]", at, i)); d != "" {
+				return d
+			}
+		}
+	case got.Kind() == reflect.Pointer && !got.IsNil() && !want.IsNil():
+		return differ(got.Elem(), want.Elem(), at)
+	}
+	return fmt.Sprintf("%s is %+v, and was %+v", at, got, want)
 }
 
 // read makes a value of a pointer.

@@ -53,14 +53,14 @@ func toPlacement(m *controlv1.Placement) hostctl.Placement {
 func fromDisk(d hostctl.Disk) *controlv1.VirtualDisk {
 	return &controlv1.VirtualDisk{
 		Key: d.Key, Label: d.Label, Uuid: d.UUID, File: d.File, SizeBytes: d.Size, Datastore: d.Datastore,
-		Thin: d.Thin, ChangeId: d.ChangeID, Unfit: d.Unfit,
+		Thin: d.Thin, ChangeId: d.ChangeID, Unfit: d.Unfit, Adapter: d.Adapter,
 	}
 }
 
 func toDisk(m *controlv1.VirtualDisk) hostctl.Disk {
 	return hostctl.Disk{
 		Key: m.GetKey(), Label: m.GetLabel(), UUID: m.GetUuid(), File: m.GetFile(), Size: m.GetSizeBytes(), Datastore: m.GetDatastore(),
-		Thin: m.GetThin(), ChangeID: m.GetChangeId(), Unfit: m.GetUnfit(),
+		Thin: m.GetThin(), ChangeID: m.GetChangeId(), Unfit: m.GetUnfit(), Adapter: m.GetAdapter(),
 	}
 }
 
@@ -75,11 +75,11 @@ func toSnapshot(m *controlv1.VmSnapshot) hostctl.Snapshot {
 }
 
 func fromNIC(n hostctl.NIC) *controlv1.Nic {
-	return &controlv1.Nic{Key: n.Key, Label: n.Label, Network: n.Network, Mac: n.MAC, Connected: n.Connected}
+	return &controlv1.Nic{Key: n.Key, Label: n.Label, Network: n.Network, Mac: n.MAC, Model: n.Model, Connected: n.Connected}
 }
 
 func toNIC(m *controlv1.Nic) hostctl.NIC {
-	return hostctl.NIC{Key: m.GetKey(), Label: m.GetLabel(), Network: m.GetNetwork(), MAC: m.GetMac(), Connected: m.GetConnected()}
+	return hostctl.NIC{Key: m.GetKey(), Label: m.GetLabel(), Network: m.GetNetwork(), MAC: m.GetMac(), Model: m.GetModel(), Connected: m.GetConnected()}
 }
 
 func fromVM(v *hostctl.VM) *controlv1.Vm {
