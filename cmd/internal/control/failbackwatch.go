@@ -93,7 +93,8 @@ type failbackWatch struct {
 	engine Failbacks
 	id     string
 	send   func(*controlv1.WatchFailbacksResponse) error
-	last   uint64 // revision that was told last
+	after  uint64            // the revision that the changes begin after
+	told   map[string]uint64 // the revision of each failback that was told last
 }
 
 func (w *failbackWatch) tell(m *controlv1.WatchFailbacksResponse) error {
@@ -103,12 +104,13 @@ func (w *failbackWatch) tell(m *controlv1.WatchFailbacksResponse) error {
 
 // from tells a snapshot when nothing is known, then the changes.
 func (w *failbackWatch) from(ctx context.Context, after uint64) error {
-	if w.last = after; after == 0 {
+	if after == 0 {
 		var err error
 		if after, err = w.snapshot(ctx); err != nil {
 			return err
 		}
 	}
+	w.after, w.told = after, make(map[string]uint64)
 	for s, err := range w.engine.Watch(ctx, w.id, after) {
 		if err != nil {
 			return err
@@ -135,17 +137,15 @@ func (w *failbackWatch) snapshot(ctx context.Context) (uint64, error) {
 			return 0, err
 		}
 	}
-	w.last = revision
 	return revision, w.tell(&controlv1.WatchFailbacksResponse{Revision: revision, Event: &controlv1.WatchFailbacksResponse_Synced{Synced: &controlv1.Synced{}}})
 }
 
-// event is a change, or progress when nothing has changed: what is stored has a
-// higher revision than all before it.
+// event is a change, or progress when its failback has not changed.
 func (w *failbackWatch) event(s *failback.Status) *controlv1.WatchFailbacksResponse {
 	m := failbackpb.FromStatus(s)
-	if s.Revision <= w.last {
+	if s.Revision <= max(w.after, w.told[s.ID]) {
 		return &controlv1.WatchFailbacksResponse{Event: &controlv1.WatchFailbacksResponse_Progress{Progress: m}}
 	}
-	w.last = s.Revision
+	w.told[s.ID] = s.Revision
 	return &controlv1.WatchFailbacksResponse{Revision: s.Revision, Event: &controlv1.WatchFailbacksResponse_Failback{Failback: m}}
 }
