@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 	"testing"
@@ -328,4 +329,31 @@ func TestFailbacksLost(t *testing.T) {
 	if p := r.get("/readyz"); p.status != 503 || strings.TrimSpace(p.body) != "the failback store does not answer" {
 		t.Errorf("%+v", p)
 	}
+}
+
+// FuzzFailbackJSON posts any bytes as a start and as a pair: an answer that is
+// JSON comes, always.
+func FuzzFailbackJSON(f *testing.F) {
+	r, _ := newController(f, nil)
+	for _, seed := range []string{
+		"", "[]", `{"id":"a"}`, start("a"), `{"id":"a","spec":{"destination":1,"disks":[null],"policy":{},"newTarget":{"place":{}}}}`,
+		`{"pair":{"name":"a","disks":[null],"excluded":[null],"former":{}}}`, `{"id":"a","spec":{"destination":1,"switch":{"at":"0001-01-01T00:00:00Z"}}}`,
+		`{"id":"a","spec":{"destination":1,"networks":{"a":"\ud800"},"limits":{"windows":[null]}}}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	client := r.httpClient()
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, method := range []string{"Start", "PutPair", "Plan", "Switch"} {
+			resp, err := client.Post("http://haulback/haulback.v1.Failbacks/"+method, "application/json", bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || !json.Valid(text) || resp.StatusCode >= 500 {
+				t.Errorf("%s %q: %v %s %q", method, body, err, resp.Status, text)
+			}
+		}
+	})
 }
