@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -26,7 +27,20 @@ type PinError struct {
 
 // Error implements error.
 func (e *PinError) Error() string {
-	return fmt.Sprintf("host %s: its certificate has the thumbprint %s, not %s; if its certificate was renewed, configure the new thumbprint", e.Host, e.Got, e.Want)
+	return fmt.Sprintf("host %s: it shows another certificate than that of thumbprint %s; if it was given a new one, and shows the same at its console, write in its [[host]]: thumbprint = %q",
+		e.Host, e.Want, withColons(e.Got))
+}
+
+// withColons is a thumbprint as browsers and hosts show it.
+func withColons(sum string) string {
+	var b strings.Builder
+	for i := 0; i+1 < len(sum); i += 2 {
+		if i > 0 {
+			b.WriteByte(':')
+		}
+		b.WriteString(strings.ToUpper(sum[i : i+2]))
+	}
+	return b.String()
 }
 
 // parseThumbprint is the bytes of a SHA-256 or SHA-1 thumbprint; none of none.

@@ -131,8 +131,8 @@ func TestCertificates(t *testing.T) {
 		{name: "SHA-1", thumb: soap.ThumbprintSHA1(cert)},
 		{name: "without colons", thumb: plainHex(soap.ThumbprintSHA256(cert))},
 		{name: "authority", ca: ca},
-		{name: "another SHA-256", thumb: soap.ThumbprintSHA256(&other), says: "thumbprint"},
-		{name: "another SHA-1", thumb: soap.ThumbprintSHA1(&other), says: "thumbprint"},
+		{name: "another SHA-256", thumb: soap.ThumbprintSHA256(&other), says: "write in its [[host]]: thumbprint = \"" + soap.ThumbprintSHA256(cert) + "\""},
+		{name: "another SHA-1", thumb: soap.ThumbprintSHA1(&other), says: "write in its [[host]]: thumbprint = \"" + soap.ThumbprintSHA256(cert) + "\""},
 		{name: "system", says: "not trusted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
