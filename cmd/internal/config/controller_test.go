@@ -59,6 +59,7 @@ func TestControllerMistakes(t *testing.T) {
 		{"hook twice", controllerLine + hookText + "url = \"https://h/\"\n" + hookText + "url = \"https://h/\"\n", 8, []string{"hook \"dns\"", "twice", ":4"}},
 		{"hook without steps", controllerLine + strings.Replace(hookText, "\"power-on\"", "", 1) + "url = \"https://h/\"\n", 4, []string{"steps is missing"}},
 		{"hook step", controllerLine + strings.Replace(hookText, "power-on", "Power on", 1), 4, []string{"Power on", "power-off-replica"}},
+		{"hook step that is none", controllerLine + strings.Replace(hookText, "power-on", "power-up", 1), 4, []string{"power-up", "power-on, "}},
 		{"hook step number", controllerLine + strings.Replace(hookText, "\"power-on\"", "13", 1), 4, []string{"step 13", "12 cancel"}},
 		{"hook step type", controllerLine + strings.Replace(hookText, "\"power-on\"", "1.5", 1), 4, []string{"names of steps and numbers"}},
 		{"hook when", controllerLine + strings.Replace(hookText, "after", "during", 1), 5, []string{"during", "before or after"}},

@@ -6,9 +6,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/haulback/haulback/hostctl/failback"
 )
 
 // Hook is what a site wants done around steps of a failback.
@@ -97,8 +99,6 @@ func (c *checker) hooks(list []hookTOML) (hooks []Hook) {
 	return hooks
 }
 
-var stepName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
-
 // steps are names or numbers, as strings.
 func (c *checker) steps(at, what string, list []any) (steps []string) {
 	for _, one := range list {
@@ -109,8 +109,8 @@ func (c *checker) steps(at, what string, list []any) (steps []string) {
 			}
 			steps = append(steps, strconv.FormatInt(s, 10))
 		case string:
-			if !stepName.MatchString(s) {
-				c.wrong(at+"steps", fmt.Errorf("%s: step %q: the name of a step, as in \"power-off-replica\", or a number from 1 to %d", what, s, lastStep))
+			if failback.StepNumber(s) == 0 {
+				c.wrong(at+"steps", fmt.Errorf("%s: step %q: there is none of that name; there are the numbers 1 to %d, %s, and those of undo and cancel (docs/failback.md)", what, s, lastStep, strings.Join(failback.StepNames(), ", ")))
 			}
 			steps = append(steps, s)
 		default:

@@ -19,8 +19,7 @@ import (
 
 // Caller calls hooks. Use it after Use; safe for concurrent use.
 type Caller struct {
-	Log    *slog.Logger
-	Number func(step string) int // of the failback page; 0: there is no such step
+	Log *slog.Logger
 	// Note records a call that was made; nil: nobody wants to know.
 	Note func(ctx context.Context, c Called)
 	now  atomic.Pointer[set]
@@ -73,10 +72,7 @@ func (c *Caller) Run(ctx context.Context, h failback.Hook) error {
 
 // Named implements failback.Hooks.
 func (c *Caller) Named(step string) (list []string) {
-	number := 0
-	if c.Number != nil {
-		number = c.Number(step)
-	}
+	number := failback.StepNumber(step)
 	for _, hook := range c.set().hooks {
 		if !has(&hook, step, number) {
 			continue
