@@ -184,7 +184,7 @@ func TestFailbackWatch(t *testing.T) {
 		{"switch at", nil, "switch web --manual", 0, "watch web looks on"},
 		{"commit", nil, "commit web --yes", 0, "home for good"},
 		{"committed", nil, "watch web", 0, "home for good"},
-		{"undo", func(s *failback.Status) { s.Activity, s.State = failback.Deciding, failback.Failback }, "undo web --yes", 0, "its replica again"},
+		{"undo", func(s *failback.Status) { s.Activity, s.State = failback.Deciding, failback.Failback }, "undo web --yes", 0, "at its replica again"},
 		{"undone", nil, "watch web", 1, "its replica serves"},
 		{"cancel", func(s *failback.Status) { s.Activity = failback.Syncing }, "cancel web", 0, "was canceled"},
 		{"canceled", nil, "watch web", 130, "was canceled"},

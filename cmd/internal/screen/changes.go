@@ -40,7 +40,7 @@ func Changes(before, now *failback.Status) []string {
 		add("goes on after the halt at step %d", before.Halted.Number)
 	}
 	if now.Wait != "" && now.Wait != before.Wait {
-		add("waits for %s", clean(now.Wait))
+		add("waits %s", waits(now))
 	}
 	return out
 }

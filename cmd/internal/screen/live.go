@@ -58,7 +58,7 @@ func footer(s *failback.Status, now time.Time) []string {
 		out = append(out, "  downtime "+text)
 	}
 	if s.Wait != "" {
-		out = append(out, "  waits for "+clean(s.Wait))
+		out = append(out, "  waits "+waits(s))
 	} else if s.Next != "" {
 		out = append(out, "  next "+clean(s.Next))
 	}

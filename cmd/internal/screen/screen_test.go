@@ -122,7 +122,7 @@ func statuses() map[string]*failback.Status {
 	out["waiting"] = &failback.Status{
 		ID: "web-20261122-030000", Owner: "uid 0", Created: start, State: failback.Failover, Activity: failback.Waiting,
 		Spec: failback.Spec{VM: "web", Destination: failback.Original, Group: "shop", Order: 2, Switch: failback.Switch{When: failback.WhenNow}},
-		Wait: "its turn: 4 VMs are in passes, db is next", Next: "guard both VMs", Replica: ref("dr", "web-replica", "vm-7"), Target: ref("home", "web-prod", "vm-42"),
+		Wait: "waits for its turn: 4 VMs are in passes, db is next", Next: "guard both VMs", Replica: ref("dr", "web-replica", "vm-7"), Target: ref("home", "web-prod", "vm-42"),
 	}
 	s := passes(status(failback.Syncing, failback.Failover, "pass-1", failback.Intent), 0.43, false)
 	s.Next = "a second pass of what the replica has changed meanwhile, then ReadyToSwitch"
@@ -140,6 +140,11 @@ func statuses() map[string]*failback.Status {
 	s.Downtime = 51 * time.Second
 	s.Next = "nothing, until you say commit or undo"
 	out["deciding"] = s
+	s = whole(passes(status(failback.Standing, failback.ReadyToSwitch, "pass-1", failback.Done), 1, false))
+	s.Spec.Switch.When = failback.WhenNow
+	s.Forecast = failback.Forecast{Downtime: 3 * time.Minute, Passes: 8, Text: "final pass 2m40s"}
+	s.Wait = "8 passes do not bring the downtime below 1m0s: waits for the word to switch"
+	out["over budget"] = s
 	s = passes(status(failback.Switching, failback.Failover, "final-pass", failback.Intent), 0.2, true)
 	s.Disks[1].Failure = &job.Failure{Reason: "STORAGE", Text: "scsi0:1: write 1 MiB at 5 GiB: no space left on device", Exit: 3}
 	s.Halted = &failback.Halt{

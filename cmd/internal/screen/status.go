@@ -16,7 +16,7 @@ func Status(s *failback.Status, now time.Time, width int) string {
 		p.row("halted", fmt.Sprintf("%s (%s)", moment(h.At), clean(h.Reason)))
 	}
 	p.row("next", s.Next)
-	p.row("waits for", s.Wait)
+	p.row("waits", waits(s))
 	p.head("Where it stands")
 	p.row("failback", fmt.Sprintf("%s of %s, started by %s %s ago", s.ID, s.Spec.VM, owner(s), Span(now.Sub(s.Created))))
 	p.row("state", string(s.State)+", "+string(s.Activity))
@@ -74,8 +74,6 @@ func downtime(s *failback.Status, now time.Time) string {
 		return Span(s.Downtime)
 	case Ended(s), s.State == failback.Failback && !Switched(s):
 		return ""
-	case s.Activity == failback.Deciding && !did(s, "power-on"):
-		return Span(now.Sub(offAt(s))) + " so far: nothing is powered on"
 	case Switched(s):
 		return Span(now.Sub(offAt(s))) + " so far" + expected(f)
 	case f.Downtime > 0:

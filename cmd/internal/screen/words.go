@@ -29,8 +29,14 @@ func Ended(s *failback.Status) bool {
 
 // NeedsYou reports whether the failback waits for a word of the operator.
 func NeedsYou(s *failback.Status) bool {
-	return s.Halted != nil || s.Activity == failback.Deciding ||
-		s.Activity == failback.Standing && s.Spec.Switch.When == failback.WhenManual
+	return s.Halted != nil || s.Activity == failback.Deciding || s.Activity == failback.Standing && wantsWord(s)
+}
+
+// wantsWord reports whether the switch waits for the operator: he said so, or his
+// budget is not to be had by passes alone.
+func wantsWord(s *failback.Status) bool {
+	w := &s.Spec.Switch
+	return w.When == failback.WhenManual || w.When == failback.WhenNow && w.Budget > 0 && !s.Forecast.Within
 }
 
 // Sentence says in one sentence where the failback stands.
@@ -51,19 +57,22 @@ func Sentence(s *failback.Status, now time.Time) string {
 	case failback.Switching:
 		return fmt.Sprintf("%s is SWITCHING%s: its replica is off, nobody serves.", vm, since(offAt(s), now))
 	case failback.Deciding:
-		return vm + " is home" + served(s) + ", and waits for your word: commit or undo."
+		return vm + " is home" + served(s) + " and waits for your word: commit or undo."
 	case failback.Committing:
 		return vm + " is being committed: it stays home."
 	case failback.Undoing:
 		return vm + " is being undone: its replica is put back."
 	case failback.Canceling:
+		if Switched(s) {
+			return vm + " is being canceled: its replica is powered on again."
+		}
 		return vm + " is being canceled; its replica serves."
 	case failback.Committed:
 		return vm + " is home for good; the failback was committed."
 	case failback.Undone:
-		return vm + " runs from its replica again; the failback was undone."
+		return vm + " is at its replica again: the failback was undone."
 	case failback.Canceled:
-		return vm + " still runs from its replica; the failback was canceled."
+		return vm + " is still at its replica: the failback was canceled."
 	}
 	return fmt.Sprintf("%s is in activity %q, which this program does not know.", vm, clean(string(s.Activity)))
 }
@@ -80,7 +89,7 @@ func until(s *failback.Status) string {
 	if w := s.Spec.Switch; w.When == failback.WhenAt {
 		return " at " + moment(w.At)
 	}
-	if s.Spec.Switch.When == failback.WhenManual {
+	if wantsWord(s) {
 		return " and waits for your word"
 	}
 	return ""
@@ -90,11 +99,11 @@ func until(s *failback.Status) string {
 func served(s *failback.Status) string {
 	switch {
 	case did(s, "power-on") && s.Spec.Isolated:
-		return ", on with its network unplugged"
+		return " (on, network unplugged)"
 	case did(s, "power-on"):
-		return ", powered on"
+		return " (powered on)"
 	}
-	return ", OFF (nobody serves)"
+	return " (not powered on)"
 }
 
 func since(at, now time.Time) string {
@@ -104,10 +113,11 @@ func since(at, now time.Time) string {
 	return " since " + Span(now.Sub(at))
 }
 
-// find is the last row of a step.
+// find is the last row of a step, which may have been tried anew as name-2.
 func find(s *failback.Status, name string) *failback.Step {
 	for i := len(s.Steps) - 1; i >= 0; i-- {
-		if s.Steps[i].Name == name {
+		rest, ok := strings.CutPrefix(s.Steps[i].Name, name)
+		if ok && strings.Trim(rest, "-0123456789") == "" {
 			return &s.Steps[i]
 		}
 	}
@@ -271,6 +281,11 @@ func cancel(s *failback.Status) Command {
 		return verb(s, "cancel", "stop; the replica is powered on again and loses nothing")
 	}
 	return verb(s, "cancel", "stop; the replica goes on serving and loses nothing")
+}
+
+// waits is what somebody or something is waited for, after the word waits.
+func waits(s *failback.Status) string {
+	return strings.TrimPrefix(clean(s.Wait), "waits ")
 }
 
 // name is a VM as people call it.
