@@ -72,6 +72,18 @@ type facts struct {
 	Proof       map[string]string // of disks that were reverted: how it was proved
 }
 
+// CommitOptions are those of a commit.
+type CommitOptions struct {
+	DeleteProtective bool   // do not keep the replica's protective snapshot as a restore point
+	By               string // who asks
+}
+
+// UndoOptions are those of an undo.
+type UndoOptions struct {
+	KeepOff bool   // leave the replica off
+	By      string // who asks
+}
+
 // clone shares only what is never written into.
 func (c *record) clone() *record {
 	n := *c

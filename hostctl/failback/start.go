@@ -152,6 +152,12 @@ func (e *Engine) Get(ctx context.Context, id string) (Status, error) {
 	return r.status(), nil
 }
 
+// Filter chooses failbacks; the zero value all.
+type Filter struct {
+	VM, Group string
+	Open      bool // that have not ended
+}
+
 func (f *Filter) match(s *Status) bool {
 	return (f.VM == "" || f.VM == s.Spec.VM) && (f.Group == "" || f.Group == s.Spec.Group) && (!f.Open || !s.Activity.Ended())
 }
