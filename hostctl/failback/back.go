@@ -15,6 +15,7 @@ func (c *record) begin(a Activity, number int, by string, e *Engine) {
 	names := map[Activity]string{Committing: "commit", Undoing: "undo", Canceling: "cancel"}
 	now := e.now()
 	c.Status.Activity, c.Status.Halted, c.Status.Wait = a, nil, ""
+	c.decided(e, names[a], by, "")
 	if e.bugs.lateTerminal && a == Undoing {
 		return
 	}

@@ -2,6 +2,7 @@ package failback
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -24,4 +25,30 @@ func WithCaller(ctx context.Context, name string) context.Context {
 func Caller(ctx context.Context) string {
 	name, _ := ctx.Value(callerKey{}).(string)
 	return name
+}
+
+// maxDecisions bounds what is kept: limits may be changed for ever.
+const maxDecisions = 256
+
+// decided remembers who decided what. Of too many the oldest go, but for the
+// start of the failback and what belongs to it.
+func (c *record) decided(e *Engine, what, by, text string) {
+	const first = 3 // start, confirm, override
+	list := slices.Clone(c.Status.Decisions)
+	if len(list) >= maxDecisions {
+		list = slices.Delete(list, first, first+1)
+	}
+	c.Status.Decisions = append(list, Decision{What: what, By: plain(by), At: e.now(), Text: plain(text)})
+}
+
+// text is a switch for people.
+func (s *Switch) text() string {
+	out := string(s.When)
+	if s.When == WhenAt {
+		out += " " + s.At.UTC().Format(time.RFC3339)
+	}
+	if s.Budget > 0 {
+		out += ", budget " + s.Budget.String()
+	}
+	return out
 }

@@ -37,6 +37,13 @@ func (e *Engine) Start(ctx context.Context, id, owner string, s Spec, confirmed 
 		return Status{}, false, refuse(ReasonPlanChanged, 10, "the plan is not the one that was confirmed: VMs or disks have changed since", "look at the plan again")
 	}
 	c.Status.Owner, c.Status.Run, c.Status.Created = plain(owner), uuid.NewString(), e.now()
+	c.decided(e, "start", owner, "")
+	if confirmed != (cbt.Digest{}) {
+		c.decided(e, "confirm", owner, "plan "+confirmed.String())
+	}
+	if s.PowerOnUnproved {
+		c.decided(e, "override", owner, "power on although a disk is not verified")
+	}
 	c.Draft = true
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -73,7 +80,7 @@ func (e *Engine) again(ctx context.Context, id string, s Spec) (Status, bool, er
 		return Status{}, true, refuse(ReasonExists, 10, "failback "+id+" was started with another spec", "choose another ID")
 	}
 	if at := r.rec.place(); at.Activity == Standing && !at.Halted && at.State == ReadyToSwitch {
-		if err := e.proceed(r, decide(at, doStart)); err != nil { // the table: resync again
+		if err := e.proceed(ctx, r, decide(at, doStart)); err != nil { // the table: resync again
 			return Status{}, true, err
 		}
 	}

@@ -3,6 +3,7 @@ package failback
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -71,6 +72,7 @@ func (e *Engine) Switch(ctx context.Context, id string, s Switch, expected uint6
 	return e.verb(ctx, id, doSwitch, expected, func(r *run, d verdict) error {
 		err := e.change(r, func(c *record) {
 			c.Status.Spec.Switch = s
+			c.decided(e, "switch", Caller(ctx), s.text())
 			if d.Activity == Standing && s.When == WhenNow && e.before(c) == "" {
 				c.Facts.Leave = true
 				c.Facts.Syncs++
@@ -114,7 +116,7 @@ func (e *Engine) Undo(ctx context.Context, id string, o UndoOptions, expected ui
 // Cancel takes a failback back before the VM is home.
 func (e *Engine) Cancel(ctx context.Context, id string, expected uint64) (Status, error) {
 	return e.verb(ctx, id, doCancel, expected, func(r *run, _ verdict) error {
-		err := e.change(r, func(c *record) { c.begin(Canceling, 12, "", e) })
+		err := e.change(r, func(c *record) { c.begin(Canceling, 12, Caller(ctx), e) })
 		r.turn()
 		return err
 	})
@@ -123,16 +125,18 @@ func (e *Engine) Cancel(ctx context.Context, id string, expected uint64) (Status
 // Continue goes on with the step that is halted. Of one that is ReadyToSwitch it
 // makes another pass.
 func (e *Engine) Continue(ctx context.Context, id string, expected uint64) (Status, error) {
-	return e.verb(ctx, id, doContinue, expected, func(r *run, d verdict) error { return e.proceed(r, d) })
+	return e.verb(ctx, id, doContinue, expected, func(r *run, d verdict) error { return e.proceed(ctx, r, d) })
 }
 
-func (e *Engine) proceed(r *run, d verdict) error {
+func (e *Engine) proceed(ctx context.Context, r *run, d verdict) error {
 	err := e.change(r, func(c *record) {
-		if c.Status.Halted != nil {
+		if h := c.Status.Halted; h != nil {
+			c.decided(e, "continue", Caller(ctx), "halted at "+h.Step+": "+h.Text)
 			c.Status.Halted, c.Facts.Alarms = nil, 0
 			return
 		}
 		if d.Activity == Syncing {
+			c.decided(e, "continue", Caller(ctx), "another pass")
 			c.Facts.Syncs++
 			c.Facts.Resync = true
 			c.Status.Activity, c.Status.Wait = Syncing, ""
@@ -157,7 +161,11 @@ func (e *Engine) SetLimits(ctx context.Context, id string, l job.Limits, p job.P
 		return Status{}, refuse(ReasonConflict, 10, "failback "+id+" is over", "")
 	}
 	l.Windows = slices.Clone(l.Windows)
-	if err := e.change(r, func(c *record) { c.Status.Spec.Limits, c.Status.Spec.Priority = l, p }); err != nil {
+	err := e.change(r, func(c *record) {
+		c.Status.Spec.Limits, c.Status.Spec.Priority = l, p
+		c.decided(e, "limits", Caller(ctx), fmt.Sprintf("wire %d and read %d bytes a second, priority %d", l.Wire, l.Read, p))
+	})
+	if err != nil {
 		return Status{}, err
 	}
 	r.mu.Lock()
