@@ -54,6 +54,8 @@ type Failbacks interface {
 	Garbage(ctx context.Context, remove bool) ([]failback.Leftover, error)
 }
 
+var _ Failbacks = (*failback.Engine)(nil)
+
 // Daemon is the daemon itself.
 type Daemon interface {
 	// Info tells everything but the bounds of the API, which this package adds.

@@ -307,3 +307,40 @@ func TestEvents(t *testing.T) {
 		t.Errorf("a kind of event that the API does not have: %v", m)
 	}
 }
+
+// TestFailbackReasons holds the table of failbacks in docs/api.md to the
+// constants of package failback, by its source.
+func TestFailbackReasons(t *testing.T) {
+	text, err := os.ReadFile("../../../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "| reason of a failback | when |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	told := map[string]bool{}
+	for _, row := range strings.Split(table, "\n") {
+		first, _, _ := strings.Cut(strings.TrimPrefix(row, "| "), " |")
+		for _, reason := range regexp.MustCompile("`([A-Z_]+)`").FindAllStringSubmatch(first, -1) {
+			told[reason[1]] = true
+		}
+	}
+	source, err := os.ReadFile("../../../../hostctl/failback/reason.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\tReason\w+\s+= "([A-Z_]+)"`).FindAllStringSubmatch(string(source), -1) {
+		known[m[1]] = true
+		if !told[m[1]] {
+			t.Errorf("%s is not in the table", m[1])
+		}
+	}
+	for reason := range told {
+		if !known[reason] {
+			t.Errorf("%s is in the table, and no reason", reason)
+		}
+	}
+	if !known[reasonUnknownVM] || !known[reasonUnknownFailback] {
+		t.Error("what has a code of its own is no reason")
+	}
+}
