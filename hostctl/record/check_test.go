@@ -37,7 +37,10 @@ func TestCheck(t *testing.T) {
 		{name: "no pass", want: "had no pass", do: func(s *failback.Status) { s.Disks[0].Passes = nil }},
 		{name: "last pass failed", want: "its last pass did not verify it", do: func(s *failback.Status) { s.Disks[0].Passes[1].Verified = false }},
 		{name: "verified and failed", want: "and failed: x", do: func(s *failback.Status) { s.Disks[0].Failure = &job.Failure{Text: "x"} }},
-		{name: "nothing compared", want: "nothing of it was compared", do: func(s *failback.Status) { s.Disks[0].Passes[1].Counters = job.Counters{Total: 5} }},
+		{name: "nothing compared", want: "nothing of it was compared", do: func(s *failback.Status) {
+			s.Disks[0].Passes[0].Counters, s.Disks[0].Passes[1].Counters = job.Counters{Total: 5}, job.Counters{Total: 5}
+		}},
+		{name: "nothing left for the last pass", do: func(s *failback.Status) { s.Disks[0].Passes[1].Counters = job.Counters{Total: 5} }},
 		{name: "bad grains", want: "3 grains that stayed different", do: func(s *failback.Status) { s.Disks[0].Passes[1].Counters.BadGrains = 3 }},
 		{name: "another root", want: "another root", do: func(s *failback.Status) { s.Disks[0].Root = cbt.Digest{9} }},
 		{name: "no root", want: "has no root", note: true, do: func(s *failback.Status) { s.Disks[0].Root = cbt.Digest{} }},
