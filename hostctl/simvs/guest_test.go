@@ -1,10 +1,12 @@
 package simvs_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -17,30 +19,35 @@ import (
 	"github.com/haulback/haulback/vddk"
 )
 
-// TestSnapshotIsOneMoment writes a number to the first disk and then to the
-// second one, again and again: a snapshot of both has the same number on both, or
-// one more on the first.
+// TestSnapshotIsOneMoment writes numbers one behind the other, each to the first
+// disk and then to the second one: a snapshot of both has the same numbers on
+// both, or one more on the first, and no number is missing in the end.
 func TestSnapshotIsOneMoment(t *testing.T) {
-	r := newRig(t, &simvs.VM{Name: "db", Disks: []simvs.Disk{{Size: 4 << 20}, {Size: 4 << 20}}, On: true}, simvs.Config{})
+	const size, most = 32 << 20, 1 << 19
+	image := filepath.Join(t.TempDir(), "full")
+	if err := os.WriteFile(image, bytes.Repeat([]byte{0xff}, size), 0o600); err != nil { // a copy takes its time
+		t.Fatal(err)
+	}
+	r := newRig(t, &simvs.VM{Name: "db", Disks: []simvs.Disk{{Image: image}, {Image: image}}, On: true}, simvs.Config{})
 	stop := make(chan struct{})
 	var guest sync.WaitGroup
-	last := uint64(0)
+	last := 0
 	guest.Go(func() {
 		p := make([]byte, 8)
-		for n := uint64(1); ; n++ {
+		for n := range most {
 			select {
 			case <-stop:
 				return
 			default:
 			}
-			binary.LittleEndian.PutUint64(p, n)
+			binary.LittleEndian.PutUint64(p, uint64(n))
 			for disk := range 2 {
-				if _, err := r.guest.WriteAt(disk, p, 1<<20); err != nil {
+				if _, err := r.guest.WriteAt(disk, p, int64(8*n)); err != nil {
 					t.Error(err)
 					return
 				}
 			}
-			last = n
+			last = n + 1
 		}
 	})
 	var snaps []types.ManagedObjectReference
@@ -51,30 +58,33 @@ func TestSnapshotIsOneMoment(t *testing.T) {
 	r.remove(snaps[0])
 	close(stop)
 	guest.Wait()
-	number := func(path string) uint64 {
+	// numbers counts those that stand at the beginning of a disk.
+	numbers := func(path string) (n int) {
 		t.Helper()
-		f, err := os.Open(path)
+		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
-		p := make([]byte, 8)
-		if _, err := f.ReadAt(p, 1<<20); err != nil {
-			t.Fatal(err)
+		for n < most && binary.LittleEndian.Uint64(text[8*n:]) == uint64(n) {
+			n++
 		}
-		return binary.LittleEndian.Uint64(p)
+		if rest := text[8*n : 8*most]; bytes.Count(rest, []byte{0xff}) != len(rest) {
+			t.Errorf("%s: the number %d is missing, and later ones are there", path, n)
+		}
+		return n
 	}
 	for _, i := range []int{1, 3, 4} {
 		f := r.files(snaps[i].Value)
-		if a, b := number(f[0].Flat), number(f[1].Flat); a != b && a != b+1 {
-			t.Errorf("snapshot %d: %d and %d", i, a, b)
+		if a, b := numbers(f[0].Flat), numbers(f[1].Flat); a != b && a != b+1 {
+			t.Errorf("snapshot %d: %d and %d numbers", i, a, b)
 		}
 	}
 	for _, f := range r.files("") {
-		if n := number(f.Flat); n != last {
-			t.Errorf("%s: the last write was %d, the leaf has %d", f.Name, last, n)
+		if n := numbers(f.Flat); n != last {
+			t.Errorf("%s: %d numbers were written, %d are there", f.Name, last, n)
 		}
 	}
+	t.Logf("%d numbers", last)
 }
 
 func TestChurn(t *testing.T) {
