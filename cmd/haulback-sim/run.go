@@ -85,7 +85,7 @@ func serve(ctx context.Context, o options, out io.Writer) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	cfg := simvs.Config{Dir: dir, Listen: o.listen}
+	cfg := simvs.Config{Dir: dir, Listen: o.listen, CertFile: filepath.Join(dir, "server.pem")}
 	var vms []simvs.VM
 	if o.config != "" {
 		if vms, err = read(o.config, &cfg); err != nil {

@@ -132,7 +132,7 @@ func TestRun(t *testing.T) {
 	}
 	socket := filepath.Join(t.TempDir(), "c.sock")
 	line, stop := begin(t, "run", "--dir", sim, "--config", config, "--control", socket)
-	for _, secret := range []string{line.PasswordFile, socket} {
+	for _, secret := range []string{line.PasswordFile, socket, filepath.Join(sim, "server.pem")} {
 		if st, err := os.Stat(secret); err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", secret, st.Mode(), err)
 		}
@@ -163,7 +163,11 @@ func TestRun(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	// the next run finds both VMs, and keeps the password
+	before := line.Thumbprint
 	line, stop = begin(t, "run", "--dir", sim, "--config", config, "--control", socket)
+	if line.Thumbprint != before {
+		t.Error("the second run has another certificate")
+	}
 	c = visit(t, &line)
 	vms, err := find.NewFinder(c).VirtualMachineList(t.Context(), "*")
 	if err != nil || len(vms) != 2 {

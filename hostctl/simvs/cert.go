@@ -10,12 +10,39 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
+	"os"
 	"strings"
 	"time"
 )
+
+// certificate is that of the file, or a new one, which is kept there.
+func certificate(file string) (tls.Certificate, error) {
+	if file == "" {
+		return newCertificate()
+	}
+	text, err := os.ReadFile(file)
+	if err == nil {
+		return tls.X509KeyPair(text, text)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return tls.Certificate{}, err
+	}
+	c, err := newCertificate()
+	if err != nil {
+		return c, err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		return c, err
+	}
+	text = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Leaf.Raw})
+	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	return c, os.WriteFile(file, text, 0o600)
+}
 
 // newCertificate makes a self-signed certificate for loopback, as a vCenter has
 // one for itself.

@@ -24,6 +24,7 @@ type Config struct {
 	Password   string      // default: a random one, see Server.Password
 	Version    string      // of the product; default 8.0.2
 	Cluster    bool        // VCenter: a cluster of two hosts instead of one host
+	CertFile   string      // PEM with certificate and key, made if it is not there; default: a new one that is not kept
 }
 
 // Datastore is a directory that the simulated hosts see.

@@ -79,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.users[cfg.User] = &account{password: cfg.Password, admin: true}
 	var err error
-	if s.cert, err = newCertificate(); err != nil {
+	if s.cert, err = certificate(cfg.CertFile); err != nil {
 		return nil, fmt.Errorf("simvs: certificate: %w", err)
 	}
 	if err := s.build(); err != nil {
