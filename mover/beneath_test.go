@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/haulback/haulback/mover"
@@ -259,6 +260,7 @@ func TestOrderWithinADaemon(t *testing.T) {
 					if err := run(wire.ModeCopy, self, 3); err != nil {
 						t.Error(err)
 					}
+					synctest.Wait() // the daemon has let go of it
 					w, err := h.disks["leaf"].Reopen(movertest.ReadWrite)
 					if err == nil {
 						_, err = w.WriteAt([]byte("since"), 5)

@@ -87,3 +87,17 @@ func (e *Engine) Journal(t interface {
 	}
 	return st
 }
+
+// SendHint and ListenHint are the two ends of a hint on a link.
+func SendHint(link wire.Link, h *cbt.Hint) error {
+	return newLane(link).tell(&told{hint: sendable(h)})
+}
+
+// ListenHint gives what came.
+func ListenHint(link wire.Link) (cbt.Hint, error) {
+	t, err := newLane(link).listen()
+	if err != nil {
+		return cbt.Hint{}, err
+	}
+	return t.hint, nil
+}
