@@ -100,6 +100,34 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestOrderWithinADaemon copies between two exports of one daemon, in it; who may
+// not use the target does not get there by an order to the source.
+func TestOrderWithinADaemon(t *testing.T) {
+	t.Parallel()
+	desk, other, far := cmdtest.NewSite(t, &programs, "desk"), cmdtest.NewSite(t, &programs, "other"), cmdtest.NewSite(t, &programs, "far")
+	far.Pair(desk, other)
+	a, b := far.Disk("a", 3*mib, 1), far.Disk("b", 3*mib, 2)
+	d := far.Daemon(cmdtest.Export("src", a, "source", desk, other), cmdtest.Export("dst", b, "target", desk))
+	for _, s := range []*cmdtest.Site{other, desk} {
+		r := s.Run("copy", d.URI("src"), d.URI("dst"))
+		if s == other {
+			if r.Code != 12 || !strings.Contains(r.Stderr, "dst") {
+				t.Errorf("by one who may not use the target: exit code %d, want 12\n%s", r.Code, r.Stderr)
+			}
+			continue
+		}
+		if r.Code != 0 {
+			t.Fatalf("exit code %d\n%s", r.Code, r.Stderr)
+		}
+		cmdtest.MustEqual(t, a, b)
+	}
+	desk.OK("verify", d.URI("src"), d.URI("dst"))
+	flip(t, b, 100_000)
+	if r := desk.Run("verify", d.URI("src"), d.URI("dst")); r.Code != 4 {
+		t.Errorf("verify of different disks: exit code %d, want 4\n%s", r.Code, r.Stderr)
+	}
+}
+
 func TestVerifyFindsDifferences(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, 3*mib)

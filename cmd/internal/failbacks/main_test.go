@@ -38,15 +38,11 @@ type world struct {
 	stranger *cmdtest.Site
 	stores   map[string]string // datastore directory by host
 	epoch    uint64
+	size     int64 // of disks that are made
 }
 
-// diskSize is that of the VMs' disks.
-func diskSize() int64 {
-	if testing.Short() {
-		return 16 << 20
-	}
-	return 64 << 20
-}
+// small is the size of a VM's disk where it does not matter.
+const small = 16 << 20
 
 // reach is that of the controller.
 type reach struct {
@@ -67,7 +63,7 @@ func hostExport(store string) string {
 
 func newWorld(t *testing.T, transport string) *world {
 	t.Helper()
-	w := &world{t: t, stores: map[string]string{}, epoch: 100}
+	w := &world{t: t, stores: map[string]string{}, epoch: 100, size: small}
 	ctl, dr, home := cmdtest.NewSite(t, &programs, "ctl"), cmdtest.NewSite(t, &programs, "dr"), cmdtest.NewSite(t, &programs, "home")
 	w.stranger = cmdtest.NewSite(t, &programs, "stranger")
 	for _, s := range []*cmdtest.Site{dr, home} {
@@ -135,7 +131,7 @@ func (w *world) mover(s *cmdtest.Site, transport, store string) *Mover {
 func (w *world) disk(host, name string, content []byte) failback.Place {
 	w.t.Helper()
 	path := filepath.Join(w.stores[host], "web", name)
-	d, err := vddk.Open(w.t.Context(), "vmdk://"+path, vddk.Options{Mode: vddk.ReadWrite, Create: true, CreateSize: diskSize()})
+	d, err := vddk.Open(w.t.Context(), "vmdk://"+path, vddk.Options{Mode: vddk.ReadWrite, Create: true, CreateSize: w.size})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -145,7 +141,7 @@ func (w *world) disk(host, name string, content []byte) failback.Place {
 	if cerr := d.Close(); err != nil || cerr != nil {
 		w.t.Fatal(err, cerr)
 	}
-	return failback.Place{VM: hostctl.Ref{Host: host, ID: "vm-1", Name: "web"}, Disk: hostctl.Disk{Label: "scsi0:0", File: "[ds] web/" + name, Size: diskSize()}}
+	return failback.Place{VM: hostctl.Ref{Host: host, ID: "vm-1", Name: "web"}, Disk: hostctl.Disk{Label: "scsi0:0", File: "[ds] web/" + name, Size: w.size}}
 }
 
 // frozen is p as a disk of a snapshot.
@@ -167,8 +163,8 @@ func (w *world) cmp(a, b failback.Place) bool {
 }
 
 // content is a disk of a guest: half of it is hole.
-func content(seed uint64) []byte {
-	b := make([]byte, diskSize())
+func (w *world) content(seed uint64) []byte {
+	b := make([]byte, w.size)
 	rng := rand.NewChaCha8([32]byte{byte(seed), 9})
 	for off := 0; off < len(b); off += 8 << 20 {
 		rng.Read(b[off : off+4<<20])
@@ -190,8 +186,8 @@ func guest(b []byte, seed uint64) (changed cbt.Map) {
 	return changed
 }
 
-func hint(m cbt.Map, since string) *cbt.Hint {
-	h := &cbt.Hint{Provider: "vsphere", Since: since, Size: diskSize(), Granularity: 64 << 10, Trust: cbt.Exact}
+func (w *world) changes(m cbt.Map, since string) *cbt.Hint {
+	h := &cbt.Hint{Provider: "vsphere", Since: since, Size: w.size, Granularity: 64 << 10, Trust: cbt.Exact}
 	for e := range m.All() {
 		h.Areas = append(h.Areas, e)
 	}

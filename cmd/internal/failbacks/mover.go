@@ -126,6 +126,9 @@ func (m *Mover) open(ctx context.Context, mv *failback.Move, spec *transfer.Spec
 	if err != nil {
 		return err
 	}
+	if spec.Mode == wire.ModeCopy && mv.Target.Snapshot != "" {
+		return wrong(job.ReasonEndpoint, exitcode.Usage, "%s is a snapshot's disk and is never written", dst.Text)
+	}
 	self, err := m.Reach.Self()
 	if err != nil {
 		return err

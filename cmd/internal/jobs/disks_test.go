@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/haulback/haulback/cmd/internal/config"
+	"github.com/haulback/haulback/cmd/internal/hostdisk"
 	"github.com/haulback/haulback/hostctl/job"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/wire"
@@ -104,6 +105,7 @@ func TestSpec(t *testing.T) {
 		{Name: "src", URI: "file:///src", Role: mover.RoleSource, Track: "fiemap:/old"},
 		{Name: "plain", URI: "file:///plain", Role: mover.RoleSource},
 		{Name: "dst", URI: "file:///dst", Role: mover.RoleTarget},
+		{Name: "host", Role: mover.RoleHost, Host: &hostdisk.Table{Datastores: map[string]string{"ds": "/"}}},
 	}}
 	for _, c := range []struct {
 		name  string
@@ -119,7 +121,10 @@ func TestSpec(t *testing.T) {
 		{name: "target as source", mode: job.Copy, disk: job.Disk{Source: "export:dst", Target: "/a"}, fails: job.ReasonEndpoint},
 		{name: "either compared", mode: job.Verify, disk: job.Disk{Source: "export:dst", Target: "export:src"}, want: "file:///dst file:///src "},
 		{name: "an export is its disk", mode: job.Copy, disk: job.Disk{Source: "file:///dst", Target: "export:dst"}, fails: job.ReasonInvalid},
-		{name: "one daemon", mode: job.Copy, disk: job.Disk{Source: "haulback://h:1/a", Target: "haulback://h:1/b"}, fails: job.ReasonInvalid},
+		{name: "one daemon", mode: job.Copy, disk: job.Disk{Source: "haulback://h:1/a", Target: "haulback://h:1/b"}, want: "haulback://h:1/a haulback://h:1/b "},
+		{name: "a host", mode: job.Copy, disk: job.Disk{Source: "export:host", Target: "/a"}, fails: job.ReasonAuth},
+		{name: "a disk of a host", mode: job.Verify, disk: job.Disk{Source: "export:host/vm-1/--/[ds] a/a.vmdk", Target: "/a"}, fails: job.ReasonAuth},
+		{name: "a disk of a host elsewhere", mode: job.Verify, disk: job.Disk{Source: "haulback://h:1/host/vm-1/--/[ds]%20a/a.vmdk", Target: "/a"}, fails: job.ReasonInvalid},
 		{name: "tracking of a verify", mode: job.Verify, disk: job.Disk{Source: "/a", Target: "/b", Tracking: "bitmap:x"}, fails: job.ReasonInvalid},
 		{name: "tracking", mode: job.Copy, disk: job.Disk{Source: "/a", Target: "/b", Tracking: "magic"}, fails: job.ReasonInvalid},
 		{name: "strict about nothing", mode: job.Copy, disk: job.Disk{Source: "/a", Target: "/b", Strict: true}, fails: job.ReasonInvalid},
