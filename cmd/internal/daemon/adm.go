@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"runtime"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -31,12 +32,21 @@ func (a adm) Info(ctx context.Context) (*controlv1.GetInfoResponse, error) {
 	active, ended, disks, perHost := d.work.engine.Bounds()
 	return &controlv1.GetInfoResponse{
 		Version: b.Version, Revision: b.Revision, Modified: b.Modified, GoVersion: b.Go, Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Protocol: "haulback/1", SiteId: d.key.ID().String(), Features: features[:], Hashes: []string{"blake3-256"}, Compressions: []string{"lz4"},
+		Protocol: "haulback/1", SiteId: d.key.ID().String(), Features: a.features(), Hashes: []string{"blake3-256"}, Compressions: []string{"lz4"},
 		Capacity: &controlv1.Capacity{
 			MaxJobs: int32(active + ended), RunningDisks: int32(disks), RunningDisksPerHost: int32(perHost), MemoryBytes: limits.Memory, GrainBytes: cbt.GrainSize,
 		},
 		Draining: d.work.drained.Load(), Started: timestamppb.New(d.started), Jobs: int32(open), Sessions: int32(d.server.Sessions()),
 	}, nil
+}
+
+// features are those of this daemon.
+func (a adm) features() []string {
+	list := slices.Clone(features[:])
+	if a.d.home.engine != nil {
+		list = append(list, "failbacks")
+	}
+	return list
 }
 
 // Drain implements control.Daemon.

@@ -37,6 +37,7 @@ type Daemon struct {
 	peers   atomic.Pointer[site.Peers]
 	own     atomic.Pointer[site.Peers] // of the last good configuration file
 	work    work
+	home    controller
 	started time.Time
 
 	using   sync.Mutex     // held while peers and exports change
@@ -77,6 +78,9 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if d.ports, err = listen(ctx, d.cfg, d.key, d, d.log); err != nil {
 		return err
 	}
+	if err := d.openController(ctx); err != nil {
+		return err
+	}
 	return d.openWork(ctx)
 }
 
@@ -92,6 +96,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) error {
 		g.Go(func() error { return d.server.Serve(ctx, l) })
 	}
 	g.Go(func() error { return d.work.run(ctx) })
+	g.Go(func() error { return d.home.run(ctx) })
 	g.Go(func() error {
 		d.watch(ctx)
 		return nil
@@ -118,7 +123,8 @@ func (d *Daemon) supervise(ctx context.Context, reload <-chan struct{}, n *notif
 		select {
 		case <-tick.C:
 			open, _, running := d.work.counts(ctx)
-			n.alive(d.server.Sessions(), open, running)
+			failbacks, halted := d.home.open(ctx)
+			n.alive(d.server.Sessions(), open, running, failbacks, halted)
 		case <-reload:
 			n.reloading()
 			_, _ = d.reload(ctx) // it has logged what is wrong
@@ -147,8 +153,8 @@ func (d *Daemon) reload(ctx context.Context) (warnings []string, err error) {
 	}
 	if cfg.Listen != d.cfg.Listen || cfg.QUIC != d.cfg.QUIC || cfg.TLS != d.cfg.TLS || *cfg.Site != *d.cfg.Site ||
 		cfg.Limits != d.cfg.Limits || cfg.Log != d.cfg.Log || cfg.Control.Socket != d.cfg.Control.Socket || cfg.Control.Listen != d.cfg.Control.Listen ||
-		cfg.Jobs.Disks != d.cfg.Jobs.Disks || cfg.Jobs.PerHost != d.cfg.Jobs.PerHost || cfg.Jobs.Keep != d.cfg.Jobs.Keep {
-		warnings = append(warnings, "only peers, exports, who may call, and what jobs may open are reloaded, the rest of the configuration needs a restart")
+		cfg.Jobs.Disks != d.cfg.Jobs.Disks || cfg.Jobs.PerHost != d.cfg.Jobs.PerHost || cfg.Jobs.Keep != d.cfg.Jobs.Keep || !unchanged(cfg, d.cfg) {
+		warnings = append(warnings, "only peers, exports, who may call, what jobs may open, hooks, replication and groups are reloaded, the rest of the configuration needs a restart")
 		d.log.Warn(warnings[0])
 	}
 	d.use(cfg)
@@ -180,6 +186,7 @@ func (d *Daemon) use(cfg *config.Config) {
 	d.own.Store(&own)
 	d.good = cfg
 	d.work.use(cfg)
+	d.home.use(cfg)
 	var exports []mover.Export
 	for _, e := range cfg.Exports {
 		if e.Host != nil {
@@ -237,6 +244,7 @@ func (d *Daemon) stop() error {
 	done := make(chan struct{})
 	go func() { // ends with the process when a disk hangs
 		<-d.work.ended
+		<-d.home.ended
 		d.server.Drain()
 		close(done)
 	}()
@@ -252,7 +260,7 @@ func (d *Daemon) stop() error {
 
 // close releases what Start opened.
 func (d *Daemon) close() error {
-	err := d.work.close()
+	err := errors.Join(d.work.close(), d.home.close())
 	if d.engine != nil {
 		err = errors.Join(err, d.engine.Close())
 	}

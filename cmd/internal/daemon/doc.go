@@ -6,10 +6,14 @@
 //	          is cut off, on links that were dialled here too
 //	pairing   while an invitation is open, who has its code may join
 //	record    who was let in, who was not, and what changed (hostctl/audit)
-//	SIGHUP    peers and exports are read again; sessions of peers that are gone
+//	home      with [controller]: failback.db, hosts, the failback engine, its
+//	          records; a host that does not answer is waited for, a store that
+//	          is damaged keeps the daemon from starting
+//	SIGHUP    peers, exports, hooks and groups are read again; sessions of peers that are gone
 //	          end; a configuration with a mistake changes nothing
-//	SIGTERM   STOPPING=1, no new links, every target makes a last checkpoint,
-//	          peers are told to come back; at most 10 s
+//	SIGTERM   STOPPING=1, no new links, failbacks stop where nothing is lost, every
+//	          target makes a last checkpoint, peers are told to come back; at most
+//	          10 s
 //
 // Not promised: that a reload moves listeners, limits or the log. They need a
 // restart, and the log says so.

@@ -54,11 +54,13 @@ func (d *Daemon) openWork(ctx context.Context) (err error) {
 		return nil
 	}
 	look := &looker{d: d, disks: w.disks.Load}
-	if w.control, err = control.Listen(ctx, control.Config{
+	api := control.Config{
 		Access: access(&d.cfg.Control), Socket: d.cfg.Control.Socket, Listen: d.cfg.Control.Listen,
 		Jobs: &checkedJobs{Engine: w.engine, disks: w.disks.Load}, Daemon: adm{d}, Endpoint: look, Extents: look,
 		Log: d.log, Audit: d.recordCall, GracePeriod: drainTime / 2,
-	}); err != nil {
+	}
+	d.home.serve(&api, &w.drained)
+	if w.control, err = control.Listen(ctx, api); err != nil {
 		return &exitcode.UsageError{Err: err}
 	}
 	return nil

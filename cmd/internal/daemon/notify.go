@@ -47,9 +47,16 @@ func (n *notifier) every() time.Duration {
 	return min(limit/2, statusEvery)
 }
 
-func (n *notifier) alive(sessions, jobs, disks int) {
+func (n *notifier) alive(sessions, jobs, disks, failbacks, halted int) {
 	n.send(sd.SdNotifyWatchdog)
-	if status := fmt.Sprintf("STATUS=%d sessions, %d jobs, %d disks in work", sessions, jobs, disks); status != n.last {
+	status := fmt.Sprintf("STATUS=%d sessions, %d jobs, %d disks in work", sessions, jobs, disks)
+	if failbacks > 0 {
+		status += fmt.Sprintf(", %d failbacks", failbacks)
+	}
+	if halted > 0 {
+		status += fmt.Sprintf(" (%d wait for an operator)", halted)
+	}
+	if status != n.last {
 		n.send(status)
 		n.last = status
 	}

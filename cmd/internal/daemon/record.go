@@ -75,6 +75,16 @@ func (r *recorder) Append(ctx context.Context, e audit.Entry) error {
 	return l.Append(ctx, e)
 }
 
+// head is the newest record, or zeros when there is none.
+func (r *recorder) head() (uint64, [32]byte) {
+	l, err := r.opened()
+	if err != nil {
+		return 0, [32]byte{}
+	}
+	seq, hash := l.Head()
+	return seq, hash
+}
+
 // note records what has happened anyway.
 func (r *recorder) note(ctx context.Context, e audit.Entry) {
 	if err := r.Append(context.WithoutCancel(ctx), e); err != nil {
