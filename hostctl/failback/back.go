@@ -16,9 +16,6 @@ func (c *record) begin(a Activity, number int, by string, e *Engine) {
 	now := e.now()
 	c.Status.Activity, c.Status.Halted, c.Status.Wait = a, nil, ""
 	c.decided(e, names[a], by, "")
-	if e.bugs.lateTerminal && a == Undoing {
-		return
-	}
 	text := names[a] + " was decided"
 	if by != "" {
 		text += " by " + plain(by)

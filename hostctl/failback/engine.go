@@ -252,6 +252,11 @@ func (e *Engine) change(r *run, f func(*record)) error {
 	next.Status.Next = next.outlook()
 	trim(next)
 	value, err := encode(next)
+	if e.bugs.lateTerminal && next.Status.Activity == Undoing {
+		late := next.clone()
+		late.Status.Activity = Deciding
+		value, err = encode(late)
+	}
 	if err != nil {
 		return &job.Failure{Reason: job.ReasonInternal, Text: err.Error(), Retry: job.RetryAfterReconcile, Exit: 1}
 	}

@@ -27,7 +27,10 @@ func pairStep(st step) step {
 			return err
 		}
 		if target.Power != hostctl.Off {
-			return halting(ReasonPoweredOn, "power it off, then continue, or cancel", "the target %s was powered on from outside", target.Name)
+			if err := r.quell(ctx, &target); err != nil {
+				return err
+			}
+			return &again{"the target was powered on from outside: the disks are compared again"}
 		}
 		from := snapshotID(&replica, c.Facts.Tracking)
 		if from == nil {

@@ -136,6 +136,14 @@ func (r *run) try(ctx context.Context, s *step) error {
 			return err
 		}
 		if !got.there {
+			// Its task is over: the next try has to ask anew.
+			if err := r.change(func(c *record) {
+				if row := c.row(s.name); row != nil {
+					row.Task = ""
+				}
+			}); err != nil {
+				return &again{err.Error()}
+			}
 			return &again{fmt.Sprintf("step %s: the host says that it is done, and it is not: %s", s.name, got.seen)}
 		}
 	}

@@ -31,7 +31,16 @@ func (f *Fake) act(ctx context.Context, method string, op *hostctl.Op, uuid stri
 	earlier := f.tasks[op.Task]
 	f.mu.Unlock()
 	if earlier != nil {
-		return f.wait(ctx, earlier)
+		if err := f.wait(ctx, earlier); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		v = f.by(uuid)
+		over := v == nil || there == nil || there(v)
+		f.mu.Unlock()
+		if over { // else somebody has undone it since
+			return nil
+		}
 	}
 	x := f.faults.next(method, op.Step, called)
 	if x.When == Before {
