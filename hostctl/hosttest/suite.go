@@ -288,8 +288,8 @@ func (s *suite) interrupted() {
 		vm := s.vm()
 		task := ""
 		op := &hostctl.Op{Run: suiteRun, Step: "protect-" + name, Started: func(ref string) error { task = ref; return died }}
-		if _, err := s.Host.Storage.Protect(s.Context(), op, vm.Ref, ""); !errors.Is(err, died) && err != nil {
-			s.Fatalf("%s: got %v", name, err)
+		if _, err := s.Host.Storage.Protect(s.Context(), op, vm.Ref, ""); !errors.Is(err, died) {
+			s.Fatalf("%s: got %v, want the error of Started", name, err)
 		}
 		if task == "" {
 			s.Fatalf("%s: nothing was stored before the wait", name)

@@ -55,6 +55,9 @@ func (c *Client) act(ctx context.Context, op *hostctl.Op, a action) error {
 			return err
 		}
 		err := c.begin(ctx, op, &a)
+		if u, ok := errors.AsType[*unstored](err); ok {
+			return u.error // the caller can go on only from what is stored
+		}
 		// The reply may have been lost, or the host says what is no news: that it
 		// is off already. What counts is what is there.
 		if ok, seen := a.done(ctx); ok && ctx.Err() == nil {
@@ -77,6 +80,9 @@ func (c *Client) act(ctx context.Context, op *hostctl.Op, a action) error {
 	}
 }
 
+// unstored is the error of Op.Started. It ends the action, whatever is there.
+type unstored struct{ error }
+
 // begin starts the action and waits for its task.
 func (c *Client) begin(ctx context.Context, op *hostctl.Op, a *action) error {
 	var ref types.ManagedObjectReference
@@ -90,7 +96,7 @@ func (c *Client) begin(ctx context.Context, op *hostctl.Op, a *action) error {
 	c.log.Debug("task begins", "step", a.what, "task", clean(ref.Value))
 	if op.Started != nil {
 		if err := op.Started(ref.Value); err != nil {
-			return fmt.Errorf("%s: %w", a.what, err)
+			return &unstored{fmt.Errorf("%s: %w", a.what, err)}
 		}
 	}
 	return c.await(ctx, a, ref)

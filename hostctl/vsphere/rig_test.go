@@ -269,6 +269,9 @@ func (r *rig) kit() *hosttest.Kit {
 }
 
 func TestHost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestSimvsHost is the same with more")
+	}
 	for name, model := range map[string]func() *simulator.Model{"vcenter": vpx, "esxi": esx} {
 		t.Run(name, func(t *testing.T) {
 			hosttest.TestHost(t, func(t *testing.T) *hosttest.Kit { return newRig(t, model()).kit() })

@@ -3,8 +3,6 @@ package vsphere
 import (
 	"context"
 
-	"github.com/vmware/govmomi/property"
-	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/haulback/haulback/hostctl"
@@ -43,6 +41,12 @@ const (
 // stands in a mark of the VM, because "off" alone does not say whether it was on
 // before.
 func (c *Client) ResetTracking(ctx context.Context, op *hostctl.Op, ref hostctl.Ref) error {
+	// First the task, then the VM: while it runs the VM looks as if nothing had
+	// been done.
+	done, err := c.succeeded(ctx, op.Task)
+	if err != nil {
+		return err
+	}
 	vm, _, err := c.resolve(ctx, ref)
 	if err != nil {
 		return err
@@ -54,8 +58,8 @@ func (c *Client) ResetTracking(ctx context.Context, op *hostctl.Op, ref hostctl.
 		}
 		// The mark goes with the last task, so a task of ours that has succeeded
 		// and no mark is a reset that is done.
-		if ok, err := c.succeeded(ctx, op.Task); ok || err != nil {
-			return err
+		if done {
+			return nil
 		}
 		if len(vm.Snapshots) > 0 {
 			return c.refuse("%s has the snapshot %q: change tracking is reset only without snapshots; remove it first", vm.Name, vm.Snapshots[0].Name)
@@ -97,20 +101,16 @@ func (c *Client) cycle(ctx context.Context, op *hostctl.Op, vm hostctl.VM, suffi
 	return c.Release(ctx, op, vm.Ref, s.ID)
 }
 
-// succeeded reports whether the host knows a task and that it ended well.
-func (c *Client) succeeded(ctx context.Context, stored string) (ok bool, err error) {
+// succeeded waits for the end of a task and reports whether that was a good one.
+// One that nobody knows any more had none.
+func (c *Client) succeeded(ctx context.Context, stored string) (bool, error) {
 	ref := taskRef(stored)
 	if ref.Value == "" {
 		return false, nil
 	}
-	err = c.observe(ctx, "look at task "+clean(stored), func(l *link) error {
-		var t mo.Task
-		err := property.DefaultCollector(l.Client).RetrieveOne(ctx, ref, []string{"info.state"}, &t)
-		ok = err == nil && t.Info.State == types.TaskInfoStateSuccess
-		return err
-	})
-	if isGone(err) {
-		return false, nil
+	err := c.await(ctx, &action{what: "wait for task " + clean(stored)}, ref)
+	if err != nil && (ctx.Err() != nil || retries(err) && !isFault(err)) {
+		return false, err
 	}
-	return ok, err
+	return err == nil, nil
 }

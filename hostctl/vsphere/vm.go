@@ -23,33 +23,50 @@ var vmProps = []string{
 	"disabledMethod", "capability.changeTrackingSupported", "datastore",
 }
 
+// maxReads bounds how often a VM is read when its snapshots go while that is
+// done. Each time one more has gone.
+const maxReads = 8
+
 // read is the VM with everything that is known of it, and govmomi's own form.
 func (c *Client) read(ctx context.Context, ref types.ManagedObjectReference) (vm hostctl.VM, o mo.VirtualMachine, err error) {
-	err = c.observe(ctx, "look at VM "+clean(ref.Value), func(l *link) error {
-		o = mo.VirtualMachine{}
-		pc := property.DefaultCollector(l.Client)
-		if err := pc.RetrieveOne(ctx, ref, vmProps, &o); err != nil {
+	there := false
+	for range maxReads {
+		err = c.observe(ctx, "look at VM "+clean(ref.Value), func(l *link) (err error) {
+			vm, o, there, err = c.readOnce(ctx, l, ref)
 			return err
+		})
+		// The VM is there and something of it is not: a snapshot that is being
+		// removed, between the look at the tree and that at its disks.
+		if !there || !isGone(err) {
+			break
 		}
-		if o.Config == nil {
-			return nil
-		}
-		shots, err := snapshotsOf(ctx, pc, o.Snapshot)
-		if err != nil {
-			return err
-		}
-		vm = fill(c.cfg.Name, &o, shots)
-		vm.Busy = busy(ctx, pc, o.RecentTask)
-		vm.Version = version(ctx, pc, &o, l)
-		return networkNames(ctx, pc, o.Config.Hardware.Device, vm.NICs)
-	})
-	if isGone(err) {
+	}
+	if !there && isGone(err) {
 		return vm, o, c.notFound("VM " + clean(ref.Value))
 	}
 	if err == nil && o.Config == nil {
 		return vm, o, c.later("look at VM "+clean(o.Name), "its configuration cannot be read (%s); look whether its host and datastore are reachable", o.Runtime.ConnectionState)
 	}
 	return vm, o, err
+}
+
+// readOnce reads the VM, and whether it was there.
+func (c *Client) readOnce(ctx context.Context, l *link, ref types.ManagedObjectReference) (vm hostctl.VM, o mo.VirtualMachine, there bool, err error) {
+	pc := property.DefaultCollector(l.Client)
+	if err := pc.RetrieveOne(ctx, ref, vmProps, &o); err != nil {
+		return vm, o, false, err
+	}
+	if o.Config == nil {
+		return vm, o, true, nil
+	}
+	shots, err := snapshotsOf(ctx, pc, o.Snapshot)
+	if err != nil {
+		return vm, o, true, err
+	}
+	vm = fill(c.cfg.Name, &o, shots)
+	vm.Busy = busy(ctx, pc, o.RecentTask)
+	vm.Version = version(ctx, pc, &o, l)
+	return vm, o, true, networkNames(ctx, pc, o.Config.Hardware.Device, vm.NICs)
 }
 
 // fill is what o says, without what takes another call.
