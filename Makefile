@@ -10,7 +10,7 @@ PROGRAMS := ./cmd/haulback ./cmd/haulbackd ./cmd/haulback-sim
 # where git cannot tell (an unpacked archive), they say "devel".
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --porcelain >/dev/null 2>&1 && echo true || echo false)
 
-.PHONY: all demo test man check race fuzz proto proto-accept bench cover clean help
+.PHONY: all demo demo-disk test man check race fuzz proto proto-accept bench cover clean help
 
 all: ## build bin/haulback, bin/haulbackd and bin/haulback-sim, static, and bin/haulback-vddk where gcc is
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ $(PROGRAMS)
@@ -18,8 +18,10 @@ all: ## build bin/haulback, bin/haulbackd and bin/haulback-sim, static, and bin/
 	  set -x; CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/haulback-vddk; \
 	else echo "bin/haulback-vddk (for vddk:// disks) is left out: it needs gcc on linux/amd64"; fi
 
-demo: all ## copy a disk between two daemons, kill one half way, and prove the result
-	@HAULBACK_BIN=bin deploy/demo/demo.sh
+demo: demo-disk ## the same as demo-disk
+
+demo-disk: all ## copy a disk between two daemons, kill one half way, and prove the result
+	@HAULBACK_BIN=bin deploy/demo/disk.sh
 
 test: ## everything that has to be green: installs what it needs, checks, tests, builds
 	@GO=$(GO) deploy/ci/test.sh

@@ -2,101 +2,17 @@
 # Demonstrates haulback on one machine: two sites, two daemons, two 2 GiB disks
 # with real file systems that differ by about 3 %, and a power failure half way.
 #
-# Run it with "make demo". It needs about 4 GiB in $HAULBACK_DEMO_DIR (default
+# Run it with "make demo-disk". It needs about 4 GiB in $HAULBACK_DEMO_DIR (default
 # /var/tmp), and no root once mkfs.ext4 and debugfs are installed. Everything it
 # starts is stopped by its process ID, and everything it makes is removed, also
 # on failure and on Ctrl-C.
-set -euo pipefail
-export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin" # mkfs.ext4 is not in every user's path
+source "$(dirname "$0")/lib.sh"
 
 readonly disk_mib=2048   # size of each disk
 readonly files_mib=384   # real files on it
 readonly change_mib=60   # what the replica wrote since the failover: about 3 %
 readonly rate=5MiB       # on the wire; slow enough that there is a half way
 readonly job_mib=40     # what the job of the last act repairs
-bin=$(cd "${HAULBACK_BIN:-$(dirname "$0")/../../bin}" && pwd)
-began=$SECONDS
-work=
-declare -A pids=() # what we started: name -> process ID
-
-say() { printf '\n== %s\n' "$*"; }
-note() { printf '   %s\n' "$*"; }
-die() {
-  printf '\nDEMO FAILED: %s\n' "$*" >&2
-  exit 1
-}
-
-# cleanup ends our own processes, by ID, and removes our own directory.
-cleanup() {
-  local status=$? name
-  trap - EXIT INT TERM HUP
-  for name in "${!pids[@]}"; do
-    kill -CONT "${pids[$name]}" 2>/dev/null || true
-    kill -TERM "${pids[$name]}" 2>/dev/null || true
-  done
-  for name in "${!pids[@]}"; do
-    await_end "${pids[$name]}" || kill -KILL "${pids[$name]}" 2>/dev/null || true
-  done
-  if [[ -n $work ]]; then
-    if ((status != 0 && status < 128)); then # not for a signal
-      for log in "$work"/*.log; do
-        [[ -s $log ]] && printf -- '--- end of %s\n%s\n' "${log##*/}" "$(tail -n 15 "$log")" >&2
-      done
-    fi
-    rm -rf -- "$work"
-  fi
-  exit "$status"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-# await_end waits up to 12 s for a process to end.
-await_end() {
-  local i
-  for ((i = 0; i < 120; i++)); do
-    kill -0 "$1" 2>/dev/null || return 0
-    sleep 0.1
-  done
-  return 1
-}
-
-# at runs haulback as one site and shows the command and what it prints.
-at() {
-  local site=$1
-  shift
-  printf '   %s$ haulback %s\n' "$site" "${*//$work\//}"
-  "$bin/haulback" --state-dir "$work/$site/state" "$@" 2>&1 | sed "s#$work/##g; s/^/      /"
-}
-
-# quiet is at without the show.
-quiet() {
-  local site=$1
-  shift
-  "$bin/haulback" --state-dir "$work/$site/state" "$@"
-}
-
-need_tools() {
-  local missing=() tool
-  for tool in mkfs.ext4 debugfs e2fsck curl; do
-    command -v "$tool" >/dev/null || missing+=("$tool")
-  done
-  if ((${#missing[@]})); then
-    note "installing e2fsprogs and curl for ${missing[*]}"
-    [[ $EUID == 0 ]] || die "${missing[*]}: not found; as root run: apt-get install e2fsprogs curl"
-    apt-get install -qq -y e2fsprogs curl >/dev/null 2>&1 ||
-      { apt-get update -qq && apt-get install -qq -y e2fsprogs curl >/dev/null; }
-  fi
-  [[ -x $bin/haulback && -x $bin/haulbackd ]] || die "$bin: no programs there; run: make all"
-}
-
-make_work() {
-  local base=${HAULBACK_DEMO_DIR:-/var/tmp} free
-  free=$(df -Pm "$base" | awk 'NR == 2 {print $4}')
-  ((free > 2 * disk_mib + 1024)) || die "$base has $free MiB free; set HAULBACK_DEMO_DIR to a directory with 5 GiB"
-  work=$(mktemp -d "$base/haulback-demo.XXXXXX")
-  mkdir "$work"/{dr,home,desk,tree}
-}
 
 # make_original makes the production disk: an ext4 file system with real files.
 make_original() {
@@ -130,16 +46,11 @@ make_replica() {
   for path in "$work"/new/orders-*; do
     echo "write $path /orders/${path##*/}" >>"$script"
   done
-  debugfs -w -f "$script" "$work/dr/replica.img" >/dev/null 2>"$work/debugfs.log"
-  grep -v '^debugfs 1' "$work/debugfs.log" | grep -q . && die "debugfs: $(tail -n 3 "$work/debugfs.log")"
-  rm -rf "$work/tree" "$work/new" "$work/debugfs.log"
+  edit "$script" "$work/dr/replica.img"
+  rm -rf "$work/tree" "$work/new"
   check_fs "$work/dr/replica.img"
   note "dr/replica.img: the same disk, after it has served the users for a while: $removed files removed,"
   note "$replaced replaced, $change_mib MiB of new files; e2fsck finds its file system clean"
-}
-
-check_fs() {
-  e2fsck -fn "$1" >"$work/e2fsck.out" 2>&1 || die "$1 is no clean file system: $(tail -n 5 "$work/e2fsck.out")"
 }
 
 # configure writes a daemon's configuration: NAME LISTEN EXPORT ROLE WHO.
@@ -157,26 +68,10 @@ TOML
   "$bin/haulbackd" config check --config "$work/$1/haulbackd.toml" >/dev/null
 }
 
-# start_daemon starts haulbackd of a site and waits until it listens.
-start_daemon() {
-  local site=$1 i
-  : >"$work/$site.log"
-  "$bin/haulbackd" run --config "$work/$site/haulbackd.toml" 2>>"$work/$site.log" &
-  pids[$site]=$!
-  for ((i = 0; i < 200; i++)); do
-    address=$(sed -n 's/.*"msg":"haulbackd ready".*"listen":"\([^"]*\)".*/\1/p' "$work/$site.log")
-    [[ -n $address ]] && return
-    kill -0 "${pids[$site]}" 2>/dev/null || die "haulbackd of $site ended: $(tail -n 3 "$work/$site.log")"
-    sleep 0.05
-  done
-  die "haulbackd of $site does not listen after 10 s"
-}
-
 # number prints a field of the last line of a message type in the JSON of the copy.
 number() {
   { grep "\"message_type\":\"$1\"" "$work/copy.json" || true; } | tail -n 1 | sed -n "s/.*\"$2\":\"\{0,1\}\([^,\"}]*\).*/\1/p"
 }
-mib() { echo $((${1:-0} >> 20)); }
 
 # events prints what the copy has said since the last call: a lost link, a resume.
 events_seen=0
@@ -206,8 +101,9 @@ watch() {
 }
 
 say "haulback demo: a disk comes home. $("$bin/haulback" version)"
-need_tools
-make_work
+need_tools mkfs.ext4 debugfs e2fsck curl cmp
+make_work $((2 * disk_mib + 1024))
+mkdir "$work"/{dr,home,desk,tree}
 note "everything is in $work, and is removed at the end"
 
 say "1. Two disks of $disk_mib MiB"
@@ -253,8 +149,7 @@ before=$(mib "$(number status written)")
 kill -0 "${pids[copy]}" 2>/dev/null || die "the copy ended before half of it was written"
 
 say "4. Half way, the daemon at home is killed: kill -9 ${pids[home]}"
-{ kill -KILL "${pids[home]}"; wait "${pids[home]}"; } 2>/dev/null || true
-unset 'pids[home]'
+crash home
 note "its own journal, read from the disk of the dead daemon:"
 at home probe "$work/home/original.img" | tee "$work/probe.out"
 grep -q Inconsistent "$work/probe.out" || die "the half copied disk is not marked Inconsistent"
@@ -301,8 +196,7 @@ for ((i = 0; i < 300; i++)); do
 done
 note "curl asks the control socket: phase $(job phase), $(mib "$(job durableBytes)") MiB are safe at home"
 [[ $(job phase) == PHASE_IN_PROGRESS ]] || die "the job is $(job phase) and not in progress: $(job text)"
-{ kill -KILL "${pids[dr]}"; wait "${pids[dr]}"; } 2>/dev/null || true
-unset 'pids[dr]'
+crash dr
 note "dr was killed (kill -9); it starts again, and nobody tells it to go on"
 start_daemon dr
 at dr job watch repair-1
@@ -314,9 +208,7 @@ at dr audit verify
 
 say "8. Both daemons are stopped in order (SIGTERM)"
 for site in dr home; do
-  kill -TERM "${pids[$site]}"
-  wait "${pids[$site]}" || die "haulbackd of $site ended with exit code $?"
-  unset "pids[$site]"
+  stop "$site"
   note "$site: stopped, exit code 0"
 done
 
