@@ -3,16 +3,23 @@ package failback
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
+	"github.com/haulback/haulback/hostctl"
 	"github.com/haulback/haulback/hostctl/job"
 	"github.com/haulback/haulback/hostctl/store"
 )
 
 // PutPair declares a VM or changes it: expected is 0 for a new one, else its
 // revision. State, claims and holds are the engine's own; of a new pair the State
-// is taken, Ready or Failover.
+// is taken, Ready or Failover. A VM that has a name alone is asked for at its host.
 func (e *Engine) PutPair(ctx context.Context, p Pair, expected uint64) (Pair, error) {
+	for side, r := range map[string]*hostctl.Ref{"original": &p.Original, "replica": &p.Replica} {
+		if f := e.resolve(ctx, "vm "+p.Name+": "+side, r); f != nil {
+			return Pair{}, f
+		}
+	}
 	if f := checkPair(&p); f != nil {
 		return Pair{}, f
 	}
@@ -47,6 +54,27 @@ func (e *Engine) PutPair(ctx context.Context, p Pair, expected uint64) (Pair, er
 	}
 	p.State, p.Since, p.Held, p.Failback, p.Former = old.State, old.Since, old.Held, old.Failback, old.Former
 	return e.putPair(p, old.Revision)
+}
+
+// resolve gives a VM that has a name alone the identity by which its host knows
+// it: names change, and a pair must not change with them.
+func (e *Engine) resolve(ctx context.Context, what string, r *hostctl.Ref) *job.Failure {
+	if r.Host == "" || r.Name == "" || r.UUID != "" || r.ID != "" {
+		return nil // checkPair says what is missing
+	}
+	h, err := e.host(r.Host)
+	var vm hostctl.VM
+	if err == nil {
+		vm, err = h.Compute.Find(ctx, hostctl.Query{Name: r.Name})
+	}
+	if err != nil {
+		p := asProblem(fmt.Errorf("%s: %s on host %s: %w", what, plain(r.Name), plain(r.Host), err))
+		return refuse(p.Reason, exitOf(p.Reason), p.Text, p.Remedy)
+	}
+	host := r.Host
+	*r = vm.Ref
+	r.Host = host
+	return nil
 }
 
 func checkPair(p *Pair) *job.Failure {
@@ -99,11 +127,11 @@ func (e *Engine) putPair(p Pair, expected uint64) (Pair, error) {
 
 func (e *Engine) pair(ctx context.Context, name string) (Pair, error) {
 	if store.CheckKey(pairKey+name) != nil {
-		return Pair{}, refuse(ReasonUnknownVM, 10, "no VM "+name, "\"haulback vm list\" has the known ones")
+		return Pair{}, refuse(ReasonUnknownVM, 10, "no VM "+name, "\"haulback failback vm list\" has the known ones")
 	}
 	x, err := e.c.Store.Get(ctx, pairKey+name)
 	if errors.Is(err, store.ErrNotFound) {
-		return Pair{}, refuse(ReasonUnknownVM, 10, "no VM "+name, "\"haulback vm list\" has the known ones")
+		return Pair{}, refuse(ReasonUnknownVM, 10, "no VM "+name, "\"haulback failback vm list\" has the known ones")
 	} else if err != nil {
 		return Pair{}, fromStore(err)
 	}
