@@ -29,14 +29,14 @@ var programs cmdtest.Programs
 
 func TestMain(m *testing.M) { os.Exit(cmdtest.Main(m, &programs)) }
 
-// site is one of the two: a vSphere, and a daemon beside it.
+// site is one of the two: a vSphere, or several, and a daemon beside them.
 type site struct {
 	*cmdtest.Site
-	vs     *simvs.Server
-	config string // all but the address
+	vs     *simvs.Server            // the one called as the site is
+	more   map[string]*simvs.Server // the others
+	config string                   // all but the address
 	daemon *cmdtest.Process
 	listen string
-	peer   *site
 }
 
 // rig is a home, whose daemon is the controller, and a site for disasters.
@@ -47,52 +47,80 @@ type rig struct {
 	next     atomic.Uint64 // seeds
 }
 
-// newRig starts both. The tables are added to the controller's configuration.
-func newRig(t *testing.T, tables ...string) *rig {
+// options are what a rig has besides.
+type options struct {
+	more   []string // vSpheres of the site for disasters
+	tables string   // of the controller's configuration
+}
+
+// newRig starts both.
+func newRig(t *testing.T, o options) *rig {
 	t.Helper()
-	r := &rig{t: t, home: newSite(t, "home"), dr: newSite(t, "dr")}
-	r.home.peer, r.dr.peer = r.dr, r.home
+	r := &rig{t: t, home: newSite(t, "home"), dr: newSite(t, "dr", o.more...)}
 	r.home.Pair(r.dr.Site)
-	r.dr.config = r.dr.export("home")
+	r.dr.config = r.dr.exports("home")
 	r.dr.start(t, anyPort)
 	r.home.OK("peer", "remove", "dr")
 	r.home.OK("peer", "add", r.dr.ID, "--name", "dr", "--address", r.dr.listen)
-	r.home.config = "[controller]\nname = \"home\"\n" + r.home.export("dr") + r.home.host(t, "self") + r.dr.host(t, "dr") + strings.Join(tables, "")
+	r.home.config = "[controller]\nname = \"home\"\nvms = 8\n" + o.tables + r.home.exports("dr") + r.home.hosts(t, "self") + r.dr.hosts(t, "dr")
 	r.home.start(t, anyPort)
 	r.api = controlv1.NewFailbacksClient(client.Socket(filepath.Join(r.home.State, "control.sock")))
 	return r
 }
 
-func newSite(t *testing.T, name string) *site {
+func newSite(t *testing.T, name string, more ...string) *site {
 	t.Helper()
-	s := &site{Site: cmdtest.NewSite(t, &programs, name)}
-	var err error
-	if s.vs, err = simvs.New(simvs.Config{Dir: filepath.Join(s.Dir, "datastores"), Datastores: []simvs.Datastore{{Name: "ds-" + name}}}); err != nil {
-		t.Fatal(err)
+	s := &site{Site: cmdtest.NewSite(t, &programs, name), more: map[string]*simvs.Server{}}
+	s.vs = s.vsphere(t, name)
+	for _, m := range more {
+		s.more[m] = s.vsphere(t, m)
 	}
-	t.Cleanup(func() {
-		if err := s.vs.Close(); err != nil {
-			t.Log(err)
-		}
-	})
 	return s
 }
 
-// export is the table that lets the other site reach the disks of this one.
-func (s *site) export(peer string) string {
-	ds := "ds-" + s.Name
-	return fmt.Sprintf("[[export]]\nname = %q\nrole = \"host\"\ndatastores = { %q = %q }\npeers = [%q]\ncontrollers = [\"home\"]\n", s.Name, ds, s.vs.Datastores()[ds], peer)
-}
-
-// host is the table of the site's vSphere in the controller's configuration.
-func (s *site) host(t *testing.T, mover string) string {
+func (s *site) vsphere(t *testing.T, name string) *simvs.Server {
 	t.Helper()
-	password := filepath.Join(s.Dir, "password")
-	if err := os.WriteFile(password, []byte(s.vs.Password()+"\n"), 0o600); err != nil {
+	vs, err := simvs.New(simvs.Config{Dir: filepath.Join(s.Dir, "datastores"), Datastores: []simvs.Datastore{{Name: "ds-" + name}}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("[[host]]\nname = %q\nurl = %q\nuser = %q\npassword_file = %q\nthumbprint = %q\nmover = %q\n",
-		s.Name, s.vs.URL(), s.vs.User(), password, s.vs.Thumbprint256(), mover)
+	t.Cleanup(func() {
+		if err := vs.Close(); err != nil {
+			t.Log(err)
+		}
+	})
+	return vs
+}
+
+// each calls f with every vSphere of the site and its name.
+func (s *site) each(f func(name string, vs *simvs.Server)) {
+	f(s.Name, s.vs)
+	for name, vs := range s.more {
+		f(name, vs)
+	}
+}
+
+// exports are the tables that let the other site reach the disks of this one.
+func (s *site) exports(peer string) (text string) {
+	s.each(func(name string, vs *simvs.Server) {
+		ds := "ds-" + name
+		text += fmt.Sprintf("[[export]]\nname = %q\nrole = \"host\"\ndatastores = { %q = %q }\npeers = [%q]\ncontrollers = [\"home\"]\n", name, ds, vs.Datastores()[ds], peer)
+	})
+	return text
+}
+
+// hosts are the tables of the site's vSpheres in the controller's configuration.
+func (s *site) hosts(t *testing.T, mover string) (text string) {
+	t.Helper()
+	s.each(func(name string, vs *simvs.Server) {
+		password := filepath.Join(s.Dir, name+".password")
+		if err := os.WriteFile(password, []byte(vs.Password()+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		text += fmt.Sprintf("[[host]]\nname = %q\nurl = %q\nuser = %q\npassword_file = %q\nthumbprint = %q\nmover = %q\n",
+			name, vs.URL(), vs.User(), password, vs.Thumbprint256(), mover)
+	})
+	return text
 }
 
 const anyPort = "127.0.0.1:0"
@@ -149,29 +177,44 @@ func (s *site) show(t *testing.T) {
 type pair struct {
 	r       *rig
 	name    string
-	disks   int
+	dr      *simvs.Server // has the replica
 	replica *simvs.Guest
+	before  [][]byte // of the original
+	base    [][]byte // what both began with
 }
+
+func (p *pair) replicaName() string { return p.name + "_replica" }
 
 // vm makes an original, which is off, and its running replica, whose disks began
 // alike and were written on both sides since.
 func (r *rig) vm(t *testing.T, name string, sizes ...int) *pair {
 	t.Helper()
+	return r.vmAt(t, "dr", name, sizes...)
+}
+
+// vmAt is vm with the replica on a vSphere of the site for disasters.
+func (r *rig) vmAt(t *testing.T, host, name string, sizes ...int) *pair {
+	t.Helper()
 	seed := r.next.Add(100)
-	p := &pair{r: r, name: name, disks: len(sizes)}
-	home, dr := &simvs.VM{Name: name}, &simvs.VM{Name: name + "_replica", On: true}
+	p := &pair{r: r, name: name, dr: r.dr.vs}
+	if host != "dr" {
+		p.dr = r.dr.more[host]
+	}
+	home, dr := &simvs.VM{Name: name}, &simvs.VM{Name: p.replicaName(), On: true}
 	for i, size := range sizes {
 		base := content(seed+uint64(i), size)
-		home.Disks = append(home.Disks, simvs.Disk{Image: image(t, written(base, seed+uint64(i)+50, size/16))})
+		p.base = append(p.base, base)
+		p.before = append(p.before, written(base, seed+uint64(i)+50, size/16))
+		home.Disks = append(home.Disks, simvs.Disk{Image: image(t, p.before[i])})
 		dr.Disks = append(dr.Disks, simvs.Disk{Image: image(t, written(base, seed+uint64(i)+70, size/16))})
 	}
-	original, replica := p.add(t, r.home, home), p.add(t, r.dr, dr)
+	original, replica := add(t, r.home.vs, home), add(t, p.dr, dr)
 	var err error
-	if p.replica, err = r.dr.vs.Guest(replica); err != nil {
+	if p.replica, err = p.dr.Guest(replica); err != nil {
 		t.Fatal(err)
 	}
 	_, err = r.api.PutPair(t.Context(), &controlv1.PutPairRequest{Pair: failbackpb.FromPair(&failback.Pair{
-		Name: name, Original: hostctl.Ref{Host: "home", ID: original, Name: name}, Replica: hostctl.Ref{Host: "dr", ID: replica, Name: name + "_replica"},
+		Name: name, Original: hostctl.Ref{Host: "home", ID: original, Name: name}, Replica: hostctl.Ref{Host: host, ID: replica, Name: p.replicaName()},
 	})})
 	must(t, err)
 	_, err = r.api.Failover(t.Context(), &controlv1.FailoverRequest{Name: name})
@@ -179,9 +222,9 @@ func (r *rig) vm(t *testing.T, name string, sizes ...int) *pair {
 	return p
 }
 
-func (p *pair) add(t *testing.T, s *site, vm *simvs.VM) string {
+func add(t *testing.T, vs *simvs.Server, vm *simvs.VM) string {
 	t.Helper()
-	ref, err := s.vs.AddVM(vm)
+	ref, err := vs.AddVM(vm)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,17 +243,18 @@ func content(seed uint64, size int) []byte {
 	b := make([]byte, size)
 	var key [32]byte
 	key[0], key[1] = byte(seed), byte(seed>>8)
-	rand.NewChaCha8(key).Read(b)
+	rand.NewChaCha8(key).Read(b) // never fails
 	return b
 }
 
-// written is b with n bytes changed, in blocks of 4 KiB.
+// written is b with n bytes changed, in grains of 64 KiB.
 func written(b []byte, seed uint64, n int) []byte {
+	const grain = 64 << 10
 	b = bytes.Clone(b)
 	random := rand.New(rand.NewPCG(seed, 1))
-	for ; n > 0; n -= 4096 {
-		at := random.IntN(len(b)/4096) * 4096
-		copy(b[at:], content(random.Uint64(), 4096))
+	for ; n > 0; n -= grain {
+		at := random.IntN(len(b)/grain) * grain
+		copy(b[at:], content(random.Uint64(), grain))
 	}
 	return b
 }
@@ -291,7 +335,7 @@ const patience = 2 * time.Minute
 // otherwise, fails the test, unless it is wanted.
 func (r *rig) await(t *testing.T, id, what string, ok func(*failback.Status) bool) (s *failback.Status) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		last := r.status(t.Context(), id)
 		if last != nil {
 			s = last
@@ -332,6 +376,55 @@ func is(a failback.Activity) func(*failback.Status) bool {
 }
 
 func now() failback.Switch { return failback.Switch{When: failback.WhenNow} }
+
+func byHand() failback.Switch { return failback.Switch{When: failback.WhenManual} }
+
+// switchNow ends ReadyToSwitch.
+func (r *rig) switchNow(t *testing.T, id string) {
+	t.Helper()
+	_, err := r.api.Switch(t.Context(), &controlv1.SwitchRequest{Id: id, Switch: failbackpb.FromSwitch(now())})
+	must(t, err)
+}
+
+func (r *rig) commit(t *testing.T, id string) *failback.Status {
+	t.Helper()
+	_, err := r.api.Commit(t.Context(), &controlv1.CommitRequest{Id: id})
+	must(t, err)
+	return r.await(t, id, "the commit", is(failback.Committed))
+}
+
+func (r *rig) undo(t *testing.T, id string) *failback.Status {
+	t.Helper()
+	_, err := r.api.Undo(t.Context(), &controlv1.UndoRequest{Id: id})
+	must(t, err)
+	return r.await(t, id, "the undo", is(failback.Undone))
+}
+
+// pairOf is what haulback knows of a VM.
+func (r *rig) pairOf(t *testing.T, name string) failback.Pair {
+	t.Helper()
+	res, err := r.api.GetPair(t.Context(), &controlv1.GetPairRequest{Name: name})
+	must(t, err)
+	p, err := failbackpb.ToPair("pair", res.Pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// home are the disks of the VM at home, and away those of its replica.
+func (p *pair) home(t *testing.T) [][]byte { t.Helper(); return flat(t, p.r.home.vs, p.name) }
+func (p *pair) away(t *testing.T) [][]byte { t.Helper(); return flat(t, p.dr, p.replicaName()) }
+
+// proved fails the test for each disk that is not verified.
+func proved(t *testing.T, s *failback.Status) {
+	t.Helper()
+	for _, d := range s.Disks {
+		if !d.Verified {
+			t.Errorf("%s is not verified: %+v", d.Label, d)
+		}
+	}
+}
 
 // churn writes to the replica until it is off.
 func (p *pair) churn(t *testing.T, disk int, seed uint64) (done chan int64) {
