@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -27,7 +28,16 @@ import (
 
 var programs cmdtest.Programs
 
-func TestMain(m *testing.M) { os.Exit(cmdtest.Main(m, &programs)) }
+// lanes is how many tests run at a time. Most of the time each waits for a host.
+const lanes = "6"
+
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", lanes); err != nil { // the command line may say otherwise
+		panic(err)
+	}
+	flag.Parse()
+	os.Exit(cmdtest.Main(m, &programs))
+}
 
 // site is one of the two: a vSphere, or several, and a daemon beside them.
 type site struct {

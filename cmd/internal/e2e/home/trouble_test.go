@@ -1,0 +1,109 @@
+package home
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/haulback/haulback/hostctl/failback"
+	"github.com/haulback/haulback/hostctl/simvs"
+	controlv1 "github.com/haulback/haulback/wire/control/v1"
+)
+
+// lies are the ways in which change tracking misleads, and whether a pass must say
+// that it did not believe it.
+var lies = map[string]struct {
+	set  func(*simvs.Switches)
+	told bool
+}{
+	"cap":         {func(s *simvs.Switches) { s.AreaCap = 1 }, false},
+	"cutsilently": {func(s *simvs.Switches) { s.AreaCap, s.CapSilently = 1, true }, true},
+	"empty":       {func(s *simvs.Switches) { s.ZeroPages = 1000 }, true},
+	"unsorted":    {func(s *simvs.Switches) { s.Unsorted = true }, false},
+	"overlap":     {func(s *simvs.Switches) { s.Overlap = true }, false},
+	"beyond":      {func(s *simvs.Switches) { s.BeyondEnd = true }, false},
+	"overreport":  {func(s *simvs.Switches) { s.OverReport = true }, false},
+	"underreport": {func(s *simvs.Switches) { s.UnderReport = 1 }, true},
+	"fault":       {func(s *simvs.Switches) { s.FaultAtPage = 1 }, true},
+}
+
+// TestTrackingLies: whatever a host says of what has changed, the VM comes home to
+// the byte, and a pass that did not believe it says so.
+func TestTrackingLies(t *testing.T) {
+	t.Parallel()
+	names := slices.Sorted(maps.Keys(lies))
+	if testing.Short() {
+		names = []string{"empty", "underreport"}
+	}
+	r := newRig(t, options{more: names})
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r.dr.more[name].Switch(lies[name].set)
+			p := r.vmAt(t, name, "vm"+name, 4*mib)
+			id := p.begin(t, failback.Spec{Switch: byHand(), Grace: -1})
+			r.await(t, id, "pass 1", standing)
+			for i := range 8 { // after pass 1: the final pass has to find it
+				if _, err := p.replica.WriteAt(0, content(uint64(i+1), 64<<10), int64(i)*512<<10); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.switchNow(t, id)
+			s := r.await(t, id, "state Failback", brought)
+			same(t, "the VM at home and its replica", p.home(t), p.away(t))
+			proved(t, s)
+			last := s.Disks[0].Passes[len(s.Disks[0].Passes)-1]
+			t.Logf("asked %q, used %q: %s %s", last.Asked, last.Used, last.Reason, s.Disks[0].Sampled)
+			if lies[name].told && (last.Used == "hint" || last.Reason == "") {
+				t.Errorf("the final pass asked %q, used %q and says %q", last.Asked, last.Used, last.Reason)
+			}
+			r.commit(t, id)
+		})
+	}
+}
+
+// TestHostsInTrouble: sessions end, and a vCenter is not there for a while, in the
+// middle of the work; nobody has to do anything.
+func TestHostsInTrouble(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, options{})
+	p := r.vm(t, "web", 2*mib, 2*mib)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			r.home.vs.DropSessions()
+			r.dr.vs.DropSessions()
+			select {
+			case <-ctx.Done():
+			case <-time.After(150 * time.Millisecond):
+			}
+		}
+	}()
+	id := p.begin(t, failback.Spec{Switch: byHand(), Grace: -1, PowerOn: true})
+	r.await(t, id, "the passes, without sessions that last", standing)
+	stop()
+	<-ended
+	r.home.vs.Down()
+	r.switchNow(t, id)
+	s := r.await(t, id, "the controller to wait for a host", func(s *failback.Status) bool { return strings.Contains(s.Wait, "home") })
+	t.Logf("it waits: %s", s.Wait)
+	if err := r.home.vs.Up(); err != nil {
+		t.Fatal(err)
+	}
+	proved(t, r.await(t, id, "state Failback", brought))
+	same(t, "the VM at home and its replica", p.home(t), p.away(t))
+	_, err := r.api.Undo(t.Context(), &controlv1.UndoRequest{Id: id})
+	must(t, err)
+	r.dr.vs.Down()
+	r.await(t, id, "the controller to wait for the other host", func(s *failback.Status) bool { return strings.Contains(s.Wait, "dr") })
+	if err := r.dr.vs.Up(); err != nil {
+		t.Fatal(err)
+	}
+	r.await(t, id, "the undo", is(failback.Undone))
+	same(t, "the VM at home, and it before", p.home(t), p.before)
+}
