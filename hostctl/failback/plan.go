@@ -38,7 +38,7 @@ func (e *Engine) prepare(ctx context.Context, id string, s Spec) (*record, *Plan
 	b := &builder{e: e, ctx: ctx, id: id, pair: pair, c: &record{Format: recordFormat}, p: &Plan{VM: s.VM, Destination: s.Destination}}
 	b.c.Digest = digestOf("failback spec v1", s)
 	b.c.Status = Status{ID: id, Spec: s, State: Failover, Activity: Waiting, Original: pair.Original, Replica: pair.Replica}
-	b.c.Facts.FormerDisks = pair.Disks
+	b.c.Facts.FormerDisks, b.c.Facts.Syncs = pair.Disks, 1
 	b.state()
 	b.vms()
 	if len(b.p.Problems) == 0 {

@@ -21,7 +21,7 @@ func script(c *record) []step {
 		return backScript(c, 12)
 	}
 	list := prepareScript(c)
-	for n := 1; n <= max(c.Facts.Syncs, 1); n++ {
+	for n := 1; n <= c.Facts.Syncs; n++ {
 		list = append(list, syncScript(c, n)...)
 	}
 	for k := 1; k <= c.Facts.Finals; k++ {
