@@ -12,26 +12,48 @@ import (
 	"github.com/haulback/haulback/hostctl/job"
 )
 
-// TestPasses is the way home of a disk: a full pass, one with a hint, one with a
+// TestWorld runs everything in two worlds: daemons are dear to start.
+func TestWorld(t *testing.T) {
+	t.Run(site.QUIC, func(t *testing.T) {
+		w := newWorld(t, site.QUIC)
+		w.allPasses(t, [][2]string{{"dr", "home"}, {"dr", "here"}, {"here", "home"}, {"dr", "dr"}, {"here", "here"}})
+		w.sub(t, "compare", w.compare)
+		w.sub(t, "tickets", w.tickets)
+		w.sub(t, "refused", w.refused)
+	})
+	t.Run(site.TLS, func(t *testing.T) {
+		w := newWorld(t, site.TLS)
+		pairs := [][2]string{{"dr", "home"}, {"dr", "here"}, {"here", "home"}}
+		if testing.Short() {
+			pairs = pairs[:1]
+		}
+		w.allPasses(t, pairs)
+		w.sub(t, "fence", w.fence)
+	})
+}
+
+// sub runs a test in w.
+func (w *world) sub(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		defer func(t *testing.T) { w.t = t }(w.t)
+		w.t = t
+		f(t)
+	})
+}
+
+// allPasses is the way home of a disk: a full pass, one with a hint, one with a
 // hint that lies, one whose target was written by another in between, and the
 // way back, wherever the two disks are.
-func TestPasses(t *testing.T) {
-	for _, transport := range []string{site.QUIC, site.TLS} {
-		w := newWorld(t, transport)
-		for _, pair := range [][2]string{{"dr", "home"}, {"dr", "here"}, {"here", "home"}, {"dr", "dr"}, {"here", "here"}} {
-			if transport == site.TLS && pair[0] == pair[1] {
-				continue // the network is not in it
-			}
-			if w.size = small; transport == site.QUIC && pair == [2]string{"dr", "home"} && !testing.Short() {
-				w.size = 64 << 20
-			}
-			t.Run(transport+"/"+pair[0]+" to "+pair[1], func(t *testing.T) { w.passes(t, pair[0], pair[1]) })
+func (w *world) allPasses(t *testing.T, pairs [][2]string) {
+	for _, pair := range pairs {
+		if w.size = small; w.Transport == site.QUIC && pair == [2]string{"dr", "home"} && !testing.Short() {
+			w.size = 64 << 20
 		}
+		w.sub(t, pair[0]+" to "+pair[1], func(t *testing.T) { w.passes(t, pair[0], pair[1]) })
 	}
 }
 
 func (w *world) passes(t *testing.T, from, to string) {
-	w.t = t
 	prefix := from + "-" + to + "-"
 	now := w.content(1)
 	base := w.disk(from, prefix+"web.vmdk", now)
@@ -118,18 +140,17 @@ func (w *world) passes(t *testing.T, from, to string) {
 	}
 }
 
-// TestCompare: a sample tells disks apart that are two, and counts what differs
+// compare: a sample tells disks apart that are two, and counts what differs
 // within the interval that it gives.
-func TestCompare(t *testing.T) {
-	w := newWorld(t, site.QUIC)
+func (w *world) compare(t *testing.T) {
+	w.size = small
 	a := w.content(7)
 	b := bytes.Clone(a)
 	for off := int64(0); off < w.size/4; off += cbt.GrainSize {
 		b[off+100] ^= 1 // a quarter of the grains
 	}
 	for _, pair := range [][2]string{{"dr", "home"}, {"dr", "dr"}, {"here", "here"}, {"home", "here"}, {"here", "dr"}} {
-		t.Run(pair[0]+" with "+pair[1], func(t *testing.T) {
-			w.t = t
+		w.sub(t, pair[0]+" with "+pair[1], func(t *testing.T) {
 			prefix := pair[0] + pair[1]
 			x, y, z := w.disk(pair[0], prefix+"a.vmdk", a), w.disk(pair[1], prefix+"b.vmdk", b), w.disk(pair[1], prefix+"c.vmdk", a)
 			m := w.move(newRun(), 1, snapshot(x), y, nil)

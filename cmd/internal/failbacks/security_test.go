@@ -34,10 +34,9 @@ func keyOf(t *testing.T, s *cmdtest.Site) *wire.Key {
 	return key
 }
 
-// TestTicketsOfAHost: what opens a disk of a host, and what does not, by real
+// tickets: what opens a disk of a host, and what does not, by real
 // daemons. All but the first leave every byte where it was.
-func TestTicketsOfAHost(t *testing.T) {
-	w := newWorld(t, site.QUIC)
+func (w *world) tickets(t *testing.T) {
 	w.size = 1 << 20
 	leaf, other, chain := w.disk("dr", "leaf.vmdk", nil), w.disk("dr", "other.vmdk", nil), w.disk("dr", "chain.vmdk", nil)
 	secret := filepath.Join(w.dr.Site.Dir, "secret.vmdk")
@@ -183,10 +182,9 @@ func (w *world) dial(key *wire.Key, to wire.ID, export string) *mover.Remote {
 	}}
 }
 
-// TestFence: an epoch that was passed is refused for ever, by a daemon elsewhere
+// fence: an epoch that was passed is refused for ever, by a daemon elsewhere
 // and by the one in which the controller runs.
-func TestFence(t *testing.T) {
-	w := newWorld(t, site.TLS)
+func (w *world) fence(t *testing.T) {
 	for _, to := range []string{"home", "here", "dr"} {
 		w.size = 1 << 20
 		source, target := w.disk("dr", to+"-source.vmdk", bytes.Repeat([]byte{5}, 1<<20)), w.disk(to, to+"-target.vmdk", nil)
@@ -205,10 +203,9 @@ func TestFence(t *testing.T) {
 	}
 }
 
-// TestRefused: what cannot be done is refused with a reason and a remedy, and
+// refused: what cannot be done is refused with a reason and a remedy, and
 // what Check says mends it.
-func TestRefused(t *testing.T) {
-	w := newWorld(t, site.QUIC)
+func (w *world) refused(t *testing.T) {
 	w.size = 1 << 20
 	a, b := w.disk("dr", "a.vmdk", nil), w.disk("home", "b.vmdk", nil)
 	with := func(p failback.Place, edit func(*failback.Place)) failback.Place { edit(&p); return p }
