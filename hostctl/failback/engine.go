@@ -239,6 +239,9 @@ func (e *Engine) halt(why error) {
 	}
 }
 
+// ends are the only activities that follow those that a verb has begun.
+var ends = map[Activity]Activity{Committing: Committed, Undoing: Undone, Canceling: Canceled}
+
 // change makes a new state of a run durable, and only then the state. With mu
 // held. An error of compare-and-swap means that another controller works on this
 // store: this one may not go on.
@@ -248,6 +251,9 @@ func (e *Engine) change(r *run, f func(*record)) error {
 	}
 	next := r.rec.clone()
 	f(next)
+	if end := ends[r.rec.Status.Activity]; end != "" && next.Status.Activity != r.rec.Status.Activity && next.Status.Activity != end {
+		return errTurn // a verb came between the look and this: it only goes forward
+	}
 	next.Epoch = e.fence
 	next.Status.Next = next.outlook()
 	trim(next)

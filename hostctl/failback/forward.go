@@ -157,9 +157,14 @@ func syncScript(c *record, n int) (list []step) {
 		list = append(list, pairStep(st("pair-disks", "compare samples of the disks, to be sure that each goes to its own counterpart; nothing is written", 2)))
 	}
 	pass := st(fmt.Sprintf("pass-%d", n), passText(c, n), 3)
-	pass.loses = fmt.Sprintf("what differs on %d disks of %s", len(c.moved()), c.Status.Target.Name)
+	pass.loses = losesText(c)
 	pass.undo = backText(c)
 	return append(list, passStep(pass, false))
+}
+
+// losesText is what passes overwrite; a plan says it once.
+func losesText(c *record) string {
+	return fmt.Sprintf("what differs on %d disks of %s", len(c.moved()), c.Status.Target.Name)
 }
 
 func backText(c *record) string {
@@ -251,7 +256,7 @@ func finalScript(c *record, k int) []step {
 	keep.undo = "an undo reverts to it; a commit keeps it as a restore point"
 	old := st("release-tracking", "remove the snapshot of the last pass", 5)
 	pass := st("final-pass", "final pass: compare and move what the replica has changed since, and verify every disk", 6)
-	pass.loses, pass.undo = "what differs on the disks of "+c.Status.Target.Name, backText(c)
+	pass.loses, pass.undo = losesText(c), backText(c)
 	mine := hostctl.SnapshotName(&hostctl.Op{Run: c.Status.Run, Step: keep.name})
 	return []step{
 		power(off, theReplica, hostctl.Off, graceOf),

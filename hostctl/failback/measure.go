@@ -45,7 +45,7 @@ func (e *Engine) measure(ctx context.Context, p *Plan) {
 	for _, d := range p.Disks {
 		p.Bytes += max(d.Differing, 0)
 	}
-	p.Reckoned = fmt.Sprintf("one grain in %d was compared; a snapshot %s was made for it on %s, and removed", measureSample, hostctl.SnapshotPrefix, p.Replica.Name)
+	p.Reckoned = fmt.Sprintf("one grain in %d was compared; a snapshot was made for it on %s, and removed", measureSample, p.Replica.Name)
 }
 
 func (e *Engine) sample(ctx context.Context, p *Plan) (err error) {

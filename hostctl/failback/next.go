@@ -175,7 +175,15 @@ func (r *run) decide(ctx context.Context, c *record) error {
 
 // end is the last change of a failback.
 func (r *run) end(a Activity) error {
-	return r.change(func(c *record) {
+	r.e.mu.Lock()
+	defer r.e.mu.Unlock()
+	// Before the end is seen: who sees it may begin the next one. Nothing of this
+	// one writes any more.
+	id := r.rec.Status.ID
+	if err := r.e.dropClaims(context.Background(), func(of string) bool { return of != id }); err != nil {
+		r.e.c.Log.Warn("claims of an ended failback stay a moment", "job", id, "err", err)
+	}
+	return r.e.change(r, func(c *record) {
 		c.Status.Activity, c.Status.Ended, c.Status.Wait, c.Status.Halted = a, r.e.now(), "", nil
 	})
 }

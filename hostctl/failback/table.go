@@ -96,7 +96,7 @@ func decideVM(at place, v verb) verdict {
 		case doRemove:
 			return verdict{State: Ready, Activity: at.Activity}
 		}
-		return no(ReasonVMReady, "the VM is Ready: it runs at home", "a failback begins in state Failover; tell haulback of a failover with \"vm failover\"")
+		return no(ReasonVMReady, "the VM is Ready: it runs at home", "a failback begins in state Failover; tell haulback of a failover with \"haulback failback failover\"")
 	case Failover:
 		switch v {
 		case doFailover:
