@@ -151,7 +151,7 @@ func TestFailbackWatch(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	step := func(state failback.StepState) []failback.Step {
-		return []failback.Step{{Name: "pass-1", Number: 3, State: state, Attempt: 1, Text: "pass 1 of 1 disk", Began: time.Now(), Ended: time.Now()}}
+		return []failback.Step{{Name: "pass-1", Number: 3, State: state, Attempt: 1, Text: "pass 1 of 1 disk", Began: time.Now(), Ended: time.Now().Add(2 * time.Second)}}
 	}
 	f.set("web-1", func(s *failback.Status) { s.Steps = step(failback.Intent) })
 	x := programs.Start(t, "haulback", "failback", "--socket", f.socket, "watch", "web")

@@ -148,9 +148,9 @@ func TestFailbackDecide(t *testing.T) {
 			t.Errorf("%s does not say %q:\n%s", verb, lost, s.shown())
 		}
 		// What is typed is about what was shown: it has changed meanwhile.
-		f.set("web-1", func(s *failback.Status) { s.Warnings = []string{"another thing"} })
+		f.set("web-1", func(s *failback.Status) { s.Activity = failback.Undoing })
 		s.types("web\n")
-		if code := s.end(); code != 11 || !strings.Contains(s.shown(), "has changed") {
+		if code := s.end(); code != 11 || !strings.Contains(s.shown(), "has changed while you typed") {
 			t.Errorf("%s: exit code %d:\n%s", verb, code, s.shown())
 		}
 	}

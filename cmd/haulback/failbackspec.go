@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"strings"
@@ -320,8 +321,11 @@ func moment(what, text string, now time.Time) (failback.Switch, error) {
 	return failback.Switch{}, usage("%s %q: now, manual, or a time as in 2026-11-22T03:00 or 03:00", what, text)
 }
 
-// newID is an ID that a person can read aloud: the VM and the second.
+// newID is an ID that a person can read aloud: the VM, the second, and what tells
+// two of one second apart.
 func newID(vm string, now time.Time) string {
 	const longest = 40
-	return fmt.Sprintf("%s-%s", vm[:min(len(vm), longest)], now.UTC().Format("20060102-150405"))
+	var more [2]byte
+	_, _ = rand.Read(more[:]) // never fails
+	return fmt.Sprintf("%s-%s-%x", vm[:min(len(vm), longest)], now.UTC().Format("20060102-150405"), more)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/control/failbackpb"
 	"github.com/haulback/haulback/cmd/internal/control/jobpb"
 	"github.com/haulback/haulback/cmd/internal/screen"
@@ -54,14 +55,18 @@ type verbFlags struct {
 	yes bool
 }
 
-// settled is the revision that a verb insists on: what was shown is what it is
-// about. While steps go on every one of them is a new revision, and the verb
-// holds for all.
-func settled(s *failback.Status) uint64 {
-	if screen.NeedsYou(s) {
-		return s.Revision
+// still refuses what was confirmed of another place: somebody else, or the
+// failback itself, was faster than the typing. The revision would tell too much:
+// each line of the journal is a new one.
+func (c *caller) still(ctx context.Context, shown *failback.Status) error {
+	now, err := c.status(ctx, shown.ID)
+	switch {
+	case err != nil:
+		return err
+	case now.Activity != shown.Activity || now.State != shown.State || (now.Halted == nil) != (shown.Halted == nil):
+		return &exitcode.Said{Code: exitcode.Locked, Text: "it has changed while you typed, and nothing was done: " + screen.Sentence(now, time.Now())}
 	}
-	return 0
+	return nil
 }
 
 // asking changes one failback.
@@ -96,6 +101,9 @@ func (h *homing) verb(v verb) *cobra.Command {
 			if v.question != nil {
 				question := screen.Sentence(s, time.Now()) + "\n" + v.question(s)
 				if err := h.confirm(cmd, s.Spec.VM, screen.Wrap(question, screenWidth()), f.yes); err != nil {
+					return err
+				}
+				if err := c.still(cmd.Context(), s); err != nil {
 					return err
 				}
 			}
@@ -175,7 +183,7 @@ func (h *homing) commitCommand() *cobra.Command {
 			return text
 		},
 		do: func(ctx context.Context, c controlv1.FailbacksClient, s *failback.Status) (*controlv1.Failback, error) {
-			r, err := c.Commit(ctx, &controlv1.CommitRequest{Id: s.ID, DeleteProtective: drop, ExpectedRevision: settled(s)})
+			r, err := c.Commit(ctx, &controlv1.CommitRequest{Id: s.ID, DeleteProtective: drop})
 			return r.GetFailback(), err
 		},
 	})
@@ -197,7 +205,7 @@ func (h *homing) undoCommand() *cobra.Command {
 			return text
 		},
 		do: func(ctx context.Context, c controlv1.FailbacksClient, s *failback.Status) (*controlv1.Failback, error) {
-			r, err := c.Undo(ctx, &controlv1.UndoRequest{Id: s.ID, KeepOff: off, ExpectedRevision: settled(s)})
+			r, err := c.Undo(ctx, &controlv1.UndoRequest{Id: s.ID, KeepOff: off})
 			return r.GetFailback(), err
 		},
 	})
@@ -222,7 +230,7 @@ func (h *homing) continueCommand() *cobra.Command {
 		use: "continue", short: "Go on where it stands still; or make another pass of a VM that is ready to switch",
 		long: "Go on with a failback that stands still, when the cause is gone: the step is looked\nat first, and what is done already is not done again. Of a VM that is ready to\nswitch: bring home what the replica has changed meanwhile.",
 		do: func(ctx context.Context, c controlv1.FailbacksClient, s *failback.Status) (*controlv1.Failback, error) {
-			r, err := c.Continue(ctx, &controlv1.ContinueRequest{Id: s.ID, ExpectedRevision: settled(s)})
+			r, err := c.Continue(ctx, &controlv1.ContinueRequest{Id: s.ID})
 			return r.GetFailback(), err
 		},
 	})

@@ -98,8 +98,14 @@ The disks are paired by label, size and content when no --disk says it.`, nil)
 			}
 			p.Disks = append(p.Disks, failback.DiskPair{Replica: replica, Original: known[replica]})
 		}
-		return h.onePair(cmd, p.Name, func(ctx context.Context, c controlv1.FailbacksClient, _ string) (*controlv1.Pair, error) {
-			r, err := c.PutPair(ctx, &controlv1.PutPairRequest{Pair: failbackpb.FromPair(&p)})
+		return h.onePair(cmd, p.Name, func(ctx context.Context, c controlv1.FailbacksClient, name string) (*controlv1.Pair, error) {
+			req := &controlv1.PutPairRequest{Pair: failbackpb.FromPair(&p)}
+			if old, err := getPair(ctx, c, name); err == nil { // it is said anew
+				req.ExpectedRevision = old.GetRevision()
+			} else if !refusedAsUnknown(err) {
+				return nil, err
+			}
+			r, err := c.PutPair(ctx, req)
 			return r.GetPair(), err
 		})
 	}

@@ -2,17 +2,19 @@ package screen
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/haulback/haulback/hostctl/failback"
 )
 
 // Changes are what has happened between two statuses of one failback, one line
-// each: what a log keeps. A nil before means that now is the first.
+// each: what a log keeps. A nil before means that now is the first: what was done
+// before it is passed over.
 func Changes(before, now *failback.Status) []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if before == nil {
-		before = &failback.Status{}
+		before = past(now)
 		add("failback %s of %s; the authority is %s", clean(now.ID), clean(now.Spec.VM), authority(now))
 	}
 	if now.State != before.State {
@@ -45,6 +47,27 @@ func Changes(before, now *failback.Status) []string {
 	return out
 }
 
+// past is what is not told of a status that is the first one seen.
+func past(now *failback.Status) *failback.Status {
+	out := &failback.Status{}
+	for i := range now.Steps {
+		s := now.Steps[i]
+		if s.State == failback.Intent || s.State == failback.Compensating {
+			s.State = "" // it is at work: that is told
+		}
+		out.Steps = append(out.Steps, s)
+	}
+	for i := range now.Disks {
+		d := now.Disks[i]
+		if p := last(&d); p != nil && p.Ended.IsZero() {
+			d.Passes = d.Passes[:len(d.Passes)-1]
+		}
+		d.Failure = nil
+		out.Disks = append(out.Disks, d)
+	}
+	return out
+}
+
 func contains(list []string, s string) bool {
 	for _, t := range list {
 		if t == s {
@@ -54,8 +77,15 @@ func contains(list []string, s string) bool {
 	return false
 }
 
+// worthTelling is how long a step takes that has a line for its end.
+const worthTelling = time.Second
+
 func stepChange(before *failback.Status, row *failback.Step, i int, add func(string, ...any)) {
-	if i < len(before.Steps) && before.Steps[i].State == row.State && before.Steps[i].Attempt == row.Attempt {
+	var old failback.Step
+	if i < len(before.Steps) {
+		old = before.Steps[i]
+	}
+	if old.State == row.State && old.Attempt == row.Attempt {
 		return
 	}
 	text := row.Text
@@ -70,6 +100,9 @@ func stepChange(before *failback.Status, row *failback.Step, i int, add func(str
 		}
 		add("step %d: %s%s", row.Number, clean(text), again)
 	case failback.Done:
+		if took := row.Ended.Sub(row.Began); took < worthTelling && old.State == failback.Intent {
+			return // the next thing that is told says so
+		}
 		add("step %d done in %s: %s", row.Number, Span(row.Ended.Sub(row.Began)), clean(text))
 	case failback.Skipped:
 		add("step %d skipped: %s", row.Number, clean(text))

@@ -264,6 +264,9 @@ func TestChanges(t *testing.T) {
 		before = all[name]
 	}
 	golden(t, "changes", text.String(), 400)
+	for _, name := range []string{"syncing", "halted"} { // what was before is passed over
+		golden(t, "changes attached "+name, strings.Join(Changes(nil, all[name]), "\n")+"\n", 400)
+	}
 	if again := Changes(before, before); len(again) > 0 {
 		t.Errorf("nothing has changed: %q", again)
 	}
