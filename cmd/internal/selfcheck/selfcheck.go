@@ -40,6 +40,7 @@ func Run(ctx context.Context, o Options, tell func(Result)) (failed []Result) {
 	c.files()
 	c.exports(ctx)
 	c.peersAnswer(ctx)
+	c.hosts(ctx)
 	c.control(ctx)
 	return failed
 }

@@ -68,11 +68,11 @@ func newRig(t *testing.T, o options) *rig {
 	t.Helper()
 	r := &rig{t: t, home: newSite(t, "home"), dr: newSite(t, "dr", o.more...)}
 	r.home.Pair(r.dr.Site)
-	r.dr.config = r.dr.exports("home")
+	r.dr.config = r.dr.exports("peers = [\"home\"]\ncontrollers = [\"home\"]\n")
 	r.dr.start(t, anyPort)
 	r.home.OK("peer", "remove", "dr")
 	r.home.OK("peer", "add", r.dr.ID, "--name", "dr", "--address", r.dr.listen)
-	r.home.config = "[controller]\nname = \"home\"\nvms = 8\n" + o.tables + r.home.exports("dr") + r.home.hosts(t, "self") + r.dr.hosts(t, "dr")
+	r.home.config = "[controller]\nname = \"home\"\nvms = 8\n" + o.tables + r.home.exports("") + r.home.hosts(t, "self") + r.dr.hosts(t, "dr")
 	r.home.start(t, anyPort)
 	r.api = controlv1.NewFailbacksClient(client.Socket(filepath.Join(r.home.State, "control.sock")))
 	return r
@@ -110,11 +110,12 @@ func (s *site) each(f func(name string, vs *simvs.Server)) {
 	}
 }
 
-// exports are the tables that let the other site reach the disks of this one.
-func (s *site) exports(peer string) (text string) {
+// exports are the tables that let failbacks reach the disks of this site: those
+// of this daemon, and who may besides.
+func (s *site) exports(who string) (text string) {
 	s.each(func(name string, vs *simvs.Server) {
 		ds := "ds-" + name
-		text += fmt.Sprintf("[[export]]\nname = %q\nrole = \"host\"\ndatastores = { %q = %q }\npeers = [%q]\ncontrollers = [\"home\"]\n", name, ds, vs.Datastores()[ds], peer)
+		text += fmt.Sprintf("[[export]]\nname = %q\nrole = \"host\"\ndatastores = { %q = %q }\n%s", name, ds, vs.Datastores()[ds], who)
 	})
 	return text
 }
