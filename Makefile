@@ -18,7 +18,10 @@ all: ## build bin/haulback, bin/haulbackd and bin/haulback-sim, static, and bin/
 	  set -x; CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/haulback-vddk; \
 	else echo "bin/haulback-vddk (for vddk:// disks) is left out: it needs gcc on linux/amd64"; fi
 
-demo: demo-disk ## the same as demo-disk
+# "make demo VM=..." reaches the script; a VM of the environment, which may mean anything, does not.
+demo: export HAULBACK_DEMO_VM ?= $(if $(filter command,$(firstword $(origin VM))),$(VM))
+demo: all ## bring VMs home between two simulated sites; with disks of your own: VM="REPLICA.img:ORIGINAL.img ..."
+	@HAULBACK_BIN=bin deploy/demo/demo.sh
 
 demo-disk: all ## copy a disk between two daemons, kill one half way, and prove the result
 	@HAULBACK_BIN=bin deploy/demo/disk.sh
@@ -60,3 +63,7 @@ clean: ## remove what was built
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
+	@echo
+	@echo '  HAULBACK_DEMO_DIR   where the demos make their directory; 5 GiB (default /var/tmp)'
+	@echo '  HAULBACK_DEMO_RATE  how fast the first pass of make demo may be on the wire (default 6MiB)'
+	@echo '  HAULBACK_DEMO_VM    the same as VM="REPLICA.img:ORIGINAL.img ..."; raw images, copied and never changed'

@@ -32,7 +32,7 @@ cleanup() {
     await_end "${pids[$name]}" || kill -KILL "${pids[$name]}" 2>/dev/null || true
   done
   if [[ -n $work ]]; then
-    if ((status != 0 && status < 128)); then # not for a signal
+    if ((status != 0 && status != 130 && status != 143)); then # not for a signal to us
       for log in "$work"/*.log; do
         [[ -s $log ]] && printf -- '--- end of %s\n%s\n' "${log##*/}" "$(tail -n "${log_lines:-15}" "$log")" >&2
       done
@@ -42,6 +42,7 @@ cleanup() {
   exit "$status"
 }
 trap cleanup EXIT
+trap 'printf "\nDEMO FAILED: %s, line %d: exit code %d\n" "${BASH_SOURCE[0]}" "$LINENO" "$?" >&2' ERR
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
