@@ -50,6 +50,11 @@
 // proof has the counts. A sampled grain that differs drops the hint for the
 // run. Report.Equal is true only when nothing was left out.
 //
+// Who asks for a copy may know more than the source's daemon, and hands it the
+// hint (Remote.Hint). A hint that counts from an earlier pass of the run says so
+// (Job.Base); the target's journal has to say that this pass proved this disk, and
+// that nobody wrote since, or everything is compared.
+//
 // # Streams
 //
 // Dump writes a disk as a stream of package archive, Restore reads one. A restore
