@@ -110,6 +110,9 @@ func (f *Fake) wait(ctx context.Context, t *task) error {
 
 // SetPower implements hostctl.Compute.
 func (f *Fake) SetPower(ctx context.Context, op *hostctl.Op, vm hostctl.Ref, want hostctl.Power, _ time.Duration) error {
+	if want != hostctl.On && want != hostctl.Off {
+		return errors.New("a VM is powered on or off, nothing else")
+	}
 	return f.act(ctx, "SetPower", op, vm.UUID, func(v *fakeVM) bool { return v.Power == want }, func(v *fakeVM) error {
 		switch {
 		case !v.listed:
@@ -241,6 +244,9 @@ func (f *Fake) Create(ctx context.Context, op *hostctl.Op, vm hostctl.NewVM) (ho
 	if err := f.reach(ctx); err != nil {
 		return hostctl.VM{}, err
 	}
+	if err := fits(&vm); err != nil {
+		return hostctl.VM{}, err
+	}
 	x := f.faults.next("Create", op.Step, vm.Name)
 	if x.When == Before {
 		return hostctl.VM{}, x.err()
@@ -288,6 +294,19 @@ func (f *Fake) Create(ctx context.Context, op *hostctl.Op, vm hostctl.NewVM) (ho
 	return shown, nil
 }
 
+// fits refuses what no host can make.
+func fits(vm *hostctl.NewVM) error {
+	switch {
+	case vm.Name == "":
+		return errors.New("a VM needs a name")
+	case len(vm.Disks) == 0 || slices.ContainsFunc(vm.Disks, func(d hostctl.NewDisk) bool { return d.Size <= 0 }):
+		return errors.New("a VM needs disks, and a disk needs a size")
+	case vm.Place.Datastore != "" && vm.Place.Datastore != "ds":
+		return fmt.Errorf("no datastore %q; there is ds", vm.Place.Datastore)
+	}
+	return nil
+}
+
 func (f *Fake) path(path string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -312,6 +331,9 @@ func (f *Fake) Register(ctx context.Context, op *hostctl.Op, path string, _ host
 // Unregister implements hostctl.Registry.
 func (f *Fake) Unregister(ctx context.Context, op *hostctl.Op, vm hostctl.Ref) error {
 	return f.act(ctx, "Unregister", op, vm.UUID, func(v *fakeVM) bool { return !v.listed }, func(v *fakeVM) error {
+		if v.Power != hostctl.Off {
+			return errors.New("the VM is not off")
+		}
 		v.listed = false
 		return nil
 	})
@@ -319,6 +341,9 @@ func (f *Fake) Unregister(ctx context.Context, op *hostctl.Op, vm hostctl.Ref) e
 
 // Destroy implements hostctl.Registry.
 func (f *Fake) Destroy(ctx context.Context, op *hostctl.Op, path string) error {
+	if f.path(path) == "" {
+		return f.reach(ctx)
+	}
 	return f.act(ctx, "Destroy", op, f.path(path), nil, func(v *fakeVM) error {
 		if v.Marks[hostctl.MarkMade] != op.Run {
 			return errors.New("the VM was not made by this run")
@@ -334,6 +359,11 @@ func (f *Fake) Destroy(ctx context.Context, op *hostctl.Op, path string) error {
 // Rebind implements hostctl.Registry.
 func (f *Fake) Rebind(ctx context.Context, op *hostctl.Op, vm hostctl.Ref, networks map[string]string) error {
 	return f.act(ctx, "Rebind", op, vm.UUID, nil, func(v *fakeVM) error {
+		for _, to := range networks {
+			if len(f.Networks) > 0 && !slices.Contains(f.Networks, to) {
+				return fmt.Errorf("no network %q", to)
+			}
+		}
 		for i := range v.NICs {
 			if to, ok := networks[v.NICs[i].Network]; ok {
 				v.NICs[i].Network = to
@@ -375,14 +405,17 @@ func (f *Fake) Changed(ctx context.Context, vm hostctl.Ref, snapshot string, dis
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	v := f.by(vm.UUID)
+	if v == nil || v.snapshot(snapshot) == nil {
+		return cbt.Hint{}, fmt.Errorf("snapshot %s: %w", snapshot, hostctl.ErrNotFound)
+	}
 	epoch, from, _ := strings.Cut(since, "/")
 	first, err := strconv.Atoi(from)
-	if err != nil || v == nil || epoch != strconv.Itoa(v.epoch) {
+	if err != nil || epoch != strconv.Itoa(v.epoch) {
 		return cbt.Hint{}, fmt.Errorf("change ID %q is of another epoch", since)
 	}
 	_, to, _ := strings.Cut(disk.ChangeID, "/")
 	last, err := strconv.Atoi(to)
-	if err != nil || v.snapshot(snapshot) == nil {
+	if err != nil {
 		return cbt.Hint{}, fmt.Errorf("snapshot %s is not tracked", snapshot)
 	}
 	h := cbt.Hint{Provider: "fake", Since: since, Size: disk.Size, Granularity: 512, Trust: cbt.OverReports}
@@ -411,11 +444,14 @@ func (f *Fake) Free(ctx context.Context, op *hostctl.Op, vm hostctl.Ref) error {
 }
 
 // Check implements hostctl.Checker.
-func (f *Fake) Check(ctx context.Context, _ hostctl.Ref, _ []hostctl.Need) ([]hostctl.Problem, error) {
+func (f *Fake) Check(ctx context.Context, vm hostctl.Ref, _ []hostctl.Need) ([]hostctl.Problem, error) {
 	if err := f.reach(ctx); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if (vm.ID != "" || vm.UUID != "") && !slices.ContainsFunc(f.vms, func(v *fakeVM) bool { return v.UUID == vm.UUID || v.ID == vm.ID }) {
+		return nil, fmt.Errorf("host %s: VM %s: %w", f.Name, vm.ID, hostctl.ErrNotFound)
+	}
 	return slices.Clone(f.missing), nil
 }

@@ -22,8 +22,9 @@ import (
 // outside can power its VMs. Safe for concurrent use.
 type Fake struct {
 	faults
-	Name string
-	log  *Log
+	Name     string
+	Networks []string // there are no others; empty: any
+	log      *Log
 
 	mu      sync.Mutex
 	vms     []*fakeVM
@@ -273,7 +274,7 @@ func (f *Fake) Find(ctx context.Context, q hostctl.Query) (hostctl.VM, error) {
 // Watch implements hostctl.Compute.
 func (f *Fake) Watch(ctx context.Context, vms []hostctl.Ref) iter.Seq2[hostctl.Event, error] {
 	return func(yield func(hostctl.Event, error) bool) {
-		last := map[string]hostctl.VM{}
+		last, gone := map[string]hostctl.VM{}, map[string]bool{}
 		for {
 			f.mu.Lock()
 			changed := f.changed
@@ -288,9 +289,11 @@ func (f *Fake) Watch(ctx context.Context, vms []hostctl.Ref) iter.Seq2[hostctl.E
 						continue
 					}
 					ev.Disks = known && !slices.Equal(old.Disks, v.Disks)
-				} else if _, known := last[ref.UUID]; !known {
+					delete(gone, ref.UUID)
+				} else if gone[ref.UUID] {
 					continue
 				} else {
+					gone[ref.UUID] = true
 					delete(last, ref.UUID)
 				}
 				events = append(events, ev)
