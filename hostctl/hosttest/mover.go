@@ -223,6 +223,11 @@ func (m *Mover) Move(ctx context.Context, v *failback.Move) (out job.Outcome, er
 
 // enter refuses a stale controller, and counts.
 func (m *Mover) enter(v *failback.Move) (*Moved, error) {
+	on := false
+	if f := m.Hosts[v.Source.VM.Host]; f != nil { // before m.mu: a host's comes first
+		vm, ok := f.VM(v.Source.VM.UUID)
+		on = ok && vm.Power == hostctl.On
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := v.Target.VM.UUID + v.Target.Disk.UUID
@@ -230,12 +235,7 @@ func (m *Mover) enter(v *failback.Move) (*Moved, error) {
 		return nil, &job.Failure{Reason: job.ReasonFenced, Text: fmt.Sprintf("fence %d is below %d", v.Fence, m.fences[key]), Retry: job.RetryNever, Exit: 11}
 	}
 	m.fences[key] = v.Fence
-	done := &Moved{Move: *v}
-	if f := m.Hosts[v.Source.VM.Host]; f != nil {
-		if vm, ok := f.VM(v.Source.VM.UUID); ok {
-			done.SourceOn = vm.Power == hostctl.On
-		}
-	}
+	done := &Moved{Move: *v, SourceOn: on}
 	m.moves = append(m.moves, done)
 	m.busy++
 	m.most = max(m.most, m.busy)
