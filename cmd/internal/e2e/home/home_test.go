@@ -25,6 +25,9 @@ func TestDestinations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if name != "original" && name != "undo" {
+				slow(t)
+			}
 			test(t, r)
 		})
 	}

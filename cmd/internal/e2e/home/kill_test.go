@@ -14,6 +14,7 @@ import (
 // and undo.
 func TestControllerIsKilled(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	r := newRig(t, options{})
 	kills := 12
 	if testing.Short() {

@@ -57,6 +57,15 @@ type rig struct {
 	next     atomic.Uint64 // seeds
 }
 
+// slow skips a test in a run with the race detector, where it takes minutes; it
+// runs without it.
+func slow(t *testing.T) {
+	t.Helper()
+	if race {
+		t.Skip("with the race detector a few failbacks are enough; this one runs without it")
+	}
+}
+
 // options are what a rig has besides.
 type options struct {
 	more   []string // vSpheres of the site for disasters
@@ -340,7 +349,7 @@ func (r *rig) status(ctx context.Context, id string) *failback.Status {
 }
 
 // patience is far more than any failback here takes on a machine that is busy.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // await waits until a failback is where the test wants it. One that halts, or ends
 // otherwise, fails the test, unless it is wanted.

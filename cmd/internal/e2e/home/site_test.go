@@ -37,6 +37,7 @@ func (r *rig) check(t *testing.T, change func(string) string) (code int, rows st
 // TestSelfcheckOfController: what is in order, and what is not and how to mend it.
 func TestSelfcheckOfController(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	r := newRig(t, options{})
 	r.dr.vs.AddUser("poor@vsphere.local", r.dr.vs.Password(), "System.View", "System.Read", "VirtualMachine.Interact.PowerOff")
 	thumb := r.dr.vs.Thumbprint256()
@@ -83,6 +84,7 @@ func TestSelfcheckOfController(t *testing.T) {
 // that is damaged.
 func TestControllerStarts(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	r := newRig(t, options{})
 	p := r.vm(t, "web", mib)
 	r.home.daemon.Signal(syscall.SIGTERM)

@@ -34,6 +34,7 @@ var lies = map[string]struct {
 // the byte, and a pass that did not believe it says so.
 func TestTrackingLies(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	names := slices.Sorted(maps.Keys(lies))
 	if testing.Short() {
 		names = []string{"empty", "underreport"}
@@ -69,6 +70,7 @@ func TestTrackingLies(t *testing.T) {
 // middle of the work; nobody has to do anything.
 func TestHostsInTrouble(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	r := newRig(t, options{})
 	p := r.vm(t, "web", 2*mib, 2*mib)
 	ctx, stop := context.WithCancel(t.Context())
