@@ -34,6 +34,7 @@ type Engine struct {
 	vms   *slots     // failbacks in passes
 	syncs *slots     // disks in passes while their replicas serve
 	last  *slots     // disks in final passes: those must not wait for the others
+	group groups     // failbacks in passes, of groups that have a bound
 	cut   []measured // plans that were cut off, as Open found them
 	bugs  bugs
 

@@ -23,8 +23,11 @@ type Config struct {
 	Record      Recorder    // nil: none is kept
 	MaxVMs      int         // failbacks in passes at once; 0: 4
 	MaxDisks    int         // disks in passes at once; 0: 8
-	Log         *slog.Logger
-	Clock       func() time.Time // nil: time.Now
+	// Parallel is how many failbacks of a group may be in passes at once; nil, or
+	// 0: no bound but MaxVMs. It may answer another number later.
+	Parallel func(group string) int
+	Log      *slog.Logger
+	Clock    func() time.Time // nil: time.Now
 }
 
 // Mover moves and compares disks. It is handed in: hostctl knows no mover. Safe

@@ -20,6 +20,7 @@ type run struct {
 
 	wake chan struct{} // look again; capacity 1: one look sees all
 	slot bool          // the driver holds one of the engine's vms
+	part *slots        // and one of its group, where that has a bound
 
 	mu      sync.Mutex
 	live    []liveDisk // by disk

@@ -10,7 +10,8 @@ import (
 // these the oldest.
 type slots struct {
 	mu      sync.Mutex
-	free    int
+	size    int
+	free    int // below 0 when there are more turns than there may be by now
 	waiting []*waiter
 }
 
@@ -19,13 +20,53 @@ type waiter struct {
 	turn    chan struct{} // closed when it is ours
 }
 
-func newSlots(n int) *slots { return &slots{free: n} }
+func newSlots(n int) *slots { return &slots{size: n, free: n} }
+
+// resize makes another number of turns. What is taken is not taken away.
+func (s *slots) resize(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free += n - s.size
+	for s.size = n; s.free > 0 && len(s.waiting) > 0; s.free-- {
+		close(s.waiting[0].turn)
+		s.waiting = s.waiting[1:]
+	}
+}
+
+// groups have turns of their own where they have a bound.
+type groups struct {
+	mu sync.Mutex
+	of map[string]*slots
+}
+
+// groupSlots are the turns of a group, as many as it may have now; nil: it has no
+// bound.
+func (e *Engine) groupSlots(name string) *slots {
+	n := 0
+	if name != "" && e.c.Parallel != nil {
+		n = e.c.Parallel(name)
+	}
+	if n <= 0 {
+		return nil
+	}
+	g := &e.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.of == nil {
+		g.of = map[string]*slots{}
+	}
+	if g.of[name] == nil {
+		g.of[name] = newSlots(n)
+	}
+	g.of[name].resize(n)
+	return g.of[name]
+}
 
 // try takes a turn that is free.
 func (s *slots) try() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.free == 0 || len(s.waiting) > 0 {
+	if s.free <= 0 || len(s.waiting) > 0 {
 		return false
 	}
 	s.free--
@@ -75,7 +116,7 @@ func (s *slots) give() {
 }
 
 func (s *slots) giveLocked() {
-	if len(s.waiting) > 0 {
+	if len(s.waiting) > 0 && s.free >= 0 {
 		close(s.waiting[0].turn)
 		s.waiting = s.waiting[1:]
 		return
@@ -93,21 +134,33 @@ func (r *run) takeSlot(ctx context.Context, c *record) error {
 	if c.Facts.Finals > 0 {
 		urgency += 100
 	}
-	if r.e.vms.try() {
-		r.slot = true
-		return nil
+	part := r.e.groupSlots(c.Status.Spec.Group)
+	if part != nil && !part.try() {
+		r.waitFor("waits for its turn: as many failbacks of group " + c.Status.Spec.Group + " as may run at once do")
+		if err := part.take(ctx, urgency); err != nil {
+			return err
+		}
 	}
-	r.waitFor("waits for its turn: as many failbacks as may run at once do")
-	if err := r.e.vms.take(ctx, urgency); err != nil {
-		return err
+	if !r.e.vms.try() {
+		r.waitFor("waits for its turn: as many failbacks as may run at once do")
+		if err := r.e.vms.take(ctx, urgency); err != nil {
+			if part != nil {
+				part.give()
+			}
+			return err
+		}
 	}
-	r.slot = true
+	r.slot, r.part = true, part
 	return nil
 }
 
 func (r *run) giveSlot() {
-	if r.slot {
-		r.slot = false
-		r.e.vms.give()
+	if !r.slot {
+		return
+	}
+	r.slot = false
+	r.e.vms.give()
+	if r.part != nil {
+		r.part.give()
 	}
 }
