@@ -13,9 +13,8 @@ import (
 
 // Controller says how a daemon brings VMs home.
 type Controller struct {
-	Name       string        // in marks on hosts and in messages
-	VMs, Disks int           // in passes at once; 0: the failback engine's default
-	Keep       time.Duration // of failbacks that have ended; 0: the engine's default
+	Name       string // in marks on hosts and in messages
+	VMs, Disks int    // in passes at once; 0: the failback engine's default
 }
 
 // Group is VMs that are brought home together.
@@ -41,7 +40,6 @@ type controllerTOML struct {
 	Name  string `toml:"name"`
 	VMs   int    `toml:"vms"`
 	Disks int    `toml:"disks"`
-	Keep  string `toml:"keep"`
 }
 
 type groupTOML struct {
@@ -70,7 +68,7 @@ func (c *checker) controller(f *file, cfg *Config) {
 		return
 	}
 	t := f.Controller
-	cfg.Controller = &Controller{Name: t.Name, VMs: t.VMs, Disks: t.Disks, Keep: c.duration("controller.keep", t.Keep, time.Hour, 0)}
+	cfg.Controller = &Controller{Name: t.Name, VMs: t.VMs, Disks: t.Disks}
 	if t.Name == "" {
 		cfg.Controller.Name = hostName()
 	} else {
@@ -103,21 +101,15 @@ func (c *checker) between(key string, n, least, most int, what string) {
 	}
 }
 
-// duration is the time that text says, between least and most (0: any), or 0
-// when there is no text.
+// duration is the time that text says, between least and most, or 0 when there is
+// no text.
 func (c *checker) duration(key, text string, least, most time.Duration) time.Duration {
 	if text == "" {
 		return 0
 	}
 	d, err := time.ParseDuration(text)
-	bad := err != nil || d < least
-	hint := fmt.Sprintf("a time of at least %s, as in %q", short(least), short(2*least))
-	if most > 0 {
-		bad = bad || d > most
-		hint = fmt.Sprintf("a time from %s to %s, as in %q", short(least), short(most), short(2*least))
-	}
-	if bad {
-		c.wrong(key, fmt.Errorf("%s %q: %s", element.ReplaceAllString(key, ""), text, hint))
+	if err != nil || d < least || d > most {
+		c.wrong(key, fmt.Errorf("%s %q: a time from %s to %s, as in %q", element.ReplaceAllString(key, ""), text, short(least), short(most), short(DefaultTimeout)))
 	}
 	return d
 }

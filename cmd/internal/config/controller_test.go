@@ -35,7 +35,6 @@ func TestControllerMistakes(t *testing.T) {
 		{"name", controllerLine + "name = \"a b\"\n", 2, []string{"controller name \"a b\""}},
 		{"no VMs", controllerLine + "vms = 0\n", 2, []string{"controller.vms = 0", "1 to 1024"}},
 		{"disks", controllerLine + "disks = 5000\n", 2, []string{"controller.disks = 5000"}},
-		{"keep", controllerLine + "keep = \"90d\"\n", 2, []string{"controller.keep", "at least 1h", "2h"}},
 
 		{"host unknown key", controllerLine + hostText + "insecure = true\n", 7, []string{"insecure"}},
 		{"host name", controllerLine + strings.Replace(hostText, "home", "-", 1), 3, []string{"host name"}},
@@ -71,7 +70,7 @@ func TestControllerMistakes(t *testing.T) {
 		{"hook login", controllerLine + hookText + "url = \"https://u:hunter2@h/\"\n", 6, []string{"token_file"}},
 		{"hook no address", controllerLine + hookText + "url = \"https://\"\n", 6, []string{"no address"}},
 		{"hook token without url", controllerLine + hookText + "command = [\"/bin/true\"]\ntoken_file = \"/t\"\n", 7, []string{"token_file", "url"}},
-		{"hook timeout", controllerLine + hookText + "timeout = \"2h\"\n", 6, []string{"1s to 1h", "2s"}},
+		{"hook timeout", controllerLine + hookText + "timeout = \"2h\"\n", 6, []string{"1s to 1h", "\"1m\""}},
 		{"hook pattern", controllerLine + hookText + "vms = [\"[\"]\n", 6, []string{"web-*"}},
 
 		{"replication of half", controllerLine + "[replication]\nhold = [\"/bin/true\"]\n", 2, []string{"release"}},
@@ -113,7 +112,6 @@ state_dir = "STATE"
 name = "desk"
 vms = 2
 disks = 3
-keep = "2000h"
 [[host]]
 name = "home"
 url = "https://vc.example.org/sdk"
@@ -154,7 +152,7 @@ id = %q
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Controller{Name: "desk", VMs: 2, Disks: 3, Keep: 2000 * time.Hour}); *c.Controller != want {
+	if want := (Controller{Name: "desk", VMs: 2, Disks: 3}); *c.Controller != want {
 		t.Errorf("controller %+v, want %+v", *c.Controller, want)
 	}
 	hosts := []Host{

@@ -85,7 +85,7 @@ func (d *Daemon) openController(ctx context.Context) (err error) {
 	}
 	if c.engine, err = failback.Open(ctx, failback.Config{
 		Store: c.store, Lease: c.store, Controller: cfg.Name, Hosts: abilities, Mover: d.failbackMover(),
-		Replication: &c.hooks, Hooks: &c.hooks, Record: c.records, MaxVMs: cfg.VMs, MaxDisks: cfg.Disks, Log: d.log,
+		Replication: &c.hooks, Hooks: &c.hooks, Record: c.records, MaxVMs: cfg.VMs, MaxDisks: cfg.Disks, Log: d.log, Parallel: c.parallel,
 	}); err != nil {
 		return fmt.Errorf("failbacks: %w", err)
 	}
@@ -125,6 +125,16 @@ func (c *controller) groups() (list []control.FailbackGroup) {
 		list = append(list, out)
 	}
 	return list
+}
+
+// parallel is how many of a group may be in passes at once; 0: no bound.
+func (c *controller) parallel(group string) int {
+	for _, g := range c.config.Load().Groups {
+		if g.Name == group {
+			return g.Parallel
+		}
+	}
+	return 0
 }
 
 // run drives failbacks until ctx is done. An engine that may not go on ends the
