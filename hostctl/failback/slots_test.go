@@ -10,8 +10,10 @@ import (
 func TestSlotsResize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(2)
-		if !s.try() || !s.try() || s.try() {
-			t.Fatal("two turns, not one more")
+		for i, want := range []bool{true, true, false} {
+			if got := s.try(); got != want {
+				t.Fatalf("turn %d: %v, want %v", i+1, got, want)
+			}
 		}
 		s.resize(1)
 		var order []int
