@@ -52,7 +52,7 @@
 //	1  mark-target           mark inconsistent=RUN          unmark-target, when its bytes are back
 //	2  enable-tracking       VM.Tracking                    stays on
 //	2  track-replica-n       snapshot; its change IDs kept  release-snapshots
-//	2  release-tracking-n    no older tracking snapshot     -
+//	2  replace-tracking-n    no older tracking snapshot     -
 //	2  pair-disks            the row; nothing is written    -
 //	3  pass-n                each disk's own outcome        restore-target, from the rollback point
 //	4  power-off-replica     power                          power-on-replica

@@ -146,7 +146,7 @@ func syncScript(c *record, n int) (list []step) {
 		list = append(list, trackingStep(c, on))
 	} else {
 		list = append(list, release(
-			st(fmt.Sprintf("release-tracking-%d", n-1), "remove the snapshot of the pass before", 2), theReplica,
+			st(fmt.Sprintf("replace-tracking-%d", n-1), "remove the snapshot of the pass before", 2), theReplica,
 			trackingSnapshot(fmt.Sprintf("track-replica-%d", n)), nil,
 		))
 	}

@@ -11,7 +11,7 @@ import (
 var numbers = map[string]int{
 	"claim-replica": 1, "guard-replica": 1, "power-off-original": 1, "create-target": 1, "claim-target": 1, "guard-target": 1,
 	"power-off-target": 1, "protect-target": 1, "mark-target": 1,
-	"enable-tracking": 2, "track-replica": 2, "pair-disks": 2,
+	"enable-tracking": 2, "replace-tracking": 2, "track-replica": 2, "pair-disks": 2,
 	"pass":              3,
 	"power-off-replica": 4,
 	"release-tracking":  5, "protect-replica": 5,
