@@ -8,10 +8,30 @@ import (
 
 // What is assumed where nothing was measured yet.
 const (
-	assumedShutdown = 30 * time.Second
+	assumedShutdown = 30 * time.Second // of a guest that is asked
+	assumedPowerOff = time.Second      // of one that is not
 	assumedSnapshot = 5 * time.Second
 	assumedPowerOn  = 5 * time.Second
 )
+
+// shutdownOf is what is assumed for powering the replica off: a guest takes its
+// time, but only where it is asked and has tools that hear it.
+func shutdownOf(c *record) time.Duration {
+	if grace := c.Status.Spec.Grace; grace < 0 || !c.Facts.ReplicaVM.Tools {
+		return assumedPowerOff
+	} else if grace > 0 {
+		return min(grace, assumedShutdown)
+	}
+	return assumedShutdown
+}
+
+// powerOnOf is what is assumed for powering the target on, if it is.
+func powerOnOf(c *record) time.Duration {
+	if !c.Status.Spec.PowerOn {
+		return 0
+	}
+	return assumedPowerOn
+}
 
 // reckon says after a pass how long the switch would take: shutdown, two
 // snapshot actions, what changes until then, power-on.
@@ -39,7 +59,7 @@ func reckon(c *record, now time.Time) {
 			f.Dirty = float64(differing) / over
 		}
 	}
-	shutdown := tookOr(c, "power-off-target", assumedShutdown)
+	shutdown := tookOr(c, "power-off-target", shutdownOf(c))
 	snapshot := tookOr(c, "track-replica-1", assumedSnapshot)
 	var move time.Duration
 	if canHint(c) {
@@ -47,11 +67,11 @@ func reckon(c *record, now time.Time) {
 	} else {
 		move = time.Duration(float64(total) / rate * float64(time.Second))
 	}
-	f.Downtime = (shutdown + 2*snapshot + move + assumedPowerOn).Round(time.Millisecond)
+	f.Downtime = (shutdown + 2*snapshot + move + powerOnOf(c)).Round(time.Millisecond)
 	f.Within = c.Status.Spec.Switch.Budget > 0 && f.Downtime <= c.Status.Spec.Switch.Budget
 	how := []string{
 		fmt.Sprintf("shutdown %v", shutdown.Round(time.Second)), fmt.Sprintf("2 snapshots of %v", snapshot.Round(time.Second)),
-		fmt.Sprintf("final pass %v at %.0f bytes/s", move.Round(time.Millisecond), rate), fmt.Sprintf("power-on %v", assumedPowerOn),
+		fmt.Sprintf("final pass %v at %.0f bytes/s", move.Round(time.Millisecond), rate), fmt.Sprintf("power-on %v", powerOnOf(c)),
 	}
 	if f.Dirty > 0 {
 		how = append(how, fmt.Sprintf("the replica changes %.0f bytes/s", f.Dirty))

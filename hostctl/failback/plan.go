@@ -380,7 +380,7 @@ func (b *builder) finish() {
 		b.p.Disks = append(b.p.Disks, pd)
 	}
 	b.p.Bytes = b.p.AtMost
-	b.p.Downtime = assumedShutdown + 2*assumedSnapshot + assumedPowerOn
+	b.p.Downtime = shutdownOf(b.c) + 2*assumedSnapshot + powerOnOf(b.c)
 	b.p.Reckoned = "nothing was measured: bytes are the most that can be, the downtime is without the final pass"
 	b.p.Digest = digestOf("failback plan v1", struct {
 		VM          string
