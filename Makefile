@@ -10,20 +10,23 @@ PROGRAMS := ./cmd/haulback ./cmd/haulbackd ./cmd/haulback-sim
 # where git cannot tell (an unpacked archive), they say "devel".
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --porcelain >/dev/null 2>&1 && echo true || echo false)
 
-.PHONY: all demo demo-disk test man check race fuzz proto proto-accept bench cover clean help
+.PHONY: all programs demo demo-disk test man check race fuzz proto proto-accept bench cover clean help
 
-all: ## build bin/haulback, bin/haulbackd and bin/haulback-sim, static, and bin/haulback-vddk where gcc is
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ $(PROGRAMS)
+all: programs ## build bin/haulback, bin/haulbackd and bin/haulback-sim, static, and bin/haulback-vddk where gcc is
 	@if [ "$$($(GO) env GOOS GOARCH | tr '\n' ' ')" = 'linux amd64 ' ] && command -v gcc >/dev/null; then \
 	  set -x; CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/haulback-vddk; \
 	else echo "bin/haulback-vddk (for vddk:// disks) is left out: it needs gcc on linux/amd64"; fi
 
+# All that is built without a C compiler, and all that the demonstrations need.
+programs:
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ $(PROGRAMS)
+
 # "make demo VM=..." reaches the script; a VM of the environment, which may mean anything, does not.
 demo: export HAULBACK_DEMO_VM ?= $(if $(filter command,$(firstword $(origin VM))),$(VM))
-demo: all ## bring VMs home between two simulated sites; with disks of your own: VM="REPLICA.img:ORIGINAL.img ..."
+demo: programs ## bring VMs home between two simulated sites; with disks of your own: VM="REPLICA.img:ORIGINAL.img ..."
 	@HAULBACK_BIN=bin deploy/demo/demo.sh
 
-demo-disk: all ## copy a disk between two daemons, kill one half way, and prove the result
+demo-disk: programs ## copy a disk between two daemons, kill one half way, and prove the result
 	@HAULBACK_BIN=bin deploy/demo/disk.sh
 
 test: ## everything that has to be green: installs what it needs, checks, tests, builds
