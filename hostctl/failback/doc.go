@@ -35,6 +35,10 @@
 // point that a disk's target was last proved to have is a hint to the mover;
 // without such a point, everything is compared.
 //
+// VMs that have to be off are watched without a gap, not only while a pass runs:
+// a target that was on, however shortly, is compared as a whole, and a replica
+// that was on makes the try of the switch void.
+//
 // Failbacks in passes are bounded by MaxVMs, their disks by MaxDisks; disks of
 // final passes have as many places of their own, so that nobody's downtime waits
 // for somebody else's first pass. In a group a VM switches when all of a lower

@@ -320,11 +320,11 @@ func stateStep(st step) step {
 		if err != nil {
 			return err
 		}
-		if replica.Power != hostctl.Off && !r.e.bugs.keepReplicaOn {
-			return r.voided("the replica " + replica.Name + " was powered on from outside after the final pass")
+		if (replica.Power != hostctl.Off || c.replicaRan()) && !r.e.bugs.keepReplicaOn {
+			return r.voided("the replica "+replica.Name+" was powered on from outside after the final pass", nil)
 		}
-		if target.Power != hostctl.Off {
-			return r.voided("the target " + target.Name + " was powered on from outside before it was home")
+		if target.Power != hostctl.Off || c.Facts.TargetRan {
+			return r.voided("the target "+target.Name+" was powered on from outside before it was home", (*record).distrust)
 		}
 		return nil
 	})

@@ -129,7 +129,7 @@ func (r *run) mustBeOff(ctx context.Context, ref hostctl.Ref, what string) error
 
 // voided gives up a try of the switch: what users have written since is not in
 // it. The next try begins at power-off.
-func (r *run) voided(why string) error {
+func (r *run) voided(why string, forget func(*record)) error {
 	const most = 5
 	if r.get().Facts.Alarms >= most {
 		return halting(ReasonPoweredOn, "find out who powers it on, then continue, cancel or undo", "%s, for the %dth time", why, most+1)
@@ -144,6 +144,9 @@ func (r *run) voided(why string) error {
 		}
 		c.Facts.Finals++
 		c.Facts.Alarms++
+		if forget != nil {
+			forget(c)
+		}
 		for _, i := range c.moved() {
 			c.Status.Disks[i].Verified = false
 		}

@@ -74,8 +74,19 @@ func (r *run) pass(ctx context.Context, name string, final bool) error {
 		}
 		return &again{"the target was powered on from outside: the pass begins again"}
 	}
-	if final && replica.Power != hostctl.Off && !r.e.bugs.keepReplicaOn { // FB-13
-		return r.voided("the replica " + replica.Name + " was powered on from outside")
+	if final && (replica.Power != hostctl.Off || c.replicaRan()) && !r.e.bugs.keepReplicaOn { // FB-13
+		return r.voided("the replica "+replica.Name+" was powered on from outside", nil)
+	}
+	if c.Facts.TargetRan { // and is off again: what it has written is unknown
+		err := r.change(func(c *record) {
+			c.warn("the target %s was powered on from outside while it was inconsistent: everything is compared again", target.Name)
+			c.distrust()
+			c.nextPass(name)
+		})
+		if err != nil {
+			return &again{err.Error()}
+		}
+		c = r.get()
 	}
 	if !c.Facts.Unlisted && target.Marks[hostctl.MarkInconsistent] != c.Status.Run && !r.e.bugs.noMark {
 		return halting(ReasonDrift, "find out who took it away, then cancel", "VM %s does not carry the mark haulback.%s of this run any more", target.Name, hostctl.MarkInconsistent)
@@ -100,7 +111,7 @@ func (r *run) pass(ctx context.Context, name string, final bool) error {
 	})
 	if a, ok := errors.AsType[*alarm](err); ok {
 		if sameVM(a.vm, replica.Ref) {
-			return r.voided("the replica " + replica.Name + " was powered on from outside")
+			return r.voided("the replica "+replica.Name+" was powered on from outside", nil)
 		}
 		if target, err = r.find(ctx, target.Ref); err != nil {
 			return err
@@ -143,7 +154,7 @@ func (r *run) quell(ctx context.Context, target *hostctl.VM) error {
 	err := r.change(func(c *record) {
 		c.warn("the target %s was powered on from outside while it was inconsistent: it is powered off, and everything is compared again", target.Name)
 		c.Facts.Alarms++
-		clear(c.Facts.Bases)
+		c.distrust()
 		c.nextPass(c.Facts.PassStep)
 	})
 	if err != nil {

@@ -50,9 +50,12 @@ type facts struct {
 	Pass     uint32 // number of the last pass
 	PassStep string // the step it belongs to
 	Alarms   int    // VMs that were powered on from outside
-	Leave    bool   // ReadyToSwitch is over: one more pass, then the switch
-	Resync   bool   // one more pass, then ReadyToSwitch again
-	Stood    time.Time
+	// What sentries saw that no pass has taken into account yet.
+	TargetRan  bool
+	ReplicaRan int  // in which try of the switch
+	Leave      bool // ReadyToSwitch is over: one more pass, then the switch
+	Resync     bool // one more pass, then ReadyToSwitch again
+	Stood      time.Time
 
 	Tracking   string    // the tracking snapshot of the replica
 	Protective string    // the replica's protective snapshot

@@ -76,8 +76,11 @@ func (r *run) change(f func(*record)) error {
 // done.
 func (r *run) drive(ctx context.Context) {
 	defer r.giveSlot()
+	var s sentry
+	defer s.leave()
 	for ctx.Err() == nil {
 		c := r.get()
+		s.post(ctx, r, c.haveToBeOff())
 		if c.Status.Activity.Ended() {
 			if r.close(ctx) {
 				return

@@ -1,0 +1,110 @@
+package failback
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/haulback/haulback/hostctl"
+)
+
+// sentry watches the VMs of a failback that have to be off, also while no pass
+// runs: through ReadyToSwitch, shutdowns and consolidations. What somebody starts
+// and stops again in between has written, and no change tracking of the replica
+// knows of it.
+type sentry struct {
+	posted []hostctl.Ref
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// haveToBeOff are the VMs that nobody may start now: the target from its
+// power-off, the replica from its own, both until the VM is home.
+func (c *record) haveToBeOff() (list []hostctl.Ref) {
+	switch c.Status.Activity {
+	case Waiting, Preparing, Syncing, Standing, Switching:
+	default:
+		return nil
+	}
+	if c.Status.State == Failback {
+		return nil
+	}
+	if !c.Facts.Unlisted && c.ended("mark-target") {
+		list = append(list, c.Status.Target)
+	}
+	if c.Facts.Finals > 0 && c.ended(numbered("power-off-replica", c.Facts.Finals)) {
+		list = append(list, c.Status.Replica)
+	}
+	return list
+}
+
+// post watches these VMs and no others.
+func (s *sentry) post(ctx context.Context, r *run, vms []hostctl.Ref) {
+	if slices.Equal(vms, s.posted) {
+		return
+	}
+	s.leave()
+	ctx, s.stop = context.WithCancel(ctx)
+	s.posted = vms
+	for _, ref := range vms {
+		h, err := r.e.host(ref.Host)
+		if err != nil {
+			continue // the next step says so
+		}
+		s.wg.Go(func() { r.watch(ctx, h, ref) })
+	}
+}
+
+func (s *sentry) leave() {
+	if s.stop != nil {
+		s.stop()
+	}
+	s.wg.Wait()
+	s.posted, s.stop = nil, nil
+}
+
+// watch remembers that a VM was started, until ctx is done.
+func (r *run) watch(ctx context.Context, h *hostctl.Host, ref hostctl.Ref) {
+	for ctx.Err() == nil {
+		for ev, err := range h.Compute.Watch(ctx, []hostctl.Ref{ref}) {
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err != nil: // nobody knows what happens until it is watched again
+				r.e.c.Log.Warn("a VM that has to be off is not watched for a moment", "job", r.get().Status.ID, "vm", ref.Name, "err", plain(err.Error()))
+			case ev.Power != hostctl.On && ev.Power != hostctl.Suspended:
+				continue
+			}
+			r.remember(ctx, ref)
+		}
+		r.pause(ctx, heartbeat)
+	}
+}
+
+// remember makes durable that a VM was on, or may have been.
+func (r *run) remember(ctx context.Context, ref hostctl.Ref) {
+	saw := func(c *record) {
+		switch {
+		case !slices.Contains(c.haveToBeOff(), ref):
+		case sameVM(ref, c.Status.Target):
+			c.Facts.TargetRan = true
+		default:
+			c.Facts.ReplicaRan = c.Facts.Finals
+		}
+	}
+	for ctx.Err() == nil && r.change(saw) != nil {
+		r.pause(ctx, time.Second)
+	}
+}
+
+// distrust forgets what is known of the target's disks: the next pass compares
+// everything.
+func (c *record) distrust() {
+	clear(c.Facts.Bases)
+	c.Facts.TargetRan = false
+}
+
+// replicaRan reports whether the replica was on since this try of the switch has
+// powered it off: what its users wrote then is in no snapshot.
+func (c *record) replicaRan() bool { return c.Facts.Finals > 0 && c.Facts.ReplicaRan == c.Facts.Finals }

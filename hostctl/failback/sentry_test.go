@@ -1,0 +1,90 @@
+package failback_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/haulback/haulback/hostctl"
+	"github.com/haulback/haulback/hostctl/failback"
+	"github.com/haulback/haulback/hostctl/hosttest"
+)
+
+// visit is somebody who starts a VM, uses it and stops it again.
+func visit(w *world, f *hosttest.Fake, vm string, disk int, off int64, text string) {
+	f.Outside(vm, hostctl.On)
+	time.Sleep(time.Minute)
+	if err := f.Write(vm, disk, off, []byte(text)); err != nil {
+		w.t.Errorf("write: %v", err)
+	}
+	f.Outside(vm, hostctl.Off)
+	time.Sleep(time.Second)
+}
+
+// before does something once before a step.
+type before struct {
+	step string
+	do   func()
+}
+
+func (a *before) Run(_ context.Context, h failback.Hook) error {
+	if h.Step == a.step && !h.After && a.do != nil {
+		do := a.do
+		a.do = nil
+		do()
+	}
+	return nil
+}
+
+func (a *before) Named(string) []string { return nil }
+
+// TestVisits has VMs that have to be off started and stopped while no pass looks:
+// grain 29 is in no sample and in no hint.
+func TestVisits(t *testing.T) {
+	for _, x := range []struct {
+		name, step string
+		visit      func(w *world)
+	}{
+		{"target before the switch", "power-off-replica", func(w *world) { visit(w, w.prod, "o", 1, 29*grain, "garbage") }},
+		{"target after the final pass", "state", func(w *world) { visit(w, w.prod, "o", 1, 29*grain, "garbage") }},
+		{"replica before its snapshot", "release-tracking", func(w *world) { visit(w, w.dr, "r", 1, 29*grain, "a user's") }},
+		{"replica after its snapshot", "final-pass", func(w *world) { visit(w, w.dr, "r", 1, 29*grain, "a user's") }},
+		{"replica after the final pass", "state", func(w *world) { visit(w, w.dr, "r", 1, 29*grain, "a user's") }},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.conf.Hooks = &before{x.step, func() { x.visit(w) }}
+				w.open()
+				defer w.close()
+				w.start(home())
+				st := w.activity(failback.Deciding)
+				w.equal(w.prod, w.original, w.dr, w.replica)
+				if len(st.Warnings) == 0 {
+					t.Errorf("nobody is told: %s", tell(&st))
+				}
+				want := w.bytes(w.dr, w.replica)
+				w.undo()
+				w.is(w.dr, w.replica, want)
+				w.is(w.prod, w.original, w.before)
+			})
+		})
+	}
+}
+
+// TestVisitWhileReadyToSwitch is the same, where nothing runs for hours.
+func TestVisitWhileReadyToSwitch(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		s := home()
+		s.Switch.When = failback.WhenManual
+		w.start(s)
+		w.activity(failback.Standing)
+		visit(w, w.prod, "o", 1, 29*grain, "garbage")
+		if _, err := w.e.Switch(t.Context(), "fb1", failback.Switch{When: failback.WhenNow}, 0); err != nil {
+			t.Fatal(err)
+		}
+		w.activity(failback.Deciding)
+		w.equal(w.prod, w.original, w.dr, w.replica)
+	})
+}
