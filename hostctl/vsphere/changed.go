@@ -17,7 +17,7 @@ import (
 // error: the hint is Distrusted, and its Remark says why, for the operator. An
 // error means that the host was not reached or refused to answer at all.
 func (c *Client) Changed(ctx context.Context, ref hostctl.Ref, snapshot string, disk hostctl.Disk, since string) (cbt.Hint, error) {
-	hint := cbt.Hint{Provider: "vsphere", Since: clean(since), Size: disk.Size}
+	hint := cbt.Hint{Provider: "vsphere", Size: disk.Size}
 	vm, _, err := c.resolve(ctx, ref)
 	if err != nil {
 		return hint, err
@@ -27,7 +27,8 @@ func (c *Client) Changed(ctx context.Context, ref hostctl.Ref, snapshot string, 
 		return hint, c.notFound("snapshot " + clean(snapshot) + " of " + vm.Name)
 	}
 	q := question{vm: &vm, shot: &s, key: disk.Key, size: disk.Size}
-	if q.base, err = parseChangeID(since); err != nil {
+	q.base, err = parseChangeID(since)
+	if hint.Since = q.base.text(); err != nil {
 		err = distrust("%v", err)
 	} else if err = q.check(); err == nil {
 		err = c.history(ctx, &q)

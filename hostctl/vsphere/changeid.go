@@ -35,6 +35,14 @@ func stamp(host string, at time.Time, size int64) string {
 // time.
 const anyChange = "*"
 
+// text is the point for people: its time, or else the host's text.
+func (id *changeID) text() string {
+	if id.at.IsZero() {
+		return clean(id.host)
+	}
+	return "since " + id.at.UTC().Format(time.RFC3339)
+}
+
 // parseChangeID reads a stamped change ID, or the host's own.
 func parseChangeID(s string) (id changeID, err error) {
 	host, ours, stamped := strings.Cut(s, stampMark)

@@ -298,6 +298,9 @@ func (s *site) changed(now, base hostctl.Snapshot) cbt.Hint {
 	s.t.Helper()
 	hint, err := s.c.Changed(s.t.Context(), s.vm.Ref, now.ID, now.Disks[0], base.Disks[0].ChangeID)
 	s.must(err)
+	if want := "since " + base.Created.UTC().Format(time.RFC3339); hint.Since != want && strings.Contains(base.Disks[0].ChangeID, stampMark) {
+		s.t.Errorf("the point is told as %q, want %q", hint.Since, want)
+	}
 	return hint
 }
 
