@@ -274,6 +274,9 @@ func TestFB15FinalPassMovesWhatChangedMeanwhile(t *testing.T) {
 			if last.Used != "hint" || last.Counters.Scanned != 2*grain {
 				t.Errorf("the final pass read %d bytes (%s): %+v", last.Counters.Scanned, last.Used, last)
 			}
+			if got := st.Disks[0].Sampled; got != "sampled 0 B of 72.0 KiB" {
+				t.Errorf("the proof is told as %q", got)
+			}
 		})
 	}
 }

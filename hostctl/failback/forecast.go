@@ -71,10 +71,10 @@ func reckon(c *record, now time.Time) {
 	f.Within = c.Status.Spec.Switch.Budget > 0 && f.Downtime <= c.Status.Spec.Switch.Budget
 	how := []string{
 		fmt.Sprintf("shutdown %v", shutdown.Round(time.Second)), fmt.Sprintf("2 snapshots of %v", snapshot.Round(time.Second)),
-		fmt.Sprintf("final pass %v at %.0f bytes/s", move.Round(time.Millisecond), rate), fmt.Sprintf("power-on %v", powerOnOf(c)),
+		fmt.Sprintf("final pass %v at %s/s", move.Round(time.Millisecond), sized(int64(rate))), fmt.Sprintf("power-on %v", powerOnOf(c)),
 	}
 	if f.Dirty > 0 {
-		how = append(how, fmt.Sprintf("the replica changes %.0f bytes/s", f.Dirty))
+		how = append(how, fmt.Sprintf("the replica changes %s/s", sized(int64(f.Dirty))))
 	}
 	f.Text = strings.Join(how, ", ")
 }

@@ -71,7 +71,7 @@ func (b *builder) make(one *Disk, rule *DiskRule) {
 		t.Size = rule.Grow
 	}
 	if t.Size < d.Size {
-		b.problem(ReasonTooSmall, "ask for as much at least", "disk %s: %d bytes are asked for, the replica's has %d", d.Label, t.Size, d.Size)
+		b.problem(ReasonTooSmall, "ask for as much at least", "disk %s: %s are asked for, the replica's has %s", d.Label, exactly(t.Size), exactly(d.Size))
 	}
 	one.Target, one.Matched = t, "is made from it"
 	b.unfit(&d, "the replica")
@@ -90,9 +90,9 @@ func (b *builder) match(one *Disk, rule *DiskRule, taken map[string]string) {
 	taken[diskID(t)] = one.Label
 	one.Target, one.Matched = *t, how
 	if t.Size < one.Replica.Size {
-		b.problem(ReasonTooSmall, "grow it on its host, or exclude the disk", "disk %s of the target has %d bytes, fewer than the replica's %d", t.Label, t.Size, one.Replica.Size)
+		b.problem(ReasonTooSmall, "grow it on its host, or exclude the disk", "disk %s of the target has %s, fewer than the replica's %s", t.Label, exactly(t.Size), exactly(one.Replica.Size))
 	} else if t.Size > one.Replica.Size {
-		b.warn("disk %s of the target is %d bytes larger than the replica's: the end is not touched", t.Label, t.Size-one.Replica.Size)
+		b.warn("disk %s of the target is %s larger than the replica's: the end is not touched", t.Label, exactly(t.Size-one.Replica.Size))
 	}
 	b.unfit(&one.Replica, "the replica")
 	b.unfit(t, "the target")
@@ -142,7 +142,7 @@ func (b *builder) counterpart(d *hostctl.Disk, rule *DiskRule, taken map[string]
 	}
 	switch {
 	case len(fit) == 1:
-		return &all[fit[0]], fmt.Sprintf("the only one of %d bytes", d.Size)
+		return &all[fit[0]], fmt.Sprintf("the only one of %s", exactly(d.Size))
 	case len(fit) > 1:
 		b.problem(ReasonDiskAmbiguous, "give the disk a rule with its target", "disk %s of the replica could be %d disks of the target of its size: %s", d.Label, len(fit), labels(all))
 		return nil, ""
@@ -152,14 +152,14 @@ func (b *builder) counterpart(d *hostctl.Disk, rule *DiskRule, taken map[string]
 	if i := slices.IndexFunc(all, func(t hostctl.Disk) bool { return t.Label == d.Label }); i >= 0 {
 		return &all[i], "label" // too small: match says so
 	}
-	b.problem(ReasonDiskUnmatched, "attach one, give the disk a rule with its target, or exclude it", "the target has no counterpart for disk %s of %d bytes; it has %s", d.Label, d.Size, labels(all))
+	b.problem(ReasonDiskUnmatched, "attach one, give the disk a rule with its target, or exclude it", "the target has no counterpart for disk %s of %s; it has %s", d.Label, exactly(d.Size), labels(all))
 	return nil, ""
 }
 
 func labels(disks []hostctl.Disk) string {
 	var list []string
 	for _, d := range disks {
-		list = append(list, fmt.Sprintf("%s (%d bytes)", d.Label, d.Size))
+		list = append(list, fmt.Sprintf("%s of %s", d.Label, exactly(d.Size)))
 	}
 	return listed(list)
 }

@@ -279,8 +279,8 @@ func (c *record) outcome(i int, number uint32, out *job.Outcome, err error, now 
 	}
 	p.Ended = now
 	d.Verified, d.Root, d.Sampled = true, out.Root, ""
-	if p.Used == "hint" {
-		d.Sampled = fmt.Sprintf("sampled %d of %d", out.Counters.Sampled, out.Counters.Sampled+out.Counters.Skipped)
+	if n := &out.Counters; p.Used == "hint" && n.Skipped > 0 { // else all was compared after all
+		d.Sampled = fmt.Sprintf("sampled %s of %s", sized(n.Sampled), sized(n.Sampled+n.Skipped))
 	}
 	if len(c.Facts.Points) > i && len(c.Facts.Bases) > i {
 		c.Facts.Bases[i] = c.Facts.Points[i]

@@ -315,9 +315,9 @@ func (b *builder) room(ref hostctl.Ref, what string, disk func(*record, int) *ho
 	}
 	for _, s := range stores {
 		if n := need[s.Datastore]; s.Free < n {
-			b.problem(ReasonNoSpace, "free space there, or move a disk to another datastore", "datastore %s of host %s has %d bytes free; %s needs %d at least", s.Datastore, ref.Host, s.Free, what, n)
+			b.problem(ReasonNoSpace, "free space there, or move a disk to another datastore", "datastore %s of host %s has %s free; %s needs %s at least", s.Datastore, ref.Host, sized(s.Free), what, sized(n))
 		} else if all := n * spaceShare; s.Free < all {
-			b.warn("datastore %s has %d bytes free, and %s can grow to %d", s.Datastore, s.Free, what, all)
+			b.warn("datastore %s has %s free, and %s can grow to %s", s.Datastore, sized(s.Free), what, sized(all))
 		}
 	}
 }

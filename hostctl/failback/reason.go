@@ -200,3 +200,22 @@ func fromStore(err error) *job.Failure {
 	}
 	return &job.Failure{Reason: ReasonStore, Text: "the failback store: " + err.Error(), Retry: job.RetryBackoff, Exit: 13}
 }
+
+// sized is a number of bytes for people, with one decimal in the largest unit
+// that it reaches.
+func sized(n int64) string {
+	const step = 1024
+	if n < step {
+		return fmt.Sprintf("%d B", n)
+	}
+	x, unit := float64(n)/step, 0
+	for units := len(sizes); x >= step && unit < units-1; unit++ {
+		x /= step
+	}
+	return fmt.Sprintf("%.1f %s", x, sizes[unit])
+}
+
+var sizes = [...]string{"KiB", "MiB", "GiB", "TiB"}
+
+// exactly is for disks that have to be of one size.
+func exactly(n int64) string { return fmt.Sprintf("%d bytes (%s)", n, sized(n)) }

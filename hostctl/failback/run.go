@@ -253,7 +253,7 @@ func drift(vm *hostctl.VM, was []hostctl.Disk) string {
 		case !ok:
 			return fmt.Sprintf("disk %s (%s) is gone or has another backing", old.Label, diskID(&old))
 		case d.Size != old.Size:
-			return fmt.Sprintf("disk %s has %d bytes, not %d", old.Label, d.Size, old.Size)
+			return fmt.Sprintf("disk %s has %s, not %s", old.Label, exactly(d.Size), exactly(old.Size))
 		}
 		delete(now, diskID(&old))
 	}

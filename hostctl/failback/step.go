@@ -57,7 +57,7 @@ func (r *run) do(ctx context.Context, s *step) error {
 		return r.change(func(c *record) {
 			now := r.e.now()
 			c.Status.Activity = s.activity
-			r.put(c, Step{Name: s.name, Number: s.number, State: Skipped, Host: s.host, VM: s.vm, Began: now, Ended: now, Text: s.skip})
+			r.put(c, Step{Name: s.name, Number: s.number, State: Skipped, Host: s.host, VM: s.vm, Began: now, Ended: now, Text: s.text + ": " + s.skip})
 		})
 	}
 	if !r.e.bugs.noIntent {

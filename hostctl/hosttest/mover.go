@@ -209,6 +209,7 @@ func (m *Mover) Move(ctx context.Context, v *failback.Move) (out job.Outcome, er
 			}
 		}
 	}
+	n.Skipped = n.Total - n.Scanned
 	out.State, out.Verified, out.Equal = "Verified", true, used == "full"
 	out.Root = cbt.Digest(blake3.Sum256(m.all(v.Source)))
 	at.Done = true

@@ -1,0 +1,16 @@
+package failback
+
+import (
+	"math"
+	"testing"
+)
+
+func TestSized(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 4259840: "4.1 MiB", 16 << 20: "16.0 MiB", 3 << 40: "3.0 TiB", math.MaxInt64: "8388608.0 TiB",
+	} {
+		if got := sized(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
