@@ -231,18 +231,32 @@ func restoreStep(st step, of who, id func(*record) string, disk func(*record, in
 		if snapshot == nil {
 			return halting(ReasonSnapshotGone, "restore the VM from a backup or take it as it is; then give the failback up with the operator's guide", "snapshot %s of VM %s is gone: it cannot be made what it was", id(c), vm.Name)
 		}
+		// A pass of an earlier try may be Verified: it says nothing of what the
+		// host does to the disks now.
+		if err := r.change(func(c *record) { c.Facts.Pass++ }); err != nil {
+			return &again{err.Error()}
+		}
+		c = r.get()
 		out, done := r.outside(ctx)
 		defer done()
 		said := r.revert(out, op, ref, snapshot)
 		if retryable(said) {
 			return said
 		}
-		if vm, err = r.find(ctx, ref); err != nil {
+		moved := 0
+		err = r.watched(out, []hostctl.Ref{ref}, func(ctx context.Context) error {
+			if vm, err = r.find(ctx, ref); err == nil {
+				moved, err = r.moveBack(ctx, c, &vm, snapshot, disk)
+			}
 			return err
-		}
-		moved, err := r.moveBack(out, c, &vm, snapshot, disk)
+		})
 		if err != nil {
 			return err
+		}
+		if sameVM(ref, c.Status.Replica) { // the target keeps its mark for a later step
+			if err := r.markHalf(out, ref, ""); err != nil {
+				return err
+			}
 		}
 		how := "reverted by the host, compared and equal"
 		if said != nil {
@@ -264,6 +278,21 @@ func restoreStep(st step, of who, id func(*record) string, disk func(*record, in
 	return st
 }
 
+// markHalf puts the mark of an inconsistent VM on it, or takes it off. A revert
+// has taken an earlier one away where the host keeps marks in the configuration.
+func (r *run) markHalf(ctx context.Context, ref hostctl.Ref, value string) error {
+	vm, err := r.find(ctx, ref)
+	if err != nil || vm.Marks[hostctl.MarkInconsistent] == value {
+		return err
+	}
+	h, err := r.e.host(ref.Host)
+	if err != nil {
+		return err
+	}
+	op := &hostctl.Op{Run: r.get().Status.Run, Step: "mark-half", Started: func(string) error { return nil }}
+	return h.Compute.Mark(ctx, op, ref, hostctl.MarkInconsistent, value)
+}
+
 // revert asks the host.
 func (r *run) revert(ctx context.Context, op *hostctl.Op, ref hostctl.Ref, s *hostctl.Snapshot) error {
 	h, err := r.e.host(ref.Host)
@@ -283,7 +312,7 @@ func (r *run) moveBack(ctx context.Context, c *record, vm *hostctl.VM, s *hostct
 			return moved, halting(ReasonDrift, "put the VM back as it was, then continue", "VM %s or its snapshot has no disk %s any more", vm.Name, is.Label)
 		}
 		m := &Move{
-			Run: diskRun(c, i), Pass: c.Facts.Pass + 1, Fence: r.e.fence, VM: c.Status.Spec.VM, Sample: 1, Unproved: true,
+			Run: diskRun(c, i), Pass: c.Facts.Pass, Fence: r.e.fence, VM: c.Status.Spec.VM, Sample: 1, Unproved: true,
 			Source: Place{VM: vm.Ref, Snapshot: s.ID, Disk: from}, Target: Place{VM: vm.Ref, Disk: to},
 			Limits: r.limits, Priority: job.High,
 			Progress: func(n job.Counters) { r.live[i].progress(n, r.e.now()) }, Event: r.live[i].event,
@@ -294,6 +323,9 @@ func (r *run) moveBack(ctx context.Context, c *record, vm *hostctl.VM, s *hostct
 		}
 		if l.Equal && (l.Compared > 0 || is.Size == 0) {
 			continue
+		}
+		if err := r.markHalf(ctx, vm.Ref, halfMark(c, r.e)); err != nil { // before the first byte is written
+			return moved, err
 		}
 		out, err := r.e.c.Mover.Move(ctx, m)
 		if err != nil {

@@ -88,3 +88,50 @@ func TestVisitWhileReadyToSwitch(t *testing.T) {
 		w.equal(w.prod, w.original, w.dr, w.replica)
 	})
 }
+
+// TestMovedBack has hosts that say that they have reverted a VM, and visitors
+// while it is compared and moved back: it carries the mark before a byte is
+// written, and what a visitor wrote does not stay.
+func TestMovedBack(t *testing.T) {
+	for _, x := range []struct{ name, vm, method string }{
+		{"target written to after the revert", "o", "Restore"},
+		{"target written to while it is moved back", "o", "Moving"},
+		{"replica written to after the revert", "r", "Restore"},
+		{"replica written to while it is moved back", "r", "Moving"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.start(home())
+				w.activity(failback.Deciding)
+				want, f := w.before, w.prod
+				if x.vm == "r" {
+					want, f = w.bytes(w.dr, w.replica), w.dr
+				}
+				visits := 0
+				once := func(m hosttest.Moment) error {
+					if m.Method != x.method || !m.Done || m.Method == "Moving" && m.Step != "scsi0:1" || visits > 0 || m.VM != map[string]string{"o": "web", "r": "web-replica"}[x.vm] {
+						return nil
+					}
+					visits++
+					visit(w, f, x.vm, 1, 0, "garbage")
+					return nil
+				}
+				f.Hook(once)
+				w.mover.Hook(once)
+				if x.method == "Moving" {
+					f.Plan(hosttest.Fault{Method: "Restore", When: hosttest.Lied, Times: 1})
+					visit(w, f, x.vm, 1, 5*grain, "what has to be reverted")
+				}
+				w.undo()
+				if visits == 0 {
+					t.Error("nobody came")
+				}
+				w.is(w.prod, w.original, w.before)
+				w.is(f, map[string]hostctl.Ref{"o": w.original, "r": w.replica}[x.vm], want)
+				w.noMistakes()
+				w.clean(w.prod, w.original)
+				w.clean(w.dr, w.replica)
+			})
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -156,6 +157,10 @@ func (f *Fake) Protect(ctx context.Context, op *hostctl.Op, vm hostctl.Ref, text
 	err = f.act(ctx, "Protect", op, vm.UUID, find, func(v *fakeVM) error {
 		n := hostctl.Snapshot{ID: f.next("snapshot-"), Name: name, Text: text, Parent: v.Current, Created: time.Now()}
 		v.points[n.ID] = map[string][]byte{}
+		if v.marked == nil {
+			v.marked = map[string]map[string]string{}
+		}
+		v.marked[n.ID] = maps.Clone(v.Marks)
 		for i := range v.Disks {
 			d := &v.Disks[i]
 			at := *d
@@ -206,6 +211,10 @@ func (f *Fake) Restore(ctx context.Context, op *hostctl.Op, vm hostctl.Ref, snap
 			v.leaf[d.UUID] = bytes.Clone(v.points[snapshot][d.UUID])
 		}
 		v.Current = snapshot
+		// The configuration, too, as vSphere does it: marks are a part of it.
+		if v.Marks = maps.Clone(v.marked[snapshot]); v.Marks == nil {
+			v.Marks = map[string]string{}
+		}
 		v.epoch++
 		return nil
 	})

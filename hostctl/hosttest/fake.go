@@ -41,6 +41,7 @@ type fakeVM struct {
 	listed bool
 	leaf   map[string][]byte // by disk UUID
 	points map[string]map[string][]byte
+	marked map[string]map[string]string // by snapshot: the marks at that point
 	writes map[string][]write
 	epoch  int // of change tracking
 	twin   *fakeVM

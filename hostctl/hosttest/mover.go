@@ -308,7 +308,7 @@ func (m *Mover) grain(v *failback.Move, off int64, n *job.Counters, done *Moved)
 		n.Same += int64(len(b))
 		return nil
 	}
-	if vm.listed && !v.Unproved && vm.Marks[hostctl.MarkInconsistent] == "" {
+	if vm.listed && vm.Marks[hostctl.MarkInconsistent] == "" {
 		m.log.mistake("VM " + vm.Name + " is written to without a mark")
 	}
 	copy(to, b)
