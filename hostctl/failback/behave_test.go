@@ -145,6 +145,46 @@ func TestDriftHalts(t *testing.T) {
 	})
 }
 
+// TestEndClosesRows ends failbacks that stand still in a step: by a cancel, an
+// undo, and a commit of a VM that does not start.
+func TestEndClosesRows(t *testing.T) {
+	for _, x := range []struct {
+		step, method string
+		end          func(w *world)
+		want         failback.StepState
+	}{
+		{"pair-disks", "Compare", func(w *world) {
+			_, _ = w.e.Cancel(t.Context(), "fb1", 0)
+			w.activity(failback.Canceled)
+		}, failback.Compensated},
+		{"power-on", "SetPower", func(w *world) { w.undo() }, failback.Compensated},
+		{"power-on", "SetPower", func(w *world) { w.commit() }, failback.Skipped},
+	} {
+		t.Run(x.step+" "+string(x.want), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				fault := hosttest.Fault{Method: x.method, When: hosttest.Before, Final: true, Text: "no"}
+				if x.method == "Compare" {
+					w.mover.Plan(fault)
+				} else {
+					fault.Step = x.step
+					w.prod.Plan(fault)
+				}
+				w.start(home())
+				if at := w.halted().Halted.Step; at != x.step {
+					t.Fatalf("halted at %s", at)
+				}
+				x.end(w)
+				st := w.get()
+				for _, row := range st.Steps {
+					if row.Name == x.step && row.State != x.want {
+						t.Errorf("step %s is %s, want %s", row.Name, row.State, x.want)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestTrackingThatFailsOrLies(t *testing.T) {
 	for name, fault := range map[string]hosttest.Fault{
 		"no answer": {Method: "Changed", Times: -1, When: hosttest.Before, Final: true, Text: "FileFault"},

@@ -185,7 +185,24 @@ func (r *run) end(a Activity) error {
 	}
 	return r.e.change(r, func(c *record) {
 		c.Status.Activity, c.Status.Ended, c.Status.Wait, c.Status.Halted = a, r.e.now(), "", nil
+		c.closeRows(a)
 	})
+}
+
+// closeRows ends the rows of steps that were begun and overtaken by what was
+// decided: an ended failback has none that is open.
+func (c *record) closeRows(a Activity) {
+	for i := range c.Status.Steps {
+		s := &c.Status.Steps[i]
+		if s.State != Intent && s.State != Compensating {
+			continue
+		}
+		s.State, s.Ended = Compensated, c.Status.Ended
+		if a == Committed { // nothing was taken back
+			s.State = Skipped
+		}
+		s.Text = name(s.Text, s.Name) + " (begun and not ended: the failback was " + string(a) + ")"
+	}
 }
 
 // outlook says what happens next, for people.

@@ -244,8 +244,22 @@ func (w *world) activity(a failback.Activity) failback.Status {
 		if s.Halted != nil && a != "" {
 			w.t.Fatalf("halted on the way to %s: %s", a, tell(s))
 		}
+		if s.Activity == a && a.Ended() {
+			w.noOpenRow(s)
+		}
 		return s.Activity == a
 	})
+}
+
+// noOpenRow fails where an ended failback has a step that is not: its record would
+// not be believed.
+func (w *world) noOpenRow(s *failback.Status) {
+	w.t.Helper()
+	for _, row := range s.Steps {
+		if row.State == failback.Intent || row.State == failback.Compensating || row.Ended.IsZero() {
+			w.t.Errorf("%s, and step %s is %s", s.Activity, row.Name, row.State)
+		}
+	}
 }
 
 func (w *world) halted() failback.Status {
