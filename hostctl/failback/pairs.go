@@ -157,6 +157,36 @@ func (e *Engine) Pairs(ctx context.Context) (list []Pair, at uint64, err error) 
 	return list, at, nil
 }
 
+// others has a plan take nothing that belongs to another VM of the controller: its
+// replica may serve users, and its original is what it comes home to. Two replicas
+// of one original are in nobody's way.
+func (b *builder) others() {
+	pairs, _, err := b.e.Pairs(b.ctx)
+	if err != nil {
+		b.failed(err)
+		return
+	}
+	taken := func(vm hostctl.Ref, what string, of *Pair, role string) {
+		b.problem(ReasonOtherVM, "name another VM, or if "+of.Name+" is not to come home any more: haulback failback vm remove "+of.Name,
+			"the %s %s is the %s of VM %s, too", what, vm.Name, role, of.Name)
+	}
+	for i := range pairs {
+		p, target := &pairs[i], b.target.Ref
+		if p.Name == b.pair.Name {
+			continue
+		}
+		if sameVM(b.replica.Ref, p.Replica) {
+			taken(b.replica.Ref, "replica", p, "replica")
+		}
+		switch {
+		case sameVM(target, p.Replica):
+			taken(target, "target", p, "replica")
+		case sameVM(target, p.Original) && b.p.Destination != Original:
+			taken(target, "target", p, "original")
+		}
+	}
+}
+
 // placeOf is where a VM stands; with mu or view held.
 func (e *Engine) placeOf(p Pair) place {
 	at := place{State: p.State}

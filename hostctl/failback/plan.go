@@ -122,6 +122,7 @@ func (b *builder) vms() {
 		b.newTarget()
 	}
 	b.other()
+	b.others()
 	if b.target.UUID != "" {
 		b.c.Facts.TargetVM = slim(b.target)
 	}

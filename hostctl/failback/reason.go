@@ -50,6 +50,7 @@ const (
 	ReasonVMGone          = "VM_NOT_FOUND"        // on its host
 	ReasonVMAmbiguous     = "VM_AMBIGUOUS"        //
 	ReasonSameVM          = "SAME_VM"             // source and target are one
+	ReasonOtherVM         = "VM_OF_ANOTHER"       // a VM that is known under another name as well
 	ReasonReplicaOff      = "REPLICA_NOT_RUNNING" //
 	ReasonTargetOn        = "TARGET_RUNNING"      // of destination existing
 	ReasonSuspended       = "VM_SUSPENDED"        // neither on nor safely off

@@ -39,6 +39,16 @@ func TestRefusedBeforeAnyAction(t *testing.T) {
 	}
 	with := func(s failback.Spec, f func(*failback.Spec)) failback.Spec { f(&s); return s }
 	nothing := func(*world) {}
+	another := func(original, replica string) func(*world) {
+		return func(w *world) {
+			w.restore()
+			w.dr.Add(hostctl.VM{Ref: hostctl.Ref{UUID: "r2", Name: "db-replica"}, Power: hostctl.On}, disk(7, 20))
+			at := map[string]hostctl.Ref{"o": w.original, "t": w.restored, "r": w.replica, "r2": {Host: "dr", UUID: "r2"}}
+			if _, err := w.e.PutPair(context.Background(), failback.Pair{Name: "db", Original: at[original], Replica: at[replica]}, 0); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
 	for name, x := range map[string]struct {
 		f      func(*world)
 		reason string
@@ -57,6 +67,9 @@ func TestRefusedBeforeAnyAction(t *testing.T) {
 		"target asks":           outside(vm("o", func(v *hostctl.VM) { v.Question = "moved or copied?" }), failback.ReasonQuestion, home()),
 		"target too small":      outside(vm("o", func(v *hostctl.VM) { v.Disks[0].Size -= 512 }), failback.ReasonTooSmall, home()),
 		"target is the replica": outside(nothing, failback.ReasonSameVM, with(existing(), func(s *failback.Spec) { s.TargetHost, s.Target = "dr", hostctl.Query{UUID: "r"} })),
+		"replica of another":    outside(another("t", "r"), failback.ReasonOtherVM, home()),
+		"home is a replica":     outside(another("t", "o"), failback.ReasonOtherVM, home()),
+		"target of another":     outside(another("t", "r2"), failback.ReasonOtherVM, existing()),
 		"disk unfit":            outside(vm("r", func(v *hostctl.VM) { v.Disks[1].Unfit = "independent persistent" }), failback.ReasonDiskUnfit, home()),
 		"disk missing":          outside(vm("o", func(v *hostctl.VM) { v.Disks = v.Disks[:1] }), failback.ReasonDiskUnmatched, home()),
 		"rule for no disk":      outside(nothing, failback.ReasonDiskUnmatched, with(home(), func(s *failback.Spec) { s.Disks = []failback.DiskRule{{Disk: "ide0:0"}} })),
