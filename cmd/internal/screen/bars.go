@@ -135,6 +135,9 @@ func short(text string, width int) string {
 func ended(d *failback.Disk, p *failback.Pass) string {
 	c := &p.Counters
 	numbers := fmt.Sprintf("%s, %s differed, %s sent", bytes(c.Total), bytes(c.Differing), bytes(c.Sent))
+	if p.Final && len(d.Passes) > 1 {
+		numbers = together(d)
+	}
 	switch {
 	case d.Verified && p.Final && d.Sampled != "":
 		return fmt.Sprintf("Verified (%s): %s", clean(d.Sampled), numbers)
@@ -144,6 +147,16 @@ func ended(d *failback.Disk, p *failback.Pass) string {
 		return fmt.Sprintf("pass %d done: %s", p.Number, numbers)
 	}
 	return fmt.Sprintf("pass %d ended, NOT verified: %s", p.Number, numbers)
+}
+
+// together is all passes of a disk, which brought it home together.
+func together(d *failback.Disk) string {
+	var differing, sent int64
+	for i := range d.Passes {
+		c := &d.Passes[i].Counters
+		differing, sent = differing+c.Differing, sent+c.Sent
+	}
+	return fmt.Sprintf("%s, in %d passes %s differed, %s sent", bytes(d.Replica.Size), len(d.Passes), bytes(differing), bytes(sent))
 }
 
 // maxLabel is more than any host calls a place for a disk.

@@ -131,9 +131,9 @@ func diskChanges(old, now *failback.Disk, add func(string, ...any)) {
 		case !p.Ended.IsZero() && q.Ended.IsZero():
 			add("%s: %s", label, ended(now, p))
 		case q.Began.IsZero():
-			add("%s: pass %d begins%s%s", label, p.Number, mode(p), because(p.Reason))
+			add("%s: %s begins%s%s", label, called(p), mode(p), because(p.Reason))
 		case int(share(p)*tenth) > int(share(&q)*tenth):
-			add("%s: pass %d, %.0f %% done", label, p.Number, 100*share(p))
+			add("%s: %s, %.0f %% done", label, called(p), 100*share(p))
 		}
 		if p.Event != "" && p.Event != q.Event {
 			add("%s: %s", label, clean(p.Event))
@@ -142,6 +142,14 @@ func diskChanges(old, now *failback.Disk, add func(string, ...any)) {
 	if f := now.Failure; f != nil && (old == nil || old.Failure == nil || old.Failure.Text != f.Text) {
 		add("%s FAILED: %s", label, clean(f.Text))
 	}
+}
+
+// called is a pass in messages.
+func called(p *failback.Pass) string {
+	if p.Final {
+		return fmt.Sprintf("final pass (%d)", p.Number)
+	}
+	return fmt.Sprintf("pass %d", p.Number)
 }
 
 func because(reason string) string {

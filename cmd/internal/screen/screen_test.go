@@ -96,7 +96,7 @@ func passes(s *failback.Status, share float64, final bool) *failback.Status {
 		if i == 0 {
 			p.Ended, p.Verified, d.Verified = at(8*time.Minute), true, true
 			if final {
-				d.Sampled = "sampled 2560 of 652000"
+				d.Sampled = "sampled 160.0 MiB of 39.8 GiB"
 			}
 		} else {
 			p.Left = 19*time.Minute + 12*time.Second

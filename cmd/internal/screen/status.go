@@ -70,6 +70,8 @@ func switchText(s *failback.Status) string {
 func downtime(s *failback.Status, now time.Time) string {
 	f := &s.Forecast
 	switch {
+	case s.Downtime > 0 && s.Activity == failback.Deciding && !did(s, "power-on"):
+		return Span(s.Downtime) + " to the end of step 9, and on until somebody powers " + name(s.Target) + " on"
 	case s.Downtime > 0:
 		return Span(s.Downtime)
 	case Ended(s), s.State == failback.Failback && !Switched(s):
@@ -110,7 +112,7 @@ func disks(p *page, s *failback.Status) {
 			p.line(diskLine(d, n, p.width))
 		}
 		if q := last(d); q != nil && q.Reason != "" {
-			p.say("      ", fmt.Sprintf("pass %d%s%s", q.Number, mode(q), because(q.Reason)))
+			p.say("      ", called(q)+mode(q)+because(q.Reason))
 		}
 		if q := last(d); q != nil && q.Event != "" && q.Ended.IsZero() {
 			p.say("      ", q.Event)
