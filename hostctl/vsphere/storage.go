@@ -254,6 +254,13 @@ func (c *Client) Space(ctx context.Context, ref hostctl.Ref) (all []hostctl.Spac
 		if len(o.Datastore) == 0 {
 			return nil
 		}
+		for _, ref := range o.Datastore {
+			// A vCenter counts what is free every half hour or so. One that cannot
+			// count now answers what it knows.
+			if _, err := methods.RefreshDatastore(ctx, l.Client, &types.RefreshDatastore{This: ref}); isLogout(err) {
+				return err
+			}
+		}
 		var some []mo.Datastore
 		if err := property.DefaultCollector(l.Client).Retrieve(ctx, o.Datastore, []string{"name", "summary"}, &some); err != nil {
 			return err
