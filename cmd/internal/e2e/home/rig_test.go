@@ -70,12 +70,13 @@ func slow(t *testing.T) {
 type options struct {
 	more   []string // vSpheres of the site for disasters
 	tables string   // of the controller's configuration
+	room   int64    // bytes of the datastore at home; 0: enough
 }
 
 // newRig starts both.
 func newRig(t *testing.T, o options) *rig {
 	t.Helper()
-	r := &rig{t: t, home: newSite(t, "home"), dr: newSite(t, "dr", o.more...)}
+	r := &rig{t: t, home: newSite(t, "home", o.room), dr: newSite(t, "dr", 0, o.more...)}
 	r.home.Pair(r.dr.Site)
 	r.dr.config = r.dr.exports("peers = [\"home\"]\ncontrollers = [\"home\"]\n")
 	r.dr.start(t, anyPort)
@@ -87,19 +88,19 @@ func newRig(t *testing.T, o options) *rig {
 	return r
 }
 
-func newSite(t *testing.T, name string, more ...string) *site {
+func newSite(t *testing.T, name string, room int64, more ...string) *site {
 	t.Helper()
 	s := &site{Site: cmdtest.NewSite(t, &programs, name), more: map[string]*simvs.Server{}}
-	s.vs = s.vsphere(t, name)
+	s.vs = s.vsphere(t, name, room)
 	for _, m := range more {
-		s.more[m] = s.vsphere(t, m)
+		s.more[m] = s.vsphere(t, m, 0)
 	}
 	return s
 }
 
-func (s *site) vsphere(t *testing.T, name string) *simvs.Server {
+func (s *site) vsphere(t *testing.T, name string, room int64) *simvs.Server {
 	t.Helper()
-	vs, err := simvs.New(simvs.Config{Dir: filepath.Join(s.Dir, "datastores"), Datastores: []simvs.Datastore{{Name: "ds-" + name}}})
+	vs, err := simvs.New(simvs.Config{Dir: filepath.Join(s.Dir, "datastores"), Datastores: []simvs.Datastore{{Name: "ds-" + name, Capacity: room}}})
 	if err != nil {
 		t.Fatal(err)
 	}
