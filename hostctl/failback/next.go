@@ -31,12 +31,16 @@ func (r *run) decideNext(ctx context.Context, c *record) error {
 		return r.stand(ctx, c, wait)
 	}
 	if c.Status.Activity == Standing && !c.Facts.Leave { // what was moved is old by now
-		return r.anotherPass(func(c *record) { c.Facts.Leave = true })
+		return r.anotherPass(func(c *record) { c.Facts.Leave = !c.Status.Spec.Switch.later(r.e.now()) })
 	}
 	if err := r.takeSlot(ctx, c); err != nil {
 		return err
 	}
+	was := c.Status.Spec.Switch
 	return r.change(func(c *record) {
+		if c.Status.Spec.Switch != was {
+			return // somebody wants it otherwise since
+		}
 		c.Facts.Finals, c.Status.Activity, c.Status.Wait = 1, Switching, ""
 	})
 }

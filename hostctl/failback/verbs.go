@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/haulback/haulback/hostctl/job"
 	"github.com/haulback/haulback/hostctl/store"
@@ -73,6 +74,9 @@ func (e *Engine) Switch(ctx context.Context, id string, s Switch, expected uint6
 		err := e.change(r, func(c *record) {
 			c.Status.Spec.Switch = s
 			c.decided(e, "switch", Caller(ctx), s.text())
+			if s.later(e.now()) { // also after the word, as long as the replica serves
+				c.Facts.Leave = false
+			}
 			if d.Activity == Standing && s.When == WhenNow && e.before(c) == "" {
 				c.Facts.Leave = true
 				c.Facts.Syncs++
@@ -82,6 +86,11 @@ func (e *Engine) Switch(ctx context.Context, id string, s Switch, expected uint6
 		r.kick()
 		return err
 	})
+}
+
+// later reports whether a switch has to wait for a word or a time.
+func (s *Switch) later(now time.Time) bool {
+	return s.When == WhenManual || s.When == WhenAt && now.Before(s.At)
 }
 
 // Commit goes back to the target for good.
