@@ -143,6 +143,9 @@ func (c *record) poweredOff() bool { return c.Facts.Finals > 0 }
 // replicaOn starts the replica again: never beside its twin.
 func replicaOn(st step) step {
 	return power(st, theReplica, hostctl.On, atOnce).before(func(ctx context.Context, r *run, c *record) error {
+		if err := r.formerOff(ctx, c); err != nil {
+			return err
+		}
 		if c.Facts.Unlisted {
 			return nil
 		}

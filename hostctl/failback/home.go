@@ -111,8 +111,25 @@ func powerOnStep(st step) step {
 		if c.Status.State != Failback {
 			return halting(ReasonUnproved, "this is a bug of haulback: undo", "step 9 before state Failback")
 		}
+		if err := r.formerOff(ctx, c); err != nil {
+			return err
+		}
 		return r.mustBeOff(ctx, c.replica(), "the replica")
 	})
+}
+
+// formerOff refuses to start a VM beside an original that is not the target. One
+// whose host is gone does not keep anybody from being served.
+func (r *run) formerOff(ctx context.Context, c *record) error {
+	if c.Facts.OriginalVM == nil {
+		return nil
+	}
+	err := r.mustBeOff(ctx, c.Status.Original, "the former original")
+	if _, ok := errors.AsType[*stop](err); ok || err == nil {
+		return err
+	}
+	r.e.c.Log.Warn("the former original cannot be looked at", "job", c.Status.ID, "vm", c.Status.Original.Name, "err", plain(err.Error()))
+	return nil
 }
 
 // mustBeOff refuses to start a VM whose twin runs.

@@ -135,3 +135,34 @@ func TestMovedBack(t *testing.T) {
 		})
 	}
 }
+
+// TestNeverTwo has the former original started from outside before the VM that
+// takes its place, or its replica, would be.
+func TestNeverTwo(t *testing.T) {
+	for _, step := range []string{"power-on", "undo-power-on-replica"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.restore()
+			w.conf.Hooks = &before{step, func() { w.prod.Outside("o", hostctl.On) }}
+			w.open()
+			defer w.close()
+			w.start(existing())
+			if step != "power-on" {
+				w.activity(failback.Deciding)
+				if _, err := w.e.Undo(t.Context(), "fb1", failback.UndoOptions{}, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if st := w.halted(); st.Halted.Reason != failback.ReasonTwoOn || st.Halted.Step != step {
+				t.Errorf("%s", tell(&st))
+			}
+			w.prod.Outside("o", hostctl.Off)
+			if _, err := w.e.Continue(t.Context(), "fb1", 0); err != nil {
+				t.Fatal(err)
+			}
+			w.until("goes on", func(s *failback.Status) bool {
+				return s.Activity == failback.Deciding || s.Activity == failback.Undone
+			})
+		})
+	}
+}
