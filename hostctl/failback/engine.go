@@ -48,6 +48,8 @@ type Engine struct {
 	stop context.CancelCauseFunc
 	dead error // why the engine may not go on
 	wg   sync.WaitGroup
+
+	renewed time.Time // the lease; under mu
 }
 
 // bugs are deliberate ones. The crash matrix finds each of them, or it is worth
@@ -85,6 +87,7 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.renewed = e.now()
 	if err := e.load(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the failbacks: %w", err), e.Close())
 	}
@@ -212,24 +215,50 @@ func (e *Engine) drive(r *run) {
 // renew keeps the lease. One that has expired and that nobody has held since is
 // taken again.
 func (e *Engine) renew(ctx context.Context) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	began := e.now()
 	err := e.c.Lease.Renew(ctx, leaseName, e.epoch, leaseTTL)
-	if !errors.Is(err, store.ErrFenced) {
-		if err != nil && ctx.Err() == nil {
+	switch {
+	case err == nil:
+		e.renewed = began
+		return
+	case !errors.Is(err, store.ErrFenced):
+		if ctx.Err() == nil {
 			e.c.Log.Warn("the controller's lease is not renewed", "err", err)
 		}
 		return
 	}
 	epoch, err := e.c.Lease.Acquire(ctx, leaseName, e.c.Controller, leaseTTL)
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	switch {
 	case err == nil && epoch == e.epoch+1:
-		e.epoch = epoch
+		e.epoch, e.renewed = epoch, began
 	case err == nil:
 		e.halt(fromStore(errors.Join(store.ErrFenced, e.c.Lease.Release(ctx, leaseName, epoch))))
 	case errors.Is(err, store.ErrHeld):
 		e.halt(fromStore(err))
 	}
+}
+
+// mine refuses to act without a lease that was renewed just now. Who was stopped
+// for a while, or is cut off from the store, finds out here that another
+// controller may be at work: not after the next action.
+func (e *Engine) mine(ctx context.Context) error {
+	fresh := func() (bool, error) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		since := e.now().Sub(e.renewed)
+		return 0 <= since && since <= 2*heartbeat, e.dead
+	}
+	if ok, err := fresh(); ok || err != nil {
+		return err
+	}
+	e.renew(ctx)
+	ok, err := fresh()
+	if !ok && err == nil {
+		err = &again{"the controller's lease is not renewed: another one may be at work"}
+	}
+	return err
 }
 
 // halt ends the engine; with mu held.

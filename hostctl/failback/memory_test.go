@@ -23,6 +23,7 @@ type memory struct {
 	changed chan struct{}
 	epochs  map[string]uint64
 	held    map[string]bool
+	cutOff  bool                              // nobody renews a lease
 	hook    func(key string, done bool) error // in every change, before and after
 }
 
@@ -159,7 +160,10 @@ func (m *memory) Acquire(_ context.Context, name, _ string, _ time.Duration) (ui
 func (m *memory) Renew(_ context.Context, name string, epoch uint64, _ time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.held[name] || m.epochs[name] != epoch {
+	switch {
+	case m.cutOff:
+		return errors.New("no answer")
+	case !m.held[name] || m.epochs[name] != epoch:
 		return store.ErrFenced
 	}
 	return nil

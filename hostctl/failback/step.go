@@ -172,6 +172,9 @@ func (r *run) try(ctx context.Context, s *step) error {
 
 // act asks for the change, with the reference of an earlier try.
 func (r *run) act(ctx context.Context, s *step, c *record, before string) error {
+	if err := r.e.mine(ctx); err != nil {
+		return err
+	}
 	op := &hostctl.Op{Run: c.Status.Run, Step: s.name}
 	if row := c.row(s.name); row != nil {
 		op.Task = row.Task
