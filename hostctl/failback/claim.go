@@ -35,7 +35,7 @@ func (e *Engine) claimed(ctx context.Context, id string, vms ...*hostctl.VM) (*h
 			if err := json.Unmarshal(x.Value, &c); err != nil {
 				return nil, fromStore(fmt.Errorf("record %s: %w", key, err))
 			}
-			if c.Failback != id {
+			if c.Failback != id && !e.over(c.Failback) {
 				return &hostctl.Problem{Reason: ReasonDiskClaimed, Text: fmt.Sprintf("%s is used by failback %s", what, c.Failback), Remedy: "wait for the end of that one, or undo or cancel it"}, nil
 			}
 		}
@@ -57,11 +57,27 @@ func (e *Engine) claim(ctx context.Context, id string, vm *hostctl.VM) error {
 		if err != nil {
 			return fromStore(err)
 		}
-		if _, err := e.c.Store.Create(context.Background(), key, value); err != nil && !errors.Is(err, store.ErrExists) {
+		_, err = e.c.Store.Create(context.Background(), key, value)
+		if errors.Is(err, store.ErrExists) { // its own, or one that nobody has any more
+			var x store.Entry
+			if x, err = e.c.Store.Get(context.Background(), key); err == nil {
+				_, err = e.c.Store.Update(context.Background(), key, value, x.Revision)
+			}
+		}
+		if err != nil {
 			return e.storeErr(err)
 		}
 	}
 	return nil
+}
+
+// over reports whether a failback needs its claims no more: it has ended, or was
+// a start that was cut off. The store may not have taken the end of its claims.
+func (e *Engine) over(id string) bool {
+	e.view.RLock()
+	defer e.view.RUnlock()
+	r := e.runs[id]
+	return r == nil || r.rec.Status.Activity.Ended()
 }
 
 // dropClaims deletes claims of failbacks that are not live.
@@ -98,6 +114,28 @@ func (e *Engine) dropDraft(ctx context.Context, r *run) error {
 		return err
 	}
 	return e.c.Store.Delete(context.WithoutCancel(ctx), runKey+s.ID, r.revision)
+}
+
+// dropOldDraft takes back what an earlier start under this ID has left, because
+// the store took nothing any more.
+func (e *Engine) dropOldDraft(ctx context.Context, id string) error {
+	x, err := e.c.Store.Get(ctx, runKey+id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	} else if err != nil {
+		return fromStore(err)
+	}
+	c, err := decodeRecord(x.Key, x.Value)
+	if err != nil {
+		return fromStore(err)
+	}
+	if !c.Draft {
+		return nil // who creates it is told
+	}
+	if err := e.dropDraft(ctx, newRun(e, c, x.Revision)); err != nil {
+		return e.storeErr(err)
+	}
+	return nil
 }
 
 // foreign says whether a VM carries the mark of a run that is not this one's.

@@ -190,7 +190,11 @@ func (r *run) close(ctx context.Context) bool {
 	defer r.e.mu.Unlock()
 	id := c.Status.ID
 	if err := r.e.dropClaims(context.WithoutCancel(ctx), func(of string) bool { return of != id }); err != nil {
-		r.e.c.Log.Warn("claims of an ended failback stay until the next start", "job", id, "err", err)
+		r.e.c.Log.Warn("the claims of an ended failback are not taken away, trying again", "job", id, "err", err)
+		r.e.mu.Unlock()
+		r.sleep(ctx, heartbeat)
+		r.e.mu.Lock()
+		return false
 	}
 	r.e.view.Lock()
 	delete(r.e.runs, id)

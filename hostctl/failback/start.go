@@ -93,6 +93,10 @@ func (e *Engine) begin(ctx context.Context, c *record) (Status, bool, error) {
 	if e.dead != nil {
 		return Status{}, false, e.dead
 	}
+	bg := context.WithoutCancel(ctx)
+	if err := e.dropOldDraft(bg, c.Status.ID); err != nil {
+		return Status{}, false, err
+	}
 	// What was looked at without the lock may have changed.
 	p, err := e.pair(ctx, c.Status.Spec.VM)
 	if err != nil {
@@ -101,7 +105,6 @@ func (e *Engine) begin(ctx context.Context, c *record) (Status, bool, error) {
 	if d := decide(e.placeOf(p), doStart); d.refused() || d.Activity != Waiting {
 		return Status{}, false, refuse(name(d.Reason, ReasonOpen), 11, "VM "+p.Name+": "+name(d.Text, "a failback is open"), d.Remedy)
 	}
-	bg := context.WithoutCancel(ctx)
 	c.Epoch = e.fence
 	value, err := encode(c)
 	if err != nil {
@@ -117,7 +120,7 @@ func (e *Engine) begin(ctx context.Context, c *record) (Status, bool, error) {
 	if err := e.own(bg, r, p); err != nil {
 		undo := errors.Join(e.dropClaims(bg, func(of string) bool { return of != c.Status.ID }), e.dropDraft(bg, r))
 		if undo != nil {
-			e.c.Log.Warn("a failback that was not begun stays in the store until the next start", "job", c.Status.ID, "err", undo)
+			e.c.Log.Warn("a failback that was not begun stays in the store for a while", "job", c.Status.ID, "err", undo)
 		}
 		return Status{}, false, err
 	}
