@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/haulback/haulback/hostctl"
 	"github.com/haulback/haulback/hostctl/job"
@@ -114,7 +115,7 @@ func backScript(c *record, number int) (list []step) {
 		list = append(list, power(st("power-off-target", "power off "+tgt.Name, tgt), theTarget, hostctl.Off, graceOf))
 	}
 	if number == 11 {
-		list = append(list, restoreStep(st("restore-replica", "revert "+rep.Name+" to its protective snapshot, and compare", rep), theReplica,
+		list = append(list, restoreStep(st(restoreReplica, "revert "+rep.Name+" to its protective snapshot, and compare", rep), theReplica,
 			func(c *record) string { return c.Facts.Protective }, replicaDisks))
 	}
 	list = append(list, pairBack(st("rebind", "the original of "+spec.VM+" is "+c.Status.Original.Name+"; state Failover", rep)))
@@ -182,7 +183,7 @@ func targetBack(c *record, st func(name, text string, of hostctl.Ref) step, list
 		return list
 	}
 	if c.began("mark-target") {
-		restore := restoreStep(st("restore-target", "revert "+tgt.Name+" to its rollback snapshot, and compare", tgt), theTarget,
+		restore := restoreStep(st(restoreTarget, "revert "+tgt.Name+" to its rollback snapshot, and compare", tgt), theTarget,
 			func(c *record) string { return c.Facts.Rollback }, targetDisks)
 		if c.Facts.Rollback == "" {
 			restore.skip = "there is no rollback point: the target keeps what was written, and the mark that says so"
@@ -232,7 +233,7 @@ func restoreStep(st step, of who, id func(*record) string, disk func(*record, in
 		}
 		snapshot := snapshotID(&vm, id(c))
 		if snapshot == nil {
-			return halting(ReasonSnapshotGone, "restore the VM from a backup or take it as it is; then give the failback up with the operator's guide", "snapshot %s of VM %s is gone: it cannot be made what it was", id(c), vm.Name)
+			return halting(ReasonSnapshotGone, asItIsRemedy(st.name), "snapshot %s of VM %s is gone: it cannot be made what it was", id(c), vm.Name)
 		}
 		// A pass of an earlier try may be Verified: it says nothing of what the
 		// host does to the disks now.
@@ -294,6 +295,32 @@ func (r *run) markHalf(ctx context.Context, ref hostctl.Ref, value string) error
 	}
 	op := &hostctl.Op{Run: r.get().Status.Run, Step: "mark-half", Started: func(string) error { return nil }}
 	return h.Compute.Mark(ctx, op, ref, hostctl.MarkInconsistent, value)
+}
+
+// The steps of the way back that need a snapshot.
+const (
+	restoreReplica = "restore-replica"
+	restoreTarget  = "restore-target"
+)
+
+func asItIsRemedy(step string) string {
+	if strings.HasSuffix(step, restoreTarget) {
+		return "continue leaves it as it is, off and marked as inconsistent: restore it from a backup, or fail back onto it again"
+	}
+	return "look at the VM; continue takes it as it is, which nothing proves"
+}
+
+// asItIs goes on without a snapshot that somebody removed, because an operator
+// says so: there is no other way to the end, and nobody serves meanwhile.
+func (c *record) asItIs(step string) {
+	switch {
+	case strings.HasSuffix(step, restoreTarget):
+		c.Facts.Rollback = "" // as if none had been made: the mark stays
+		c.warn("the rollback point of %s is gone: its disks are half overwritten, and it stays marked as inconsistent", c.Status.Target.Name)
+	case strings.HasSuffix(step, restoreReplica):
+		c.Facts.Proof[step] = "not reverted and not compared: its protective snapshot is gone, and it was taken as it is"
+		c.warn("the protective snapshot of %s is gone: it was taken as it is, and nothing proves that it is what it was", c.Status.Replica.Name)
+	}
 }
 
 // revert asks the host.

@@ -145,6 +145,47 @@ func TestDriftHalts(t *testing.T) {
 	})
 }
 
+// TestUndoWithoutSnapshots has somebody remove the snapshots that an undo needs: it
+// stands still, and goes on to its end when an operator says so.
+func TestUndoWithoutSnapshots(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.start(home())
+		w.activity(failback.Deciding)
+		frozen := w.bytes(w.dr, w.replica)
+		none := func(vm *hostctl.VM) { vm.Snapshots = nil }
+		w.dr.Change("r", none)
+		w.prod.Change("o", none)
+		if _, err := w.e.Undo(t.Context(), "fb1", failback.UndoOptions{By: "root"}, 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []string{"undo-restore-replica", "undo-restore-target"} {
+			if h := w.halted().Halted; h.Reason != failback.ReasonSnapshotGone || h.Step != step || !strings.Contains(h.Remedy, "continue") {
+				t.Fatalf("%+v", h)
+			}
+			if _, err := w.e.Continue(t.Context(), "fb1", 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if st := w.activity(failback.Undone); len(st.Warnings) != 2 {
+			t.Errorf("warnings %q", st.Warnings)
+		}
+		w.state(failback.Failover)
+		w.power(w.dr, w.replica, hostctl.On)
+		w.power(w.prod, w.original, hostctl.Off)
+		w.is(w.dr, w.replica, frozen)
+		w.clean(w.prod, w.original, hostctl.MarkInconsistent)
+		if vm, _ := w.prod.VM("o"); vm.Marks[hostctl.MarkInconsistent] == "" {
+			t.Error("half overwritten, and not marked so")
+		}
+		if list, err := w.e.Garbage(t.Context(), false); err != nil || len(list) > 0 {
+			t.Errorf("gc: %+v, %v", list, err)
+		}
+		if _, _, err := w.e.Start(t.Context(), "fb2", "root", home(), cbt.Digest{}); err != nil {
+			t.Errorf("the next failback: %v", err)
+		}
+	})
+}
+
 // TestEndClosesRows ends failbacks that stand still in a step: by a cancel, an
 // undo, and a commit of a VM that does not start.
 func TestEndClosesRows(t *testing.T) {

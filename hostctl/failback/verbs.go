@@ -142,6 +142,9 @@ func (e *Engine) proceed(ctx context.Context, r *run, d verdict) error {
 		if h := c.Status.Halted; h != nil {
 			c.decided(e, "continue", Caller(ctx), "halted at "+h.Step+": "+h.Text)
 			c.Status.Halted, c.Facts.Alarms = nil, 0
+			if h.Reason == ReasonSnapshotGone {
+				c.asItIs(h.Step)
+			}
 			return
 		}
 		if d.Activity == Syncing {
