@@ -186,6 +186,27 @@ func TestUndoWithoutSnapshots(t *testing.T) {
 	})
 }
 
+// TestQuestionInACommit has a VM that waits for an answer in the middle of its
+// power-on be committed: what it waits for is said at once.
+func TestQuestionInACommit(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.start(home())
+		w.activity(failback.Deciding)
+		w.prod.Change("o", func(vm *hostctl.VM) { vm.Busy, vm.Question = "powerOn", "moved or copied?" })
+		if _, err := w.e.Commit(t.Context(), "fb1", failback.CommitOptions{By: "root"}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if h := w.halted().Halted; h.Reason != failback.ReasonQuestion || !strings.Contains(h.Text, "moved or copied?") {
+			t.Errorf("%+v", h)
+		}
+		w.prod.Change("o", func(vm *hostctl.VM) { vm.Busy, vm.Question = "", "" })
+		if _, err := w.e.Continue(t.Context(), "fb1", 0); err != nil {
+			t.Fatal(err)
+		}
+		w.activity(failback.Committed)
+	})
+}
+
 // TestEndClosesRows ends failbacks that stand still in a step: by a cancel, an
 // undo, and a commit of a VM that does not start.
 func TestEndClosesRows(t *testing.T) {

@@ -233,14 +233,23 @@ func (e *Engine) find(ctx context.Context, ref hostctl.Ref) (hostctl.VM, error) 
 // check says that a VM has the disks that the failback began with, and is in
 // nobody's hands.
 func check(vm *hostctl.VM, was []hostctl.Disk, run string) error {
-	if vm.Busy != "" {
-		return &again{fmt.Sprintf("VM %s: the host is at %q with it", vm.Name, plain(vm.Busy))}
-	}
-	if vm.Question != "" {
-		return halting(ReasonQuestion, "answer it on the host, then continue", "VM %s waits for an answer: %s", vm.Name, vm.Question)
+	if err := inHands(vm); err != nil {
+		return err
 	}
 	if text := drift(vm, was); text != "" {
 		return halting(ReasonDrift, "put the VM back as it was and continue, or cancel and start again with the new disks", "VM %s was changed in the failback: %s", vm.Name, text)
+	}
+	return nil
+}
+
+// inHands says that a host is at something with a VM. A task that waits for an
+// answer does not end by itself.
+func inHands(vm *hostctl.VM) error {
+	if vm.Question != "" {
+		return halting(ReasonQuestion, "answer it on the host, then continue", "VM %s waits for an answer: %s", vm.Name, vm.Question)
+	}
+	if vm.Busy != "" {
+		return &again{fmt.Sprintf("VM %s: the host is at %q with it", vm.Name, plain(vm.Busy))}
 	}
 	return nil
 }

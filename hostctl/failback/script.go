@@ -205,8 +205,8 @@ func protect(st step, of who, keep func(*record, *hostctl.Snapshot)) step {
 		if err != nil {
 			return sight{}, err
 		}
-		if vm.Busy != "" {
-			return sight{}, &again{fmt.Sprintf("VM %s: the host is at %q with it", vm.Name, plain(vm.Busy))}
+		if err := inHands(&vm); err != nil {
+			return sight{}, err
 		}
 		s := snapshotBy(&vm, hostctl.SnapshotName(&hostctl.Op{Run: c.Status.Run, Step: st.name}))
 		if s == nil {
@@ -235,8 +235,8 @@ func release(st step, of who, pick func(*record, *hostctl.Snapshot) bool, keep f
 		if err != nil {
 			return sight{}, err
 		}
-		if vm.Busy != "" { // consolidation: the next snapshot waits for its end
-			return sight{}, &again{fmt.Sprintf("VM %s: the host is at %q with it", vm.Name, plain(vm.Busy))}
+		if err := inHands(&vm); err != nil { // consolidation: the next snapshot waits for its end
+			return sight{}, err
 		}
 		for i := range vm.Snapshots {
 			if pick(c, &vm.Snapshots[i]) {
