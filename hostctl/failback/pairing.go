@@ -91,7 +91,7 @@ func (l likely) share() float64 {
 }
 
 func (l likely) text() string {
-	return fmt.Sprintf("%.0f %% of %s that were sampled", 100*l.share(), sized(l.of))
+	return fmt.Sprintf("%.0f %% of a sample of %s", 100*l.share(), sized(l.of))
 }
 
 func (r *run) alike(ctx context.Context, c *record, i int, from *hostctl.Snapshot, target *hostctl.VM, disk *hostctl.Disk) (likely, error) {

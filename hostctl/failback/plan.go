@@ -177,7 +177,7 @@ func (b *builder) existing() {
 	}
 	vm, err := h.Compute.Find(b.ctx, b.c.Status.Spec.Target)
 	if err != nil {
-		b.failed(fmt.Errorf("the target on host %s: %w", h.Name, err))
+		b.failed(fmt.Errorf("the target: %w", err))
 		return
 	}
 	vm.Host = h.Name
@@ -346,8 +346,12 @@ func (b *builder) claims() {
 	}
 }
 
-// finish makes the actions from the script, and what follows from them.
-func (b *builder) finish() {
+// actions makes the actions from the script. Before it is known which disks of
+// which VMs, there is nothing to say: "take a rollback snapshot of" nobody.
+func (b *builder) actions() {
+	if len(b.c.Status.Disks) == 0 {
+		return
+	}
 	trial := b.c.clone()
 	trial.Facts.Finals = 1
 	for _, s := range script(trial) {
@@ -362,6 +366,11 @@ func (b *builder) finish() {
 		}
 		b.p.Actions = append(b.p.Actions, a)
 	}
+}
+
+// finish fills in what follows from what was found.
+func (b *builder) finish() {
+	b.actions()
 	b.p.Why = why(b.p.Destination)
 	b.p.Bytes, b.p.AtMost = 0, 0
 	for i := range b.c.Status.Disks {

@@ -128,7 +128,7 @@ func retryable(err error) bool {
 
 // explain says of an error what it is for an operator.
 func explain(err error) (reason, text, remedy string) {
-	text = plain(err.Error())
+	text = strings.ReplaceAll(plain(err.Error()), "hostctl: ", "") // a package is nobody's concern at night
 	if s, ok := errors.AsType[*stop](err); ok {
 		return s.reason, text, plain(s.remedy)
 	}

@@ -110,8 +110,14 @@ func TestRefusedBeforeAnyAction(t *testing.T) {
 				if !strings.Contains(f.Text, ";") && x.reason != failback.ReasonInvalid {
 					t.Errorf("says no remedy: %s", f.Text)
 				}
+				if strings.Contains(f.Text, "hostctl:") {
+					t.Errorf("names a package: %s", f.Text)
+				}
 				if planErr == nil && len(p.Problems) == 0 {
 					t.Errorf("the plan has no problem")
+				}
+				if len(p.Actions) > 0 && len(p.Disks) == 0 {
+					t.Errorf("the plan has actions on disks that nobody knows: %+v", p.Actions[0])
 				}
 				if ev := w.log.Events(); len(ev) != before {
 					t.Errorf("actions before the refusal: %v", ev[before:])

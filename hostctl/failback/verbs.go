@@ -211,5 +211,5 @@ func (e *Engine) before(c *record) string {
 		return ""
 	}
 	slices.Sort(first)
-	return "group " + s.Group + ": waits until " + strings.Join(first, ", ") + " switched"
+	return "waits until " + strings.Join(first, ", ") + " of group " + s.Group + " switched"
 }
