@@ -32,7 +32,7 @@ func TestHomeSaysAllPasses(t *testing.T) {
 	}
 	got := Status(s, at, 120)
 	for _, want := range []string{
-		"haulback did not power it on", "42s to the end of step 9, and on until somebody powers home/web-prod on",
+		"haulback did not power home/web-prod on; nobody serves until somebody does", "42s to the end of step 9, and on until it is powered on",
 		"Verified: 16.0 MiB, in 2 passes 4.0 MiB differed, 3.0 MiB sent", "skipped power on web-prod: not asked for",
 	} {
 		if !strings.Contains(got, want) && !strings.Contains(strings.ReplaceAll(got, "  ", " "), strings.ReplaceAll(want, "   ", " ")) {
@@ -40,7 +40,22 @@ func TestHomeSaysAllPasses(t *testing.T) {
 		}
 	}
 	s.Steps[1].State = failback.Done
-	if got = Status(s, at, 120); !strings.Contains(got, "(powered on)") || strings.Contains(got, "until somebody powers") {
+	if got = Status(s, at, 120); !strings.Contains(got, "(powered on)") || strings.Contains(got, "until") || !strings.Contains(got, "home/web-prod was powered on") {
 		t.Errorf("a VM that was powered on:\n%s", got)
+	}
+}
+
+// TestPlanOfNobody: where a VM was not found there is nothing to say of disks,
+// steps and times but the problem.
+func TestPlanOfNobody(t *testing.T) {
+	p := &failback.Plan{
+		VM: "web", Destination: failback.Existing, Why: "why", Downtime: time.Minute,
+		Problems: []hostctl.Problem{{Reason: "VM_NOT_FOUND", Text: "the target: host home: VM \"nix\": not found on the host", Remedy: "check the VM's name"}},
+	}
+	want := "web CANNOT be brought home yet: 1 problem, see the end. Nothing was done.\n" +
+		"  why        why\n\nProblems: nothing is started while there are any\n" +
+		"  x the target: host home: VM \"nix\": not found on the host.\n      check the VM's name\n      (VM_NOT_FOUND)\n"
+	if got := Plan(p, "haulback failback start web", Full, 80); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

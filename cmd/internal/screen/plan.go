@@ -23,12 +23,25 @@ const (
 func Plan(p *failback.Plan, start string, detail Detail, width int) string {
 	out := newPage(width)
 	out.say("", planSentence(p))
-	out.row("from", vmLine(p))
+	if p.Replica.Host != "" {
+		out.row("from", vmLine(p))
+	}
 	out.row("to", targetLine(p))
 	out.row("why", p.Why)
 	planDisks(out, p)
 	planSteps(out, p, detail)
 	overwritten(out, p)
+	if len(p.Actions) > 0 {
+		prospects(out, p)
+	}
+	remarks(out, p)
+	if start != "" && len(p.Problems) == 0 {
+		out.commands([]Command{{start, "shows this again and asks before anything is done"}})
+	}
+	return out.String()
+}
+
+func prospects(out *page, p *failback.Plan) {
 	out.head("How long, and how to go back")
 	out.row("moves", amount(p))
 	out.row("pass 1", about(p.Time)+", while the replica serves")
@@ -37,11 +50,6 @@ func Plan(p *failback.Plan, start string, detail Detail, width int) string {
 	out.row("cancel", "until the switch: the replica goes on serving and loses nothing")
 	out.row("undo", "from the switch to commit: the replica is what it was when it was powered off")
 	out.row("commit", "ends it; after that haulback has no way back")
-	remarks(out, p)
-	if start != "" && len(p.Problems) == 0 {
-		out.commands([]Command{{start, "shows this again and asks before anything is done"}})
-	}
-	return out.String()
 }
 
 func planSentence(p *failback.Plan) string {
@@ -69,8 +77,11 @@ func vmLine(p *failback.Plan) string {
 }
 
 func targetLine(p *failback.Plan) string {
-	if p.Target == nil {
+	switch {
+	case p.Target == nil && p.Destination == failback.New:
 		return "a VM that is made"
+	case p.Target == nil:
+		return ""
 	}
 	return fmt.Sprintf("%s (%s), %s", name(p.Target.Ref), power(p.Target.Power), clean(p.Target.Path))
 }
@@ -88,6 +99,9 @@ func power(p hostctl.Power) string {
 }
 
 func planDisks(out *page, p *failback.Plan) {
+	if len(p.Disks) == 0 {
+		return
+	}
 	out.head("Disks")
 	for i := range p.Disks {
 		d := &p.Disks[i]

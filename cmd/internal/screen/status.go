@@ -21,6 +21,7 @@ func Status(s *failback.Status, now time.Time, width int) string {
 	p.row("failback", fmt.Sprintf("%s of %s, started by %s %s ago", s.ID, s.Spec.VM, owner(s), Span(now.Sub(s.Created))))
 	p.row("state", string(s.State)+", "+string(s.Activity))
 	p.row("authority", authority(s))
+	p.row("power", powered(s))
 	p.row("data goes", flow(s))
 	p.row("switch", switchText(s))
 	p.row("downtime", downtime(s, now))
@@ -71,7 +72,7 @@ func downtime(s *failback.Status, now time.Time) string {
 	f := &s.Forecast
 	switch {
 	case s.Downtime > 0 && s.Activity == failback.Deciding && !did(s, "power-on"):
-		return Span(s.Downtime) + " to the end of step 9, and on until somebody powers " + name(s.Target) + " on"
+		return Span(s.Downtime) + " to the end of step 9, and on until it is powered on"
 	case s.Downtime > 0:
 		return Span(s.Downtime)
 	case Ended(s), s.State == failback.Failback && !Switched(s):
@@ -96,6 +97,18 @@ func expected(f *failback.Forecast) string {
 		return ""
 	}
 	return ", expected " + Span(f.Downtime)
+}
+
+// powered says whether haulback has powered on the VM that waits at home.
+func powered(s *failback.Status) string {
+	row := find(s, "power-on")
+	switch {
+	case s.Activity != failback.Deciding || row == nil:
+		return ""
+	case row.State == failback.Done:
+		return name(s.Target) + " was powered on " + moment(row.Ended)
+	}
+	return "haulback did not power " + name(s.Target) + " on; nobody serves until somebody does"
 }
 
 func disks(p *page, s *failback.Status) {

@@ -103,7 +103,7 @@ func served(s *failback.Status) string {
 	case did(s, "power-on"):
 		return " (powered on)"
 	}
-	return " (haulback did not power it on)"
+	return " (not powered on)"
 }
 
 func since(at, now time.Time) string {
