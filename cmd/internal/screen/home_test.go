@@ -59,3 +59,19 @@ func TestPlanOfNobody(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
+
+// TestUnpluggedIsSaid: a VM that was powered on isolated stays so until somebody
+// plugs it in, also after the commit.
+func TestUnpluggedIsSaid(t *testing.T) {
+	for _, a := range []failback.Activity{failback.Deciding, failback.Committed} {
+		for _, isolated := range []bool{true, false} {
+			s := &failback.Status{
+				ID: "f", Activity: a, State: failback.Failback, Spec: failback.Spec{VM: "web", Destination: failback.New, Isolated: isolated},
+				Target: hostctl.Ref{Host: "home", Name: "web-new"}, Steps: []failback.Step{{Name: "power-on", State: failback.Done}},
+			}
+			if said := strings.Contains(Status(s, time.Now(), 200), "plug"); said != isolated {
+				t.Errorf("%s, isolated %v: %v", a, isolated, said)
+			}
+		}
+	}
+}

@@ -98,13 +98,16 @@ func until(s *failback.Status) string {
 // served says whether somebody can use the VM.
 func served(s *failback.Status) string {
 	switch {
-	case did(s, "power-on") && s.Spec.Isolated:
+	case unplugged(s):
 		return " (on, network unplugged)"
 	case did(s, "power-on"):
 		return " (powered on)"
 	}
 	return " (not powered on)"
 }
+
+// unplugged reports whether the VM at home was powered on without its network.
+func unplugged(s *failback.Status) bool { return s.Spec.Isolated && did(s, "power-on") }
 
 func since(at, now time.Time) string {
 	if at.IsZero() {
@@ -239,6 +242,9 @@ func Next(s *failback.Status) []Command {
 			verb(s, "commit", "the VM works at home: keep it there; no undo after it"),
 			verb(s, "undo", "it does not: the replica serves again; what was written at home is lost"),
 		}
+		if unplugged(s) {
+			list = append(list, Command{"", "its users reach it when the network of " + name(s.Target) + " is plugged in on its host: haulback does not do that"})
+		}
 		if !did(s, "power-on") {
 			list = append(list, Command{"", "or power " + name(s.Target) + " on first, and look"})
 		}
@@ -251,10 +257,14 @@ func Next(s *failback.Status) []Command {
 	case failback.Committing, failback.Undoing, failback.Canceling:
 		return []Command{watch}
 	case failback.Committed, failback.Undone, failback.Canceled:
-		return []Command{
+		list := []Command{
 			{"haulback failback record " + clean(s.ID), "the signed record of what was done"},
 			{"haulback failback gc", "look for what was left on the hosts"},
 		}
+		if s.Activity == failback.Committed && unplugged(s) {
+			list = append(list, Command{"", "and plug the network of " + name(s.Target) + " in on its host, if that was not done: haulback does not"})
+		}
+		return list
 	}
 	return nil
 }
