@@ -134,7 +134,11 @@ func (s *site) kit() *hosttest.Kit {
 }
 
 func TestSimvsHost(t *testing.T) {
-	for _, kind := range []string{simvs.VCenter, simvs.ESXi} {
+	kinds := []string{simvs.VCenter, simvs.ESXi}
+	if testing.Short() {
+		kinds = kinds[:1]
+	}
+	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			hosttest.TestHost(t, func(t *testing.T) *hosttest.Kit { return newSite(t, kind).kit() })
 		})

@@ -16,7 +16,11 @@ import (
 func TestWorld(t *testing.T) {
 	t.Run(site.QUIC, func(t *testing.T) {
 		w := newWorld(t, site.QUIC)
-		w.allPasses(t, [][2]string{{"dr", "home"}, {"dr", "here"}, {"here", "home"}, {"dr", "dr"}, {"here", "here"}})
+		pairs := [][2]string{{"dr", "home"}, {"dr", "dr"}, {"here", "home"}, {"dr", "here"}, {"here", "here"}}
+		if testing.Short() {
+			pairs = pairs[:2]
+		}
+		w.allPasses(t, pairs)
 		w.sub(t, "compare", w.compare)
 		w.sub(t, "tickets", w.tickets)
 		w.sub(t, "refused", w.refused)
