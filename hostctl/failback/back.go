@@ -135,7 +135,30 @@ func backScript(c *record, number int) (list []step) {
 			return trackingSnapshot("")(c, s) || protective(c, s)
 		}, nil))
 	list = append(list, targetBack(c, st, listed)...)
-	return append(list, released(c, st)...)
+	list = append(list, released(c, st)...)
+	for i := range list {
+		if strings.HasSuffix(list[i].name, "-target") {
+			list[i] = list[i].without()
+		}
+	}
+	return list
+}
+
+// without lets the way back end where the target is not on its host any more: it
+// was deleted, and an operator who knows that has continued.
+func (s step) without() step {
+	observe := s.observe
+	s.observe = func(ctx context.Context, r *run, c *record) (sight, error) {
+		if c.Facts.TargetGone {
+			if _, err := r.find(ctx, c.target()); errors.Is(err, hostctl.ErrNotFound) {
+				return sight{there: true, seen: "the VM is not there", save: func(c *record) {
+					c.warn("the target %s is not on host %s any more: the failback was taken back without it", c.Status.Target.Name, c.Status.Target.Host)
+				}}, nil
+			}
+		}
+		return observe(ctx, r, c)
+	}
+	return s
 }
 
 // poweredOff reports whether the replica may have been powered off.

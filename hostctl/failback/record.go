@@ -72,6 +72,7 @@ type facts struct {
 	Recorded    bool      // that of the end
 	Commit      CommitOptions
 	Undo        UndoOptions
+	TargetGone  bool              // an operator says so: the way back goes on without it
 	Proof       map[string]string // of disks that were reverted: how it was proved
 }
 

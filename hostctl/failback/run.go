@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -132,11 +133,20 @@ func (r *run) halt(err error) {
 	if s := current(c); s != nil {
 		h.Step, h.Number = s.Name, s.Number
 	}
+	if h.withoutTarget(c.Status.Activity) {
+		h.Remedy = "if it was moved away, bring it back and continue; if it was deleted, and runs nowhere else, continue goes on without it"
+	}
 	r.e.c.Log.Error("failback is halted", "job", c.Status.ID, "vm", c.Status.Spec.VM, "step", h.Step, "reason", reason, "err", text)
 	if err := r.change(func(c *record) { c.Status.Halted, c.Status.Wait = h, "" }); err != nil {
 		r.e.c.Log.Warn("the halt is not stored", "job", c.Status.ID, "err", err)
 		r.sleep(context.Background(), time.Second) // the store may take the next one
 	}
+}
+
+// withoutTarget reports whether a way back stands still because the target is not
+// on its host any more.
+func (h *Halt) withoutTarget(a Activity) bool {
+	return h.Reason == ReasonVMGone && (a == Undoing || a == Canceling) && strings.HasSuffix(h.Step, "-target")
 }
 
 // current is the row of the step that was begun last and has not ended.

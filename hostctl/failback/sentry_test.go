@@ -2,6 +2,7 @@ package failback_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,6 +164,43 @@ func TestNeverTwo(t *testing.T) {
 			w.until("goes on", func(s *failback.Status) bool {
 				return s.Activity == failback.Deciding || s.Activity == failback.Undone
 			})
+		})
+	}
+}
+
+// TestTakenBackWithoutItsTarget has the target deleted: an undo and a cancel halt,
+// and go on without it when an operator says so; the replica serves again.
+func TestTakenBackWithoutItsTarget(t *testing.T) {
+	for _, cancel := range []bool{false, true} {
+		bubble(t, func(t *testing.T, w *world) {
+			want := w.bytes(w.dr, w.replica)
+			s, at, end := home(), failback.Deciding, failback.Undone
+			if cancel {
+				s, at, end = manual(home)(), failback.Standing, failback.Canceled
+			}
+			w.start(s)
+			w.activity(at)
+			w.prod.Outside("o", hostctl.Off)
+			if err := w.prod.Host().Registry.Unregister(t.Context(), &hostctl.Op{}, w.original); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.e.Undo(t.Context(), "fb1", failback.UndoOptions{}, 0); err != nil {
+				t.Fatal(err)
+			}
+			if h := w.halted().Halted; h.Reason != failback.ReasonVMGone || !strings.Contains(h.Remedy, "without it") {
+				t.Errorf("%+v", h)
+			}
+			if _, err := w.e.Continue(t.Context(), "fb1", 0); err != nil {
+				t.Fatal(err)
+			}
+			st := w.activity(end)
+			if len(st.Warnings) == 0 {
+				t.Errorf("nobody is told: %s", tell(&st))
+			}
+			w.is(w.dr, w.replica, want)
+			w.power(w.dr, w.replica, hostctl.On)
+			w.clean(w.dr, w.replica)
+			w.state(failback.Failover)
 		})
 	}
 }

@@ -145,6 +145,7 @@ func (e *Engine) proceed(ctx context.Context, r *run, d verdict) error {
 			if h.Reason == ReasonSnapshotGone {
 				c.asItIs(h.Step)
 			}
+			c.Facts.TargetGone = c.Facts.TargetGone || h.withoutTarget(c.Status.Activity)
 			return
 		}
 		if d.Activity == Syncing {
