@@ -9,6 +9,7 @@ import (
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/hostctl"
 	"github.com/haulback/haulback/hostctl/failback"
+	"github.com/haulback/haulback/hostctl/hosttest"
 )
 
 // TestSwitchTakenBack has an operator who says now and then not yet, while the
@@ -70,5 +71,23 @@ func TestSwitchWhileItWaitsForItsTurn(t *testing.T) {
 			t.Errorf("%s", tell(&st))
 		}
 		w.power(w.dr, w.replica, hostctl.On)
+	})
+}
+
+// TestNoCommitWithTheMark has step 9 halted before the mark of an inconsistent
+// VM is off the target: a commit would leave it there for ever.
+func TestNoCommitWithTheMark(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.prod.Plan(hosttest.Fault{Method: "Mark", Step: "unmark-target", When: hosttest.Before, Final: true})
+		w.start(home())
+		w.halted()
+		_, err := w.e.Commit(t.Context(), "fb1", failback.CommitOptions{}, 0)
+		refused(t, err, failback.ReasonSwitching)
+		if _, err := w.e.Continue(t.Context(), "fb1", 0); err != nil {
+			t.Fatal(err)
+		}
+		w.activity(failback.Deciding)
+		w.commit()
+		w.clean(w.prod, w.original)
 	})
 }

@@ -148,7 +148,7 @@ func (c *record) moved() (list []int) {
 
 func (c *record) place() place {
 	p := place{State: c.Status.State, Activity: c.Status.Activity, Halted: c.Status.Halted != nil}
-	p.Powering = p.Halted && c.Status.Halted.Number == 9
+	p.Powering = p.Halted && c.ended("unmark-target")
 	return p
 }
 
