@@ -20,15 +20,16 @@ type sentry struct {
 }
 
 // haveToBeOff are the VMs that nobody may start now: the target from its
-// power-off, the replica from its own, both until the VM is home.
+// power-off until the VM is home, the replica from its own until commit or undo
+// (FB-13).
 func (c *record) haveToBeOff() (list []hostctl.Ref) {
 	switch c.Status.Activity {
-	case Waiting, Preparing, Syncing, Standing, Switching:
+	case Waiting, Preparing, Syncing, Standing, Switching, Deciding:
 	default:
 		return nil
 	}
 	if c.Status.State == Failback {
-		return nil
+		return []hostctl.Ref{c.Status.Replica}
 	}
 	if !c.Facts.Unlisted && c.ended("mark-target") {
 		list = append(list, c.Status.Target)
@@ -89,6 +90,8 @@ func (r *run) remember(ctx context.Context, ref hostctl.Ref) {
 		case !slices.Contains(c.haveToBeOff(), ref):
 		case sameVM(ref, c.Status.Target):
 			c.Facts.TargetRan = true
+		case c.Status.State == Failback: // for people: which of the two is right is theirs to say
+			c.warn("the replica %s was powered on from outside while the VM is home: look which of the two its users have used, and power the other one off", ref.Name)
 		default:
 			c.Facts.ReplicaRan = c.Facts.Finals
 		}

@@ -204,3 +204,16 @@ func TestTakenBackWithoutItsTarget(t *testing.T) {
 		})
 	}
 }
+
+// TestReplicaStartedWhileItIsHome tells people that two of one VM run (FB-13).
+func TestReplicaStartedWhileItIsHome(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.start(home())
+		w.activity(failback.Deciding)
+		w.dr.Outside("r", hostctl.On)
+		st := w.until("is told", func(s *failback.Status) bool { return len(s.Warnings) > 0 })
+		if !strings.Contains(st.Warnings[0], "web-replica was powered on from outside") || st.Activity != failback.Deciding {
+			t.Errorf("%s", tell(&st))
+		}
+	})
+}
