@@ -165,6 +165,15 @@ func (r *run) decide(ctx context.Context, c *record) error {
 		r.sleep(ctx, left)
 		return nil
 	}
+	if !p.Undo { // which of two that run is right, is nothing for a policy
+		err := r.mustBeOff(ctx, c.replica(), "the replica")
+		if retryable(err) {
+			r.sleep(ctx, heartbeat)
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 	return r.change(func(c *record) {
 		if c.Status.Activity != Deciding {
 			return // somebody was faster

@@ -217,3 +217,22 @@ func TestReplicaStartedWhileItIsHome(t *testing.T) {
 		}
 	})
 }
+
+// TestNoPolicyOverTwo has no policy commit while both run.
+func TestNoPolicyOverTwo(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		s := home()
+		s.Policy.After = time.Hour
+		w.start(s)
+		w.activity(failback.Deciding)
+		w.dr.Outside("r", hostctl.On)
+		if st := w.halted(); st.Activity != failback.Deciding || st.Halted.Reason != failback.ReasonTwoOn {
+			t.Errorf("%s", tell(&st))
+		}
+		w.dr.Outside("r", hostctl.Off)
+		if _, err := w.e.Continue(t.Context(), "fb1", 0); err != nil {
+			t.Fatal(err)
+		}
+		w.activity(failback.Committed)
+	})
+}
