@@ -98,6 +98,9 @@ func (g *janitor) look(ref hostctl.Ref) {
 			(c.Status.Activity == Committed || c.Status.Activity == Committing) && !c.Facts.Commit.DeleteProtective {
 			continue
 		}
+		if c := g.runs[run]; c != nil && step == "protect-target" && c.half() {
+			continue // all that there is of what the VM was
+		}
 		g.found(&vm, "snapshot", s.Name, run, step)
 	}
 	for _, key := range []string{hostctl.MarkRun, hostctl.MarkInconsistent} {
@@ -106,8 +109,8 @@ func (g *janitor) look(ref hostctl.Ref) {
 		if value == "" {
 			continue
 		}
-		if c := g.runs[run]; key == hostctl.MarkInconsistent && c != nil && c.Facts.Rollback == "" && c.Facts.Pass > 0 {
-			continue // it says the truth: there was no rollback point
+		if c := g.runs[run]; key == hostctl.MarkInconsistent && c != nil && c.half() {
+			continue // it says the truth
 		}
 		if key == hostctl.MarkRun && controller != g.e.c.Controller {
 			continue // somebody else's
@@ -117,6 +120,13 @@ func (g *janitor) look(ref hostctl.Ref) {
 			g.found(&vm, "guard", strings.Join(vm.Disabled, ", "), run, "gc")
 		}
 	}
+}
+
+// half reports whether a failback has left its target half overwritten: something
+// may have been written, and neither a commit nor a proved revert followed.
+func (c *record) half() bool {
+	return c.Facts.Pass > 0 && c.Status.Activity != Committed &&
+		c.Facts.Proof["undo-"+restoreTarget] == "" && c.Facts.Proof["cancel-"+restoreTarget] == ""
 }
 
 // ofRun takes a snapshot's name apart: a run is a UUID of 36 characters.

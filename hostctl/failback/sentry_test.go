@@ -201,6 +201,19 @@ func TestTakenBackWithoutItsTarget(t *testing.T) {
 			w.power(w.dr, w.replica, hostctl.On)
 			w.clean(w.dr, w.replica)
 			w.state(failback.Failover)
+			// It was not deleted after all: it says that it is half overwritten, and
+			// its rollback point is not garbage.
+			path, _ := w.prod.VM("o")
+			if _, err := w.prod.Host().Registry.Register(t.Context(), &hostctl.Op{}, path.Path, hostctl.Placement{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.e.Garbage(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+			is, _ := w.prod.VM("o")
+			if cancel && is.Marks[hostctl.MarkInconsistent] == "" || len(is.Snapshots) != 1 {
+				t.Errorf("marks %v, snapshots %v", is.Marks, is.Snapshots)
+			}
 		})
 	}
 }
