@@ -3,6 +3,7 @@ package failback
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -324,12 +325,16 @@ func (b *builder) room(ref hostctl.Ref, what string, disk func(*record, int) *ho
 }
 
 func (b *builder) movers() {
-	asked := map[string]bool{}
-	for _, host := range []string{b.c.Status.Replica.Host, b.c.Status.Target.Host} {
-		if !asked[host] {
-			asked[host] = true
-			b.p.Problems = append(b.p.Problems, b.e.c.Mover.Check(b.ctx, host)...)
+	rep, tgt, disks := b.c.Status.Replica, b.c.Status.Target, map[string][]Place{}
+	for _, i := range b.c.moved() {
+		d := &b.c.Status.Disks[i]
+		disks[rep.Host] = append(disks[rep.Host], Place{VM: rep, Disk: d.Replica})
+		if d.Target.File != "" { // New has none yet
+			disks[tgt.Host] = append(disks[tgt.Host], Place{VM: tgt, Disk: d.Target})
 		}
+	}
+	for _, host := range slices.Compact([]string{rep.Host, tgt.Host}) {
+		b.p.Problems = append(b.p.Problems, b.e.c.Mover.Check(b.ctx, host, disks[host]...)...)
 	}
 }
 

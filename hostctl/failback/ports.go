@@ -40,8 +40,9 @@ type Mover interface {
 	// changes nothing.
 	Compare(ctx context.Context, m *Move) (Likeness, error)
 	// Check says what would keep it from reaching the disks of a host, before
-	// anything is done: a proxy that is not paired or does not answer.
-	Check(ctx context.Context, host string) []hostctl.Problem
+	// anything is done: a proxy that is not paired or does not answer, or that has
+	// not the datastores of these disks. It changes nothing.
+	Check(ctx context.Context, host string, disks ...Place) []hostctl.Problem
 	// Registered reports whether it reaches disks of the host only while their
 	// VM is in the inventory.
 	Registered(host string) bool

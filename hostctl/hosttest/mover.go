@@ -70,7 +70,7 @@ func (m *Mover) Most() int {
 }
 
 // Check implements failback.Mover.
-func (m *Mover) Check(_ context.Context, host string) []hostctl.Problem {
+func (m *Mover) Check(_ context.Context, host string, _ ...failback.Place) []hostctl.Problem {
 	if x := m.next("Check", host, ""); x.When != 0 {
 		return []hostctl.Problem{{Reason: failback.ReasonMover, Text: "the proxy of host " + host + " does not answer", Remedy: "start it, and pair it"}}
 	}

@@ -6,24 +6,77 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
+	"syscall"
 
 	"github.com/haulback/haulback/cmd/internal/jobs"
 	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/cmd/internal/transfer"
 	"github.com/haulback/haulback/hostctl"
+	"github.com/haulback/haulback/hostctl/failback"
 	"github.com/haulback/haulback/hostctl/job"
+	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/wire"
 )
 
 // Check implements failback.Mover.
-func (m *Mover) Check(ctx context.Context, host string) []hostctl.Problem {
+func (m *Mover) Check(ctx context.Context, host string, disks ...failback.Place) []hostctl.Problem {
 	h, err := m.host(host)
 	if err != nil {
 		return problem(err, "")
 	}
+	var list []hostctl.Problem
 	if h.Mover == Self {
-		return m.checkOwn(h)
+		list = m.checkOwn(h)
+	} else {
+		list = m.checkPeer(ctx, h)
 	}
+	seen := map[string]bool{}
+	for i := range disks {
+		store, _, _ := strings.Cut(disks[i].Disk.File, "]") // one disk of each is enough
+		if len(list) == 0 && !seen[store] {
+			seen[store] = true
+			list = m.checkDisk(ctx, h, &disks[i])
+		}
+	}
+	return list
+}
+
+// checkDisk looks whether a disk is where the export says its datastore is. One
+// that is there and cannot be opened now, as its VM runs, is as it should be.
+func (m *Mover) checkDisk(ctx context.Context, h Host, at *failback.Place) []hostctl.Problem {
+	remedy := fmt.Sprintf("write into datastores of [[export]] name = %q, in the configuration of the daemon that has it, where that datastore is mounted", h.Export)
+	e, err := m.place(at)
+	if err != nil {
+		return problem(err, remedy)
+	}
+	var wrong bool
+	if e.here {
+		var d mover.Disk
+		if own, err := m.export(h); err != nil || own.Host.VDDK != "" {
+			return nil // VMware's library asks the host itself
+		}
+		if d, err = e.Open(ctx, mover.ReadOnly); err == nil {
+			err = d.Close()
+		}
+		wrong = errors.Is(err, fs.ErrNotExist)
+	} else {
+		var we *wire.Error
+		_, err = transfer.ProbePlace(ctx, m.Engine, m.Reach, e.Place, m.transport())
+		wrong = errors.As(err, &we) && (we.Code == wire.CodeExport || we.Code == wire.CodeOpen && strings.Contains(err.Error(), syscall.ENOENT.Error()))
+	}
+	if !wrong {
+		return nil
+	}
+	f := jobs.Classify(err)
+	return []hostctl.Problem{{
+		Reason: job.ReasonEndpoint, Remedy: remedy,
+		Text: report.OneLine(fmt.Sprintf("host %q: disk %s of %s is not where its export has it: %s", h.Name, at.Disk.File, at.VM.Name, f.Text)),
+	}}
+}
+
+// checkPeer asks the daemon of h for its export.
+func (m *Mover) checkPeer(ctx context.Context, h Host) []hostctl.Problem {
 	p, err := m.peer(h)
 	if err != nil {
 		return problem(err, "")

@@ -243,6 +243,18 @@ func (w *world) refused(t *testing.T) {
 			t.Errorf("%s needs no registered VM", host)
 		}
 	}
+	for _, host := range []string{"dr", "here"} {
+		there := w.disk(host, "there.vmdk", nil)
+		if list := w.Check(t.Context(), host, there); len(list) > 0 {
+			t.Errorf("check of a disk of %s: %+v", host, list)
+		}
+		for _, file := range []string{"[ds2] web/there.vmdk", "[ds] web/gone.vmdk", "[ds] gone/there.vmdk"} {
+			list := w.Check(t.Context(), host, with(there, func(p *failback.Place) { p.Disk.File = file }))
+			if len(list) != 1 || list[0].Reason != job.ReasonEndpoint || !strings.Contains(list[0].Remedy, "datastores") {
+				t.Errorf("check of %s of %s: %+v", file, host, list)
+			}
+		}
+	}
 	other := w.mover(w.stranger, site.QUIC, w.stores["here"])
 	if list := other.Check(t.Context(), "dr"); len(list) != 1 || !strings.Contains(list[0].Remedy, w.stranger.ID) {
 		t.Errorf("a stranger's check: %+v", list)
