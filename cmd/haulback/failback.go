@@ -66,12 +66,12 @@ func screenWidth() int {
 
 // find is the failback that a word names: a VM, whose last one it is, or an ID.
 func (c *caller) find(ctx context.Context, word string) (*failback.Status, error) {
-	id := word
+	id, none := word, false
 	err := c.call(ctx, func(ctx context.Context) error {
 		r, err := c.failbacks.GetPair(ctx, &controlv1.GetPairRequest{Name: word})
 		switch {
 		case err == nil && r.GetPair().GetFailback() == "":
-			return usage("%s has no failback; haulback failback plan %s tells what one would do", word, word)
+			none = true
 		case err == nil:
 			id = r.Pair.Failback
 		case !refusedAsUnknown(err):
@@ -79,8 +79,11 @@ func (c *caller) find(ctx context.Context, word string) (*failback.Status, error
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case none: // not within call, which takes it for an error of the way there
+		return nil, usage("%s has no failback; haulback failback plan %s tells what one would do", word, word)
 	}
 	return c.status(ctx, id)
 }

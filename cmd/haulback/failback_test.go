@@ -110,6 +110,10 @@ func TestFailbackStart(t *testing.T) {
 			t.Errorf("%s with problems: exit code %d: %s%s", verb, r.Code, r.Out, r.Stderr)
 		}
 	}
+	f.offer(func() { f.plan.Problems = []hostctl.Problem{{Reason: "AUTH", Text: "not paired"}} })
+	if r = f.run(t, "plan", "web"); !strings.HasSuffix(r.Stderr, "home: not paired\n") {
+		t.Errorf("a problem without a remedy: %q", r.Stderr)
+	}
 	if said := strings.Join(f.said(), ","); strings.Count(said, "start web") != 1 {
 		t.Errorf("asked %s", said)
 	}
@@ -228,6 +232,11 @@ func TestFailbackNames(t *testing.T) {
 		r := programs.Run(t, "haulback", "__complete", "failback", "--socket", f.socket, verb, "")
 		if !strings.HasPrefix(r.Out, "db\nweb\n") {
 			t.Errorf("%s: %q %s", verb, r.Out, r.Stderr)
+		}
+	}
+	for _, verb := range []string{"switch", "commit", "undo", "cancel", "continue", "limits", "record"} {
+		if r := f.run(t, verb, "db"); r.Code != 10 || !strings.Contains(r.Stderr, "haulback: db has no failback") {
+			t.Errorf("%s of a VM without a failback: exit code %d: %s", verb, r.Code, r.Stderr)
 		}
 	}
 	if r := programs.Run(t, "haulback", "__complete", "failback", "--socket", "/none", "start", ""); r.Code != 0 || strings.Contains(r.Out, "web") {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/report"
@@ -41,7 +42,7 @@ func problems(p *failback.Plan) error {
 		return nil
 	}
 	first := p.Problems[0]
-	text := fmt.Sprintf("%s cannot be brought home: %s; %s", p.VM, first.Text, first.Remedy)
+	text := strings.TrimSuffix(fmt.Sprintf("%s cannot be brought home: %s; %s", p.VM, first.Text, first.Remedy), "; ")
 	if n := len(p.Problems) - 1; n > 0 {
 		text += fmt.Sprintf("; and %d more", n)
 	}
