@@ -207,6 +207,35 @@ func TestQuestionInACommit(t *testing.T) {
 	})
 }
 
+// TestGarbageOfUnknownRun has a controller that lost its store: what its former self
+// left is listed with what to do by hand, is not removed, and the plan says the same.
+func TestGarbageOfUnknownRun(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		const run = "164fa49a-d938-43b7-91bf-46a770d409a7"
+		w.prod.Change("o", func(vm *hostctl.VM) {
+			vm.Marks[hostctl.MarkRun], vm.Marks[hostctl.MarkInconsistent] = run+"@home", run
+			vm.Disabled = []string{"RelocateVM_Task"}
+			vm.Snapshots = []hostctl.Snapshot{{ID: "s1", Name: hostctl.SnapshotPrefix + run + "-protect-target"}, {ID: "s2", Name: "haulback-mine"}}
+		})
+		want := map[string]string{"run": "haulback.run out", "inconsistent": "haulback.inconsistent out", "RelocateVM_Task": "enable", hostctl.SnapshotPrefix + run + "-protect-target": "remove it on its host"}
+		for _, remove := range []bool{false, true, true} {
+			list, err := w.e.Garbage(t.Context(), remove)
+			if err != nil || len(list) != len(want) {
+				t.Fatalf("%+v, %v", list, err)
+			}
+			for _, l := range list {
+				if want[l.Name] == "" || !strings.Contains(l.Error, want[l.Name]) {
+					t.Errorf("%s: %q", l.Name, l.Error)
+				}
+			}
+		}
+		_, _, err := w.e.Start(t.Context(), "fb1", "root", home(), cbt.Digest{})
+		if f := refused(t, err, failback.ReasonForeignRun); !strings.Contains(f.Text, "haulback.run off") {
+			t.Error(f.Text)
+		}
+	})
+}
+
 // TestEndClosesRows ends failbacks that stand still in a step: by a cancel, an
 // undo, and a commit of a VM that does not start.
 func TestEndClosesRows(t *testing.T) {

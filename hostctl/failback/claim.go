@@ -153,7 +153,7 @@ func (e *Engine) foreign(run string, vm *hostctl.VM) *hostctl.Problem {
 	}
 	return &hostctl.Problem{
 		Reason: ReasonForeignRun, Text: fmt.Sprintf("VM %s carries the mark of run %s", vm.Name, of),
-		Remedy: "if no failback of that run is open, \"haulback failback gc\" takes it away",
+		Remedy: "if no failback of that run is open, \"haulback failback gc\" lists what is left of it, and removes it where this controller knows the run; else take the mark haulback." + hostctl.MarkRun + " off the VM on its host",
 	}
 }
 

@@ -148,13 +148,26 @@ func (g *janitor) found(vm *hostctl.VM, kind, name, run, step string) {
 		}
 		l.Why = "of a plan that was cut off"
 	case c == nil:
-		l.Why, l.Op, l.Error = "of a run that this controller does not know", nil, "not this controller's: remove it by hand, if nobody uses it"
+		l.Why, l.Op, l.Error = "of a run that this controller does not know", nil, byHand(kind, name)
 	case !c.Status.Activity.Ended():
 		return
 	default:
 		l.Why = fmt.Sprintf("failback %s has ended: %s", c.Status.ID, c.Status.Activity)
 	}
 	g.list = append(g.list, l)
+}
+
+// byHand says how an operator removes what gc must not: the run may be somebody
+// else's.
+func byHand(kind, name string) string {
+	how := "remove it on its host"
+	switch kind {
+	case "mark":
+		how = "take haulback." + name + " out of the VM's advanced settings on its host"
+	case "guard":
+		how = "enable these methods again on its host"
+	}
+	return "it may be at work for another controller; if nobody uses it, " + how
 }
 
 // made looks for a VM that a run made and did not need in the end.
