@@ -9,6 +9,9 @@ import (
 // ErrNotFound means that the host does not have the VM, snapshot or place.
 var ErrNotFound = errors.New("hostctl: not found on the host")
 
+// ErrNoSpace means that a datastore is full. Nothing was done.
+var ErrNoSpace = errors.New("hostctl: no space on the datastore")
+
 // AmbiguousError means that more than one thing on the host answers to a name.
 type AmbiguousError struct {
 	What  string   // "VM \"web\""

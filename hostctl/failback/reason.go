@@ -144,6 +144,8 @@ func explain(err error) (reason, text, remedy string) {
 	switch {
 	case errors.Is(err, hostctl.ErrNotFound):
 		return ReasonVMGone, text, "look on the host whether the VM was deleted or moved away; bring it back, then continue, or cancel"
+	case errors.Is(err, hostctl.ErrNoSpace):
+		return ReasonNoSpace, text, "free some there, then continue; undo or cancel takes the failback back"
 	case retryable(err):
 		return ReasonHostDown, text, "when the host answers again, continue"
 	}
@@ -156,6 +158,8 @@ func asProblem(err error) hostctl.Problem {
 	switch reason {
 	case ReasonVMGone:
 		remedy = "check the VM's name and UUID, and that the login may see it"
+	case ReasonNoSpace:
+		remedy = "free some there, or move a disk to another datastore"
 	case ReasonHostDown:
 		remedy = "check address and login of the host, and try again"
 	case ReasonHostRefused:

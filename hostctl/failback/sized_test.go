@@ -1,8 +1,12 @@
 package failback
 
 import (
+	"fmt"
 	"math"
+	"strings"
 	"testing"
+
+	"github.com/haulback/haulback/hostctl"
 )
 
 func TestSized(t *testing.T) {
@@ -12,5 +16,13 @@ func TestSized(t *testing.T) {
 		if got := sized(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
 		}
+	}
+}
+
+// TestFullDatastoreIsNamed: a host that has no room is no host that refuses.
+func TestFullDatastoreIsNamed(t *testing.T) {
+	reason, text, remedy := explain(fmt.Errorf("make snapshot s of web: %w", hostctl.ErrNoSpace))
+	if reason != ReasonNoSpace || text != "make snapshot s of web: no space on the datastore" || !strings.HasPrefix(remedy, "free some") {
+		t.Errorf("%s: %s; %s", reason, text, remedy)
 	}
 }

@@ -401,3 +401,14 @@ func TestResetInterrupted(t *testing.T) {
 		}
 	}
 }
+
+// A datastore without room is told apart from a host that refuses: somebody can
+// free some and go on.
+func TestNoRoomForASnapshot(t *testing.T) {
+	s := newSite(t, "vcenter")
+	s.Switch(func(sw *simvs.Switches) { sw.SnapshotNoSpace = true })
+	_, err := s.c.Protect(t.Context(), s.op("protect-target"), s.vm.Ref, "text")
+	if !errors.Is(err, hostctl.ErrNoSpace) || !strings.Contains(err.Error(), "web") {
+		t.Errorf("%v", err)
+	}
+}

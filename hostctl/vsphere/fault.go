@@ -97,6 +97,9 @@ func (c *Client) wrap(ctx context.Context, what string, err error) error {
 	if isGone(err) || is[*types.FileNotFound](err) || is[*types.NotFound](err) {
 		e.err = errors.Join(hostctl.ErrNotFound, err)
 	}
+	if is[*types.NoDiskSpace](err) {
+		e.err = errors.Join(hostctl.ErrNoSpace, err)
+	}
 	return e
 }
 
