@@ -192,6 +192,8 @@ func goBack(s *failback.Status) string {
 	switch {
 	case s.Spec.Destination == failback.New:
 		restored = target + ", which was made for this, is deleted"
+	case !begun(s, "mark-target"):
+		restored = target + " is not written to yet"
 	case s.Spec.NoRollback:
 		restored = target + " STAYS OVERWRITTEN, there is no rollback point"
 	}
