@@ -4,11 +4,15 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/haulback/haulback/hostctl/failback"
 )
 
 // rows are those of the acceptance list: destinations and state, the nine steps,
@@ -61,6 +65,20 @@ func TestEachRowHasATest(t *testing.T) {
 	for n, name := range tests {
 		if !slices.Contains(rows(), n) {
 			t.Errorf("%s: there is no FB-%02d", name, n)
+		}
+	}
+}
+
+// TestStepsAreInTheGuide: hooks are configured by the names of steps, so the
+// operator's guide has each of them.
+func TestStepsAreInTheGuide(t *testing.T) {
+	guide, err := os.ReadFile(filepath.Join("..", "..", "docs", "failback.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range failback.StepNames() {
+		if !strings.Contains(string(guide), "`"+name+"`") && !strings.Contains(string(guide), "`"+name+"-1`") {
+			t.Errorf("docs/failback.md does not have step %s", name)
 		}
 	}
 }
