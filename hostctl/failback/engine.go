@@ -304,7 +304,7 @@ func (e *Engine) change(r *run, f func(*record)) error {
 	if before.Activity != next.Status.Activity {
 		e.c.Log.Info("failback", "job", next.Status.ID, "vm", next.Status.Spec.VM, "state", string(next.Status.State), "activity", string(next.Status.Activity))
 	}
-	turned := before.Activity != next.Status.Activity || before.State != next.Status.State
+	turned := before.Activity != next.Status.Activity || before.State != next.Status.State || (before.Halted == nil) != (next.Status.Halted == nil)
 	e.view.Lock()
 	r.rec, r.revision = next, revision
 	e.view.Unlock()

@@ -91,3 +91,37 @@ func TestNoCommitWithTheMark(t *testing.T) {
 		w.clean(w.prod, w.original)
 	})
 }
+
+// TestGroupWithAHaltedMember has the first VM of a group halted: the second one
+// says what it waits for, and goes on when the first is given up.
+func TestGroupWithAHaltedMember(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.dr.Plan(hosttest.Fault{Method: "Protect", VM: "web-replica", When: hosttest.Before, Final: true})
+		o := w.prod.Add(hostctl.VM{Ref: hostctl.Ref{Name: "db"}}, disk(1, 10))
+		r := w.dr.Add(hostctl.VM{Ref: hostctl.Ref{Name: "db"}, Power: hostctl.On}, disk(2, 10))
+		if _, err := w.e.PutPair(t.Context(), failback.Pair{Name: "db", Original: o, Replica: r, State: failback.Failover}, 0); err != nil {
+			t.Fatal(err)
+		}
+		s := home()
+		s.Group = "shop"
+		w.start(s)
+		s.VM, s.Order = "db", 1
+		if _, _, err := w.e.Start(t.Context(), "fb2", "root", s, cbt.Digest{}); err != nil {
+			t.Fatal(err)
+		}
+		w.halted()
+		time.Sleep(time.Minute)
+		st, err := w.e.Get(t.Context(), "fb2")
+		if err != nil || st.Activity != failback.Standing || !strings.Contains(st.Wait, "web (halted") {
+			t.Errorf("%v %s", err, tell(&st))
+		}
+		if _, err := w.e.Cancel(t.Context(), "fb1", 0); err != nil {
+			t.Fatal(err)
+		}
+		w.activity(failback.Canceled)
+		time.Sleep(time.Minute)
+		if st, err = w.e.Get(t.Context(), "fb2"); err != nil || st.Activity != failback.Deciding {
+			t.Errorf("%v %s", err, tell(&st))
+		}
+	})
+}

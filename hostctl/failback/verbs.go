@@ -205,7 +205,11 @@ func (e *Engine) before(c *record) string {
 		}
 		switch of.Activity {
 		case Waiting, Preparing, Syncing, Standing, Switching:
-			first = append(first, of.Spec.VM)
+			vm := of.Spec.VM
+			if of.Halted != nil {
+				vm += " (halted: continue or cancel it)"
+			}
+			first = append(first, vm)
 		}
 	}
 	if len(first) == 0 {
