@@ -46,7 +46,7 @@ func (h *homing) planCommand() *cobra.Command {
 	}
 	f.add(cmd)
 	cmd.Flags().StringVar(&group, "group", "", "all VMs of the group `NAME` of the controller's configuration")
-	cmd.Flags().BoolVar(&measure, "measure", false, "read a sample of both sides, to tell how much differs and how long it takes")
+	cmd.Flags().BoolVar(&measure, "measure", false, "read a sample of both sides, to tell how much differs and how long pass 1 takes at most")
 	return cmd
 }
 
@@ -176,7 +176,7 @@ watching and not the failback.`,
 	p.StringVar(&f.id, "id", "", "`ID` of the failback, your choice; the same again begins nothing new (default the VM and the time)")
 	p.StringVar(&f.group, "group", "", "all VMs of the group `NAME` of the controller's configuration")
 	p.BoolVar(&f.yes, "yes", false, "do not ask")
-	p.BoolVar(&f.measure, "measure", false, "read a sample of both sides first, to tell how much differs and how long it takes")
+	p.BoolVar(&f.measure, "measure", false, "read a sample of both sides first, to tell how much differs and how long pass 1 takes at most")
 	f.waitFlags.add(cmd)
 	return cmd
 }

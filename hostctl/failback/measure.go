@@ -45,7 +45,7 @@ func (e *Engine) measure(ctx context.Context, p *Plan) {
 	for _, d := range p.Disks {
 		p.Bytes += max(d.Differing, 0)
 	}
-	p.Reckoned = fmt.Sprintf("one grain in %d was compared; a snapshot was made for it on %s, and removed", measureSample, p.Replica.Name)
+	p.Reckoned = fmt.Sprintf("one grain in %d was compared; a snapshot was made for it on %s, and removed; pass 1 is at most as slow as that was", measureSample, p.Replica.Name)
 }
 
 func (e *Engine) sample(ctx context.Context, p *Plan) (err error) {
@@ -71,6 +71,8 @@ func (e *Engine) sample(ctx context.Context, p *Plan) (err error) {
 	if err != nil {
 		return err
 	}
+	var compared, total int64
+	began := e.now()
 	for i := range p.Disks {
 		d := &p.Disks[i]
 		if d.Excluded || d.Target == nil {
@@ -88,6 +90,10 @@ func (e *Engine) sample(ctx context.Context, p *Plan) (err error) {
 			return fmt.Errorf("disk %s: %w", d.Label, err)
 		}
 		d.Differing, d.Error = l.Expected, l.Error
+		compared, total = compared+l.Compared, total+l.Total
+	}
+	if compared > 0 {
+		p.Time = time.Duration(float64(e.now().Sub(began)) * float64(total) / float64(compared))
 	}
 	return nil
 }

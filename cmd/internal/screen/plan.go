@@ -44,7 +44,7 @@ func Plan(p *failback.Plan, start string, detail Detail, width int) string {
 func prospects(out *page, p *failback.Plan) {
 	out.head("How long, and how to go back")
 	out.row("moves", amount(p))
-	out.row("pass 1", about(p.Time)+", while the replica serves")
+	out.row("pass 1", atMost(p.Time)+", while the replica serves")
 	out.row("downtime", about(p.Downtime)+", from the replica's power-off to the end of step 9")
 	out.row("reckoned", p.Reckoned)
 	out.row("cancel", "until the switch: the replica goes on serving and loses nothing")
@@ -183,6 +183,14 @@ func amount(p *failback.Plan) string {
 		return "at most " + bytes(p.AtMost) + " before compression"
 	}
 	return fmt.Sprintf("about %s over the wire, at most %s, before compression", bytes(p.Bytes), bytes(p.AtMost))
+}
+
+// atMost is for what was reckoned from scattered reads, which are slower.
+func atMost(d time.Duration) string {
+	if d <= 0 {
+		return "not known before it is measured"
+	}
+	return "at most about " + Span(d)
 }
 
 func about(d time.Duration) string {
