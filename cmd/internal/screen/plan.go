@@ -190,7 +190,7 @@ func atMost(d time.Duration) string {
 	if d <= 0 {
 		return "not known before it is measured"
 	}
-	return "at most about " + Span(d)
+	return "at most " + Span(max(d, time.Second))
 }
 
 func about(d time.Duration) string {
