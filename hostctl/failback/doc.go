@@ -46,8 +46,10 @@
 //
 // # What is not promised
 //
-// Hooks run at least once, not exactly once. Telemetry may be lost. A VM that is
-// powered on and off again from outside while no controller runs is not seen; its
-// disks are found different by the samples of the next pass, or by Full. Free
-// space is looked at once, before the start.
+// Hooks run at least once, not exactly once. Telemetry may be lost. Before the
+// switch a new controller has everything compared once more, because nobody
+// watched the target meanwhile; a target that is powered on and off again from
+// outside while the controller restarts in the middle of the switch is not seen,
+// and its disks are found different by samples alone, or by Full. Free space is
+// looked at once, before the start.
 package failback

@@ -33,6 +33,9 @@ func (r *run) decideNext(ctx context.Context, c *record) error {
 	if c.Status.Activity == Standing && !c.Facts.Leave { // what was moved is old by now
 		return r.anotherPass(func(c *record) { c.Facts.Leave = !c.Status.Spec.Switch.later(r.e.now()) })
 	}
+	if c.Facts.Stale {
+		return r.anotherPass(nil)
+	}
 	if err := r.takeSlot(ctx, c); err != nil {
 		return err
 	}
@@ -48,6 +51,7 @@ func (r *run) decideNext(ctx context.Context, c *record) error {
 func (r *run) anotherPass(f func(*record)) error {
 	return r.change(func(c *record) {
 		c.Facts.Syncs++
+		c.Facts.Stale = false
 		c.Status.Activity, c.Status.Wait = Syncing, ""
 		if f != nil {
 			f(c)

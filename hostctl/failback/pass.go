@@ -309,7 +309,7 @@ func (r *run) hint(ctx context.Context, c *record, i int, from *hostctl.Snapshot
 		if c.Facts.Pass == 1 {
 			return full("the first pass compares everything")
 		}
-		return full("it is not known since when: no pass before was proved, or it is void")
+		return full("it is not known since when: no pass before was proved, it is void, or nobody watched the target since")
 	}
 	h, err := r.e.host(c.replica().Host)
 	if err != nil || h.Tracker == nil {

@@ -52,9 +52,11 @@ type facts struct {
 	Alarms   int    // VMs that were powered on from outside
 	// What sentries saw that no pass has taken into account yet.
 	TargetRan  bool
-	ReplicaRan int  // in which try of the switch
-	Leave      bool // ReadyToSwitch is over: one more pass, then the switch
-	Resync     bool // one more pass, then ReadyToSwitch again
+	WatchedBy  uint64 // fence of the controller that watches the VMs that have to be off
+	Stale      bool   // nobody watched them for a while: one more pass, then the switch
+	ReplicaRan int    // in which try of the switch
+	Leave      bool   // ReadyToSwitch is over: one more pass, then the switch
+	Resync     bool   // one more pass, then ReadyToSwitch again
 	Stood      time.Time
 
 	Tracking   string    // the tracking snapshot of the replica

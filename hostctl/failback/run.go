@@ -95,7 +95,9 @@ func (r *run) drive(ctx context.Context) {
 		r.mu.Unlock()
 		err := errSleep
 		if c = r.get(); c.Status.Halted == nil {
-			err = r.advance(turn)
+			if err = r.takeOver(); err == nil {
+				err = r.advance(turn)
+			}
 		}
 		cause := context.Cause(turn)
 		stop(nil)

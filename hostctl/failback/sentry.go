@@ -101,6 +101,26 @@ func (r *run) remember(ctx context.Context, ref hostctl.Ref) {
 	}
 }
 
+// takeOver is the first thing that a controller does with a failback that another
+// one, or itself before a restart, has left. Between the two nobody watched: a
+// target that was started and stopped then has written what no change tracking of
+// the replica knows of. So nothing that was proved of its disks counts as a base,
+// and while the replica serves one more pass compares everything. Once the switch
+// has begun users wait, for whom the minute of a restart is not made hours.
+func (r *run) takeOver() error {
+	if c := r.get(); c.Facts.WatchedBy == r.e.fence {
+		return nil
+	}
+	return r.change(func(c *record) {
+		known := func(id string) bool { return id != "" }
+		if c.Facts.WatchedBy != 0 && c.Facts.Finals == 0 && slices.ContainsFunc(c.Facts.Bases, known) {
+			clear(c.Facts.Bases)
+			c.Facts.Stale = true
+		}
+		c.Facts.WatchedBy = r.e.fence
+	})
+}
+
 // distrust forgets what is known of the target's disks: the next pass compares
 // everything.
 func (c *record) distrust() {

@@ -90,6 +90,29 @@ func TestVisitWhileReadyToSwitch(t *testing.T) {
 	})
 }
 
+// TestVisitWhileAway is the same while no controller runs: nobody can know, so the
+// next controller compares everything, and does so before the switch.
+func TestVisitWhileAway(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		s := home()
+		s.Switch.When = failback.WhenManual
+		w.start(s)
+		w.activity(failback.Standing)
+		w.close()
+		visit(w, w.prod, "o", 1, 29*grain, "garbage")
+		w.open()
+		if _, err := w.e.Switch(t.Context(), "fb1", failback.Switch{When: failback.WhenNow}, 0); err != nil {
+			t.Fatal(err)
+		}
+		st := w.activity(failback.Deciding)
+		w.equal(w.prod, w.original, w.dr, w.replica)
+		passes := st.Disks[1].Passes
+		if n := len(passes); n < 3 || passes[1].Used != "full" || passes[1].Final || passes[n-1].Used != "hint" {
+			t.Errorf("want everything compared before the switch, and a last pass by change tracking: %+v", passes)
+		}
+	})
+}
+
 // TestMovedBack has hosts that say that they have reverted a VM, and visitors
 // while it is compared and moved back: it carries the mark before a byte is
 // written, and what a visitor wrote does not stay.

@@ -80,6 +80,7 @@ func (e *Engine) Switch(ctx context.Context, id string, s Switch, expected uint6
 			if d.Activity == Standing && s.When == WhenNow && e.before(c) == "" {
 				c.Facts.Leave = true
 				c.Facts.Syncs++
+				c.Facts.Stale = false
 				c.Status.Activity, c.Status.Wait = Syncing, ""
 			}
 		})
@@ -151,6 +152,7 @@ func (e *Engine) proceed(ctx context.Context, r *run, d verdict) error {
 		if d.Activity == Syncing {
 			c.decided(e, "continue", Caller(ctx), "another pass")
 			c.Facts.Syncs++
+			c.Facts.Stale = false
 			c.Facts.Resync = true
 			c.Status.Activity, c.Status.Wait = Syncing, ""
 		}
