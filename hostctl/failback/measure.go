@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/haulback/haulback/hostctl"
+	"github.com/haulback/haulback/hostctl/job"
 )
 
 // Of measuring a plan.
@@ -45,7 +46,7 @@ func (e *Engine) measure(ctx context.Context, p *Plan) {
 	for _, d := range p.Disks {
 		p.Bytes += max(d.Differing, 0)
 	}
-	p.Reckoned = fmt.Sprintf("one grain in %d was compared; a snapshot was made for it on %s, and removed; pass 1 is at most as slow as that was", measureSample, p.Replica.Name)
+	p.Reckoned = fmt.Sprintf("one grain in %d was compared; a snapshot was made for it on %s, and removed; pass 1 is reckoned from its speed and the limits", measureSample, p.Replica.Name)
 }
 
 func (e *Engine) sample(ctx context.Context, p *Plan) (err error) {
@@ -96,6 +97,29 @@ func (e *Engine) sample(ctx context.Context, p *Plan) (err error) {
 		p.Time = time.Duration(float64(e.now().Sub(began)) * float64(total) / float64(compared))
 	}
 	return nil
+}
+
+// withLimits is how long pass 1 takes at most with the limits that were asked
+// for: what is read at their rate, and what may differ at that of the wire. With
+// windows of the week nobody can say.
+func withLimits(p *Plan, l *job.Limits) time.Duration {
+	if p.Time == 0 || len(l.Windows) > 0 {
+		return 0
+	}
+	var read, moved int64
+	for i := range p.Disks {
+		if d := &p.Disks[i]; !d.Excluded {
+			read += d.AtMost
+			moved += min(d.Differing+d.Error, d.AtMost)
+		}
+	}
+	at := func(n, rate int64) time.Duration {
+		if rate <= 0 {
+			return 0
+		}
+		return time.Duration(float64(n) / float64(rate) * float64(time.Second))
+	}
+	return max(p.Time, at(read, l.Read)) + at(moved, l.Wire)
 }
 
 // unmeasure removes the snapshot of a plan, and then what is stored of it.

@@ -20,6 +20,7 @@ func (e *Engine) Plan(ctx context.Context, s Spec, measure bool) (Plan, error) {
 	}
 	if measure && len(p.Problems) == 0 {
 		e.measure(ctx, p)
+		p.Time = withLimits(p, &s.Limits)
 	}
 	return *p, nil
 }
