@@ -189,7 +189,7 @@ func network(err error) (text string, retry bool) {
 		}
 	}
 	switch {
-	case untrusted(err):
+	case Untrusted(err):
 		return "its certificate is not trusted: " + clean(innermost(err).Error()) + "; configure its thumbprint or the ca_file of its authority", false
 	case errors.Is(err, errSlow), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return clean(innermost(err).Error()), true
@@ -213,8 +213,9 @@ func httpStatus(status string, temporary bool) (string, bool) {
 	return "it answers " + status, temporary
 }
 
-// untrusted reports whether the host's certificate was refused.
-func untrusted(err error) bool {
+// Untrusted reports whether the certificate authorities, or the name, refuse the
+// host's certificate. A pin that does not fit is a *PinError.
+func Untrusted(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
 	}

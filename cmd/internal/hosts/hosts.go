@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -81,17 +80,8 @@ func Explain(ctx context.Context, h *config.Host, err error) error {
 
 // OfCertificate reports whether a host was not believed to be itself.
 func OfCertificate(err error) bool {
-	if _, ok := errors.AsType[*vsphere.PinError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[x509.HostnameError](err)
-	return ok
+	_, pin := errors.AsType[*vsphere.PinError](err)
+	return pin || vsphere.Untrusted(err)
 }
 
 // Reached says how the disks of hosts are reached, by their names.
