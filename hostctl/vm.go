@@ -21,6 +21,19 @@ const (
 	Suspended    Power = 3 // its memory is on disk: neither on nor safely off
 )
 
+// String is the word for people; the zero Power is "unknown".
+func (p Power) String() string {
+	switch p {
+	case On:
+		return "on"
+	case Off:
+		return "off"
+	case Suspended:
+		return "suspended"
+	}
+	return "unknown"
+}
+
 // VM is what a host says of a VM at one moment.
 type VM struct {
 	Ref

@@ -139,7 +139,7 @@ func (r *run) mustBeOff(ctx context.Context, ref hostctl.Ref, what string) error
 		return err
 	}
 	if vm.Power != hostctl.Off {
-		return halting(ReasonTwoOn, "power one of them off on its host, then continue", "%s %s is %s: two of one VM would run", what, vm.Name, powerWord(vm.Power))
+		return halting(ReasonTwoOn, "power one of them off on its host, then continue", "%s %s is %s: two of one VM would run", what, vm.Name, vm.Power)
 	}
 	return nil
 }

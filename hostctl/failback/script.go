@@ -58,7 +58,7 @@ func power(st step, of who, want hostctl.Power, grace func(*record) time.Duratio
 		if vm.Power == hostctl.Suspended {
 			return sight{}, halting(ReasonSuspended, "resume it or shut it down on the host, then continue", "VM %s is suspended: neither on nor safely off", vm.Name)
 		}
-		return sight{there: vm.Power == want, seen: powerWord(vm.Power)}, nil
+		return sight{there: vm.Power == want, seen: vm.Power.String()}, nil
 	}
 	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
 		ref := of(c)
@@ -71,18 +71,6 @@ func power(st step, of who, want hostctl.Power, grace func(*record) time.Duratio
 		return h.Compute.SetPower(out, op, ref, want, grace(c))
 	}
 	return st
-}
-
-func powerWord(p hostctl.Power) string {
-	switch p {
-	case hostctl.On:
-		return "on"
-	case hostctl.Off:
-		return "off"
-	case hostctl.Suspended:
-		return "suspended"
-	}
-	return "unknown"
 }
 
 // defaultGrace is what a guest gets to shut down: Windows with updates needs

@@ -176,15 +176,10 @@ func (w *watcher) state(v *watched, p hostctl.Power, d []hostctl.Disk) {
 }
 
 func powerWord(p hostctl.Power) string {
-	switch p {
-	case hostctl.On:
-		return "on"
-	case hostctl.Off:
-		return "off"
-	case hostctl.Suspended:
-		return "suspended"
+	if p == hostctl.PowerUnknown {
+		return "in an unknown power state"
 	}
-	return "in an unknown power state"
+	return p.String()
 }
 
 // diskChange says how the disks differ, or nothing.

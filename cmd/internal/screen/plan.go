@@ -87,15 +87,10 @@ func targetLine(p *failback.Plan) string {
 }
 
 func power(p hostctl.Power) string {
-	switch p {
-	case hostctl.Off:
-		return "off"
-	case hostctl.On:
-		return "on"
-	case hostctl.Suspended:
-		return "suspended"
+	if p == hostctl.PowerUnknown {
+		return "power not known"
 	}
-	return "power not known"
+	return p.String()
 }
 
 func planDisks(out *page, p *failback.Plan) {
