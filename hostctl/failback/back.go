@@ -85,18 +85,12 @@ func resetStep(st step) step {
 		row := c.row(st.name)
 		return sight{there: h.Tracker == nil || row != nil && row.Task == asked, seen: "not known"}, nil
 	}
-	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
-		h, err := r.e.host(c.target().Host)
-		if err != nil {
-			return err
-		}
-		out, done := r.outside(ctx)
-		defer done()
-		if err := h.Tracker.ResetTracking(out, op, c.target()); err != nil {
+	st.act = onHost(theTarget, func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error {
+		if err := h.Tracker.ResetTracking(ctx, op, c.target()); err != nil {
 			return err
 		}
 		return op.Started(asked)
-	}
+	})
 	return st
 }
 
@@ -398,25 +392,19 @@ func destroyStep(st step) step {
 		row := c.row(st.name)
 		return sight{there: row != nil && row.Task == asked, seen: "not deleted"}, nil
 	}
-	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
-		h, err := r.e.host(c.target().Host)
-		if err != nil {
-			return err
-		}
-		out, done := r.outside(ctx)
-		defer done()
+	st.act = onHost(theTarget, func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error {
 		path := c.Facts.TargetVM.Path
 		if path == "" { // create-target was cut off: what it made is found by asking for it again
-			vm, err := h.Registry.Create(out, &hostctl.Op{Run: op.Run, Step: "create-target", Started: func(string) error { return nil }}, newVM(c, r.e.c.Mover.Registered(h.Name)))
+			vm, err := h.Registry.Create(ctx, &hostctl.Op{Run: op.Run, Step: "create-target", Started: func(string) error { return nil }}, newVM(c, r.e.c.Mover.Registered(h.Name)))
 			if err != nil {
 				return err
 			}
 			path = vm.Path
 		}
-		if err := h.Registry.Destroy(out, op, path); err != nil && !errors.Is(err, hostctl.ErrNotFound) {
+		if err := h.Registry.Destroy(ctx, op, path); err != nil && !errors.Is(err, hostctl.ErrNotFound) {
 			return err
 		}
 		return op.Started(asked)
-	}
+	})
 	return st
 }

@@ -221,18 +221,12 @@ func trackingStep(c *record, st step) step {
 		}
 		return sight{there: vm.Tracking, seen: fmt.Sprintf("tracking: %v", vm.Tracking)}, nil
 	}
-	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
-		h, err := r.e.host(c.replica().Host)
-		if err != nil {
-			return err
-		}
+	st.act = onHost(theReplica, func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error {
 		if h.Tracker == nil {
 			return errors.New("the host has no change tracking")
 		}
-		out, done := r.outside(ctx)
-		defer done()
-		return h.Tracker.EnableTracking(out, op, c.replica())
-	}
+		return h.Tracker.EnableTracking(ctx, op, c.replica())
+	})
 	return st
 }
 

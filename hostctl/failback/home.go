@@ -28,20 +28,14 @@ func registerStep(st step) step {
 			c.Facts.TargetVM = slim(vm)
 		}}, nil
 	}
-	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
-		h, err := r.e.host(c.Status.Target.Host)
-		if err != nil {
-			return err
-		}
+	st.act = onHost(theTarget, func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error {
 		var place hostctl.Placement
 		if c.Status.Spec.New != nil {
 			place = c.Status.Spec.New.Place
 		}
-		out, done := r.outside(ctx)
-		defer done()
-		_, err = h.Registry.Register(out, op, c.Facts.TargetVM.Path, place)
+		_, err := h.Registry.Register(ctx, op, c.Facts.TargetVM.Path, place)
 		return err
-	}
+	})
 	return st
 }
 
@@ -59,18 +53,12 @@ func networksStep(st step) step {
 		}
 		return sight{there: true, seen: "as asked"}, nil
 	}
-	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
-		h, err := r.e.host(c.Status.Target.Host)
-		if err != nil {
-			return err
-		}
+	st.act = onHost(theTarget, func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error {
 		if h.Registry == nil {
 			return halting(ReasonNoAbility, "connect them on the host, then continue", "host %s cannot connect networks", h.Name)
 		}
-		out, done := r.outside(ctx)
-		defer done()
-		return h.Registry.Rebind(out, op, c.target(), c.Status.Spec.Networks)
-	}
+		return h.Registry.Rebind(ctx, op, c.target(), c.Status.Spec.Networks)
+	})
 	return st
 }
 

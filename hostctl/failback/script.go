@@ -60,17 +60,24 @@ func power(st step, of who, want hostctl.Power, grace func(*record) time.Duratio
 		}
 		return sight{there: vm.Power == want, seen: vm.Power.String()}, nil
 	}
-	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
-		ref := of(c)
-		h, err := r.e.host(ref.Host)
+	st.act = onHost(of, func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error {
+		return h.Compute.SetPower(ctx, op, of(c), want, grace(c))
+	})
+	return st
+}
+
+// onHost does something on the host of a VM. What was asked of a host is waited for
+// when the failback is told to stop: see run.outside.
+func onHost(of who, do func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error) func(context.Context, *run, *record, *hostctl.Op) error {
+	return func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
+		h, err := r.e.host(of(c).Host)
 		if err != nil {
 			return err
 		}
 		out, done := r.outside(ctx)
 		defer done()
-		return h.Compute.SetPower(out, op, ref, want, grace(c))
+		return do(out, r, c, h, op)
 	}
-	return st
 }
 
 // defaultGrace is what a guest gets to shut down: Windows with updates needs
@@ -112,16 +119,9 @@ func mark(st step, of who, key string, value func(*record, *Engine) string) step
 		}
 		return sight{there: is == want, seen: fmt.Sprintf("%s=%q", key, is)}, nil
 	}
-	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
-		ref := of(c)
-		h, err := r.e.host(ref.Host)
-		if err != nil {
-			return err
-		}
-		out, done := r.outside(ctx)
-		defer done()
-		return h.Compute.Mark(out, op, ref, key, value(c, r.e))
-	}
+	st.act = onHost(of, func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error {
+		return h.Compute.Mark(ctx, op, of(c), key, value(c, r.e))
+	})
 	return st
 }
 
@@ -142,24 +142,16 @@ func guard(st step, of who, hold bool) step {
 		row := c.row(st.name)
 		return sight{there: h.Guard == nil || row != nil && row.Task == asked, seen: "not known"}, nil
 	}
-	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
-		ref := of(c)
-		h, err := r.e.host(ref.Host)
-		if err != nil {
-			return err
-		}
-		out, done := r.outside(ctx)
-		defer done()
+	st.act = onHost(of, func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error {
+		change := h.Guard.Free
 		if hold {
-			err = h.Guard.Hold(out, op, ref)
-		} else {
-			err = h.Guard.Free(out, op, ref)
+			change = h.Guard.Hold
 		}
-		if err != nil {
+		if err := change(ctx, op, of(c)); err != nil {
 			return err
 		}
 		return op.Started(asked)
-	}
+	})
 	return st
 }
 
@@ -202,17 +194,10 @@ func protect(st step, of who, keep func(*record, *hostctl.Snapshot)) step {
 		}
 		return sight{there: true, seen: "snapshot " + s.ID, save: func(c *record) { keep(c, s) }}, nil
 	}
-	st.act = func(ctx context.Context, r *run, c *record, op *hostctl.Op) error {
-		ref := of(c)
-		h, err := r.e.host(ref.Host)
-		if err != nil {
-			return err
-		}
-		out, done := r.outside(ctx)
-		defer done()
-		_, err = h.Storage.Protect(out, op, ref, fmt.Sprintf("haulback: failback of %s, step %s; made by the run, do not remove", c.Status.Spec.VM, st.name))
+	st.act = onHost(of, func(ctx context.Context, r *run, c *record, h *hostctl.Host, op *hostctl.Op) error {
+		_, err := h.Storage.Protect(ctx, op, of(c), fmt.Sprintf("haulback: failback of %s, step %s; made by the run, do not remove", c.Status.Spec.VM, st.name))
 		return err
-	}
+	})
 	return st
 }
 
