@@ -239,7 +239,13 @@ func recordDisk(say func(format string, args ...any), d *record.Disk) {
 	case d.Verified:
 		verdict = "verified"
 	}
-	say("disk %s   %s, root %s", d.Label, verdict, d.Root)
+	switch {
+	case d.Root != "":
+		verdict += ", root " + d.Root
+	case !d.Excluded:
+		verdict += ", no root: not all of it was compared at the end"
+	}
+	say("disk %s   %s", d.Label, verdict)
 	for i := range d.Passes {
 		p := &d.Passes[i]
 		say("  pass %d   asked %s, used %s (%s): %d bytes compared, %d differed, %d written, %d verified", int(p.Number), p.Asked, p.Used, p.Reason,
