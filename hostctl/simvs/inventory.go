@@ -62,7 +62,7 @@ func (s *Server) createVM(ctx *simulator.Context, r *types.CreateVM_Task) (types
 	if spec.GuestId == "" {
 		spec.GuestId = string(types.VirtualMachineGuestOsIdentifierOtherGuest)
 	}
-	result, fault := base(ctx, folder, func() types.ManagedObjectReference {
+	result, fault := s.base(ctx, folder, func() types.ManagedObjectReference {
 		return folder.CreateVMTask(ctx, r).(*methods.CreateVM_TaskBody).Res.Returnval
 	})
 	if fault != nil {
@@ -202,7 +202,7 @@ func (s *Server) register(ctx *simulator.Context, folder *simulator.Folder, r *t
 			f.Close()
 		}
 	}
-	result, fault := base(ctx, folder, func() types.ManagedObjectReference {
+	result, fault := s.base(ctx, folder, func() types.ManagedObjectReference {
 		return folder.RegisterVMTask(ctx, r).(*methods.RegisterVM_TaskBody).Res.Returnval
 	})
 	if fault != nil {

@@ -41,7 +41,7 @@ func (m *machine) reconfigure(ctx *simulator.Context, spec *types.VirtualMachine
 		return fault
 	}
 	gone := m.destroyed(have, spec)
-	if _, fault := base(ctx, m.vm, func() types.ManagedObjectReference {
+	if _, fault := m.s.base(ctx, m.vm, func() types.ManagedObjectReference {
 		return m.vm.ReconfigVMTask(ctx, &types.ReconfigVM_Task{This: m.ref, Spec: *spec}).(*methods.ReconfigVM_TaskBody).Res.Returnval
 	}); fault != nil {
 		done.undo()

@@ -100,6 +100,8 @@ func (s *Server) used(ds *datastore) (used, free int64) {
 
 // space writes the free space of datastores into their properties.
 func (s *Server) space(ctx *simulator.Context, stores ...*datastore) {
+	s.stock.Lock()
+	defer s.stock.Unlock()
 	for _, ds := range stores {
 		_, free := s.used(ds)
 		o, ok := ctx.Map.Get(ds.ref).(*simulator.Datastore)

@@ -43,6 +43,7 @@ type Server struct {
 	done   chan struct{}  // closed by Close
 	drops  dropper
 	create sync.Mutex // one VM is made or registered at a time
+	stock  sync.Mutex // the simulator's own work with datastores, which it reads without a lock
 
 	mu       sync.Mutex // guards what follows
 	http     *http.Server

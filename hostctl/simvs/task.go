@@ -120,8 +120,11 @@ func words(name string) string {
 }
 
 // base calls a method of the simulator that makes a task, waits for its end and
-// removes the task. call is made with the entity's lock held.
-func base(c *simulator.Context, entity mo.Reference, call func() types.ManagedObjectReference) (types.AnyType, types.BaseMethodFault) {
+// removes the task. call is made with the entity's lock held. One runs at a time:
+// in all of them the simulator reads and writes datastores as if it were alone.
+func (s *Server) base(c *simulator.Context, entity mo.Reference, call func() types.ManagedObjectReference) (types.AnyType, types.BaseMethodFault) {
+	s.stock.Lock()
+	defer s.stock.Unlock()
 	var ref types.ManagedObjectReference
 	c.WithLock(entity, func() { ref = call() })
 	t := c.Map.Get(ref).(*simulator.Task)
