@@ -51,6 +51,9 @@ type Link interface {
 	RemoteAddr() string
 	// Transport is "quic", "tls" or "pipe", for reports.
 	Transport() string
+	// Stats are the counters of the path so far, as far as the transport knows
+	// them; cheap enough to be asked ten times a second.
+	Stats() LinkStats
 	// Control is the bidirectional stream, open since the link was made.
 	Control() Stream
 	// OpenSend gives the writing end of the one-way stream id. It may wait
@@ -69,6 +72,15 @@ type Link interface {
 	// Done is closed when the link has ended; Err says why after that.
 	Done() <-chan struct{}
 	Err() error
+}
+
+// LinkStats says what a link has seen of its path. What a transport does not know
+// is zero.
+type LinkStats struct {
+	RTT         time.Duration // smoothed, of the connection that has the control stream
+	Connections int           // under the link: 1 and more
+	Sent, Lost  uint64        // packets of all connections, sent by this end and found lost; of TCP: segments sent and sent again
+	Control     string        // congestion control of this end's sending: "reno", "cubic", "bbr"
 }
 
 // Listener accepts links from pinned peers.

@@ -40,6 +40,7 @@ type pipeLink struct {
 func (l *pipeLink) Peer() ID           { return l.peer }
 func (l *pipeLink) RemoteAddr() string { return "pipe" }
 func (l *pipeLink) Transport() string  { return "pipe" }
+func (l *pipeLink) Stats() LinkStats   { return LinkStats{Connections: 1} }
 func (l *pipeLink) Control() Stream    { return l.control }
 
 // explain waits for the reason: the other end's link ends a moment before or

@@ -54,6 +54,12 @@ func (l *quicLink) RemoteAddr() string { return l.conn.RemoteAddr().String() }
 func (l *quicLink) Transport() string  { return "quic" }
 func (l *quicLink) Control() Stream    { return l.control }
 
+// Stats implements Link.
+func (l *quicLink) Stats() LinkStats {
+	st := l.conn.ConnectionStats()
+	return LinkStats{RTT: st.SmoothedRTT, Connections: 1, Sent: st.PacketsSent, Lost: st.PacketsLost, Control: "reno"}
+}
+
 // reason is the error that ended the connection, in our words.
 func (l *quicLink) reason(err error) error {
 	return explainQUIC(err, l.addr, l.socket.key.id)

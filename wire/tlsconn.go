@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -89,6 +90,25 @@ func tuneTCP(conn net.Conn) {
 			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(idleTimeout/time.Millisecond))
 		})
 	}
+}
+
+// tcpInfo asks the kernel about a connection and its congestion control; not ok
+// if it is not TCP.
+func tcpInfo(conn net.Conn) (info *unix.TCPInfo, control string, ok bool) {
+	tcp := tcpOf(conn)
+	if tcp == nil {
+		return nil, "", false
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, "", false
+	}
+	_ = raw.Control(func(fd uintptr) { // of a closed connection nothing is asked
+		if info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			control, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+		}
+	})
+	return info, strings.TrimRight(control, "\x00"), info != nil && err == nil
 }
 
 // tcpOf is the connection below rawConn, nil if it is not TCP (in tests).

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tlsLink is a Link on TLS connections over TCP, one per stream. The end that
@@ -62,6 +64,30 @@ func (l *tlsLink) Peer() ID           { return l.peer }
 func (l *tlsLink) RemoteAddr() string { return l.addr.String() }
 func (l *tlsLink) Transport() string  { return "tls" }
 func (l *tlsLink) Control() Stream    { return l.control }
+
+// Stats implements Link, by the kernel's TCP_INFO.
+func (l *tlsLink) Stats() LinkStats {
+	s := LinkStats{}
+	if info, cc, ok := tcpInfo(l.wire.conn.NetConn()); ok {
+		s.RTT, s.Control = time.Duration(info.Rtt)*time.Microsecond, cc
+		s.count(info)
+	}
+	s.Connections = 1
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, conn := range l.conns {
+		s.Connections++
+		if info, _, ok := tcpInfo(conn.NetConn()); ok {
+			s.count(info)
+		}
+	}
+	return s
+}
+
+func (s *LinkStats) count(info *unix.TCPInfo) {
+	s.Sent += uint64(info.Data_segs_out)
+	s.Lost += uint64(info.Total_retrans)
+}
 
 // verdictTimeout is how long a stream whose connection broke waits for the
 // reason to arrive on the control connection, on which it was sent first.
