@@ -8,7 +8,7 @@ import (
 // valid reports whether protocol 1 has a stream of this name.
 func (id StreamID) valid() bool {
 	switch id.Kind {
-	case StreamManifest, StreamPlan:
+	case StreamManifest, StreamPlan, StreamRefine, StreamParts:
 		return id.Index == 0
 	case StreamData:
 		return id.Index < MaxDataStreams

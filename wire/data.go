@@ -79,6 +79,8 @@ type DataWriter struct {
 	buf    []byte
 	binder *Binder
 	lz     lz4.Compressor
+	raw    int64  // bytes of the disk in the frame
+	pieces []byte // of a part record, side by side
 }
 
 // NewDataWriter builds frames in buf, which needs a capacity of DataBufferLen.
@@ -98,7 +100,7 @@ func (w *DataWriter) Reset(batch int64, redo bool) {
 	if redo {
 		flags = 1
 	}
-	w.buf = append(b, 0, flags, 0, 0)
+	w.buf, w.raw = append(b, 0, flags, 0, 0), 0
 }
 
 // record appends the head of a record and returns where it begins.
@@ -125,14 +127,20 @@ func (w *DataWriter) seal(at int, enc Encoding, n int) {
 // at least a sixteenth.
 func (w *DataWriter) Add(off int64, p []byte, d *cbt.Digest) {
 	at := w.record(cbt.Extent{Off: off, Len: int64(len(p))}, EncLZ4, d)
+	enc, n := w.payload(p)
+	w.seal(at, enc, n)
+	w.raw += int64(len(p))
+}
+
+// payload appends p as it will travel: n bytes in encoding enc.
+func (w *DataWriter) payload(p []byte) (enc Encoding, n int) {
 	n, err := w.lz.CompressBlock(p, w.buf[len(w.buf):len(w.buf)+len(p)-len(p)/16])
 	if err != nil || n == 0 {
 		w.buf = append(w.buf, p...)
-		w.seal(at, EncRaw, len(p))
-		return
+		return EncRaw, len(p)
 	}
 	w.buf = w.buf[:len(w.buf)+n]
-	w.seal(at, EncLZ4, n)
+	return EncLZ4, n
 }
 
 // AddEmpty appends an extent without payload (EncZero, EncHole or EncBad):
@@ -140,10 +148,16 @@ func (w *DataWriter) Add(off int64, p []byte, d *cbt.Digest) {
 func (w *DataWriter) AddEmpty(e cbt.Extent, enc Encoding) {
 	var none cbt.Digest
 	w.seal(w.record(e, enc, &none), enc, 0)
+	if enc != EncBad {
+		w.raw += e.Len
+	}
 }
 
 // Records is the number of records added since Reset.
 func (w *DataWriter) Records() int { return int(w.buf[headerLen+20]) }
+
+// Raw is what the records added since Reset come to as Data.Raw.
+func (w *DataWriter) Raw() int64 { return w.raw }
 
 // Frame is the finished frame with its header, valid until Reset.
 func (w *DataWriter) Frame() []byte {
@@ -155,20 +169,24 @@ func (w *DataWriter) Frame() []byte {
 type Record struct {
 	Extent  cbt.Extent
 	Enc     Encoding
-	Digest  cbt.Digest // of the expanded bytes; zero for encodings without payload
+	Parts   Mask       // the pieces of the grain that it carries; 0: the whole extent
+	Digest  cbt.Digest // of all bytes of the extent; zero for encodings without payload
 	Payload []byte     // aliases the frame
 }
 
 // Expand fills dst, which has exactly Extent.Len bytes, and returns a *Error
-// with CodeDecompress when the payload is anything else than that.
-func (r *Record) Expand(dst []byte) error {
+// with CodeDecompress when the payload is anything else than that. A record with
+// Parts has ExpandParts.
+func (r *Record) Expand(dst []byte) error { return r.expand(r.Payload, dst) }
+
+func (r *Record) expand(payload, dst []byte) error {
 	switch r.Enc {
 	case EncRaw:
-		if copy(dst, r.Payload) != len(dst) {
-			return Errorf(CodeDecompress, "%d bytes at %d instead of %d", len(r.Payload), r.Extent.Off, len(dst))
+		if copy(dst, payload) != len(dst) {
+			return Errorf(CodeDecompress, "%d bytes at %d instead of %d", len(payload), r.Extent.Off, len(dst))
 		}
 	case EncLZ4:
-		n, err := lz4.UncompressBlock(r.Payload, dst)
+		n, err := lz4.UncompressBlock(payload, dst)
 		if err != nil || n != len(dst) {
 			return Errorf(CodeDecompress, "payload at %d does not expand to %d bytes", r.Extent.Off, len(dst))
 		}
@@ -187,7 +205,7 @@ type Data struct {
 	Epoch   uint64
 	Redo    bool
 	Records []Record // in disk order, disjoint
-	Raw     int64    // sum of the records' lengths without EncBad, bytes
+	Raw     int64    // sum of the records' Bytes without EncBad
 	Mask    Mask     // the grains they cover
 }
 
@@ -227,10 +245,10 @@ func (d *Data) parseRecord(f *fields, size int64, binder *Binder) error {
 	r := Record{Extent: cbt.Extent{Off: int64(h.u64()), Len: int64(h.u32())}}
 	n := int(h.u32())
 	r.Enc = Encoding(h.u8())
-	h.zero(3)
+	r.Parts = h.parts()
 	h.copy(r.Digest[:])
-	if h.bad || !payloadFits(r.Enc, n, r.Extent.Len) || n == 0 && r.Digest != (cbt.Digest{}) {
-		return fmt.Errorf("%w: data record of %d bytes for %v, encoding %d", ErrFrame, n, r.Extent, r.Enc)
+	if h.bad || !payloadFits(&r, n) || n == 0 && r.Digest != (cbt.Digest{}) {
+		return errRecord(n, &r)
 	}
 	if r.Payload = f.take(n); f.bad {
 		return fmt.Errorf("%w: data payload cut short", ErrFrame)
@@ -244,18 +262,24 @@ func (d *Data) parseRecord(f *fields, size int64, binder *Binder) error {
 	}
 	d.Records, d.Mask = append(d.Records, r), d.Mask|mask
 	if r.Enc != EncBad {
-		d.Raw += r.Extent.Len
+		d.Raw += r.Bytes()
 	}
 	return nil
 }
 
-// payloadFits says whether n bytes may carry raw bytes in encoding enc.
-func payloadFits(enc Encoding, n int, raw int64) bool {
-	switch enc {
+// payloadFits says whether n bytes may carry what r says.
+func payloadFits(r *Record, n int) bool {
+	if !partsFit(r.Enc, r.Extent.Len, r.Parts) {
+		return false
+	}
+	if r.Parts != 0 {
+		n -= bindingLen
+	}
+	switch r.Enc {
 	case EncRaw:
-		return int64(n) == raw
+		return int64(n) == r.Bytes()
 	case EncLZ4:
-		return n > 0 && int64(n) < raw
+		return n > 0 && int64(n) < r.Bytes()
 	case EncZero, EncHole, EncBad:
 		return n == 0
 	}

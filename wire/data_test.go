@@ -291,7 +291,8 @@ func appendData(b []byte, d *Data, binder *Binder) []byte {
 		b = binary.BigEndian.AppendUint64(b, uint64(r.Extent.Off))
 		b = binary.BigEndian.AppendUint32(b, uint32(r.Extent.Len))
 		b = binary.BigEndian.AppendUint32(b, uint32(len(r.Payload)))
-		b = append(b, byte(r.Enc), 0, 0, 0)
+		b = append(b, byte(r.Enc), 0)
+		b = binary.BigEndian.AppendUint16(b, uint16(r.Parts))
 		b = append(b, r.Digest[:]...)
 		b = append(b, binder.sum(b[at:])...)
 		b = append(b, r.Payload...)
@@ -331,7 +332,7 @@ func TestDataRefused(t *testing.T) {
 		return b
 	}
 	reserved := zero(0, g)
-	reserved[18] = 1
+	reserved[17] = 1
 	dirty := zero(0, g)
 	dirty[25] = 1
 	copy(dirty[52:], testBinder(t).sum(dirty[:52]))

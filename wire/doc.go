@@ -14,7 +14,8 @@
 //
 // Integers are big-endian. A count or an offset is a u64 below 1<<63, written
 // i64 here. A batch number is an i64 of at most 1<<42 - 1. A flag is a byte, 0
-// or 1. A mask is a u16 whose bit g stands for grain g of a batch. A text is a
+// or 1. A mask is a u16 whose bit g stands for grain g of a batch, or for piece g,
+// of 4096 bytes, of a grain. A text is a
 // u16 length of at most 256 and that many bytes of UTF-8 in which each rune is
 // printable (Go's unicode.IsPrint): no control characters, no line ends, no
 // space but U+0020. A blob is a u16 length of at most 1024 and that many bytes,
@@ -44,6 +45,8 @@
 //	kind 1 manifest  index 0      target to source   Manifest, Holes
 //	kind 2 data      index 0-7    source to target   Data
 //	kind 3 plan      index 0      source to target   Plan
+//	kind 4 refine    index 0      source to target   Refine
+//	kind 5 parts     index 0      target to source   Parts
 //
 // Each may be opened once in the life of a link; any other name, or a name the
 // second time, ends the link with CodeFrame. Frames follow each other on a
@@ -56,7 +59,7 @@
 //
 //	0 kind u8 | 1 index u8 | 2 0 0
 //
-// A connection admits 10 of these from the peer in all. Stream windows are 8
+// A connection admits 12 of these from the peer in all. Stream windows are 8
 // MiB, the connection's 32 MiB, the idle time-out 30 s, keep-alives every 10 s.
 // A link ends with an application close: its error code is the Code, its reason
 // the text.
@@ -100,13 +103,13 @@
 //	 2 Welcome   0 version u16 = 1 | 2 agent text                     max 512
 //	 3 Error     0 code u16 | 2 text                                  max 260
 //	 4 Open      0 mode u8 | 1 full flag | 2 streams u8, 1-8 |
-//	             3 flags u8: 1 hinted, 2 fresh | 4 owner [16] | 20 held u64, at most 2^62 | 28 start i64 |
+//	             3 flags u8: 1 hinted, 2 fresh, 4 refine | 4 owner [16] | 20 held u64, at most 2^62 | 28 start i64 |
 //	             36 size i64 | 44 grain u32 = 65536 |
 //	             48 grains per batch u32 = 16 | 52 window u32, not 0 |
 //	             56 plan [32] | 88 identity text | reason text        max 1024
 //	 5 Opened    0 epoch u64 | 8 start i64 | 16 size i64 |
-//	             24 tag [16] | 40 had i64 | 48 state u8 |
-//	             49 cold text | identity text                         max 1024
+//	             24 tag [16] | 40 had i64 | 48 state u8 | 49 refine flag |
+//	             cold text | identity text                         max 1024
 //	 6 Manifest  0 batch | 8 grains u8, 1-16 | 9 0 | 10 zero mask |
 //	             12 unread mask | 14 skip mask | 16 digest [32] for
 //	             each grain in none of the masks, in order            max 528
@@ -149,12 +152,15 @@
 //	24 Areas     0 areas u16, 1-512 | 2 { off i64 | len i64, not 0 }
 //	             ...                                                  max 8194
 //	25 Base      0 pass u32, not 0 | 4 0 0 0 0                        8
+//	30 Refine    0 batch | 8 mask, not 0                              10
+//	31 Parts     0 batch | 8 mask | 10 sum [16] of each of the 16
+//	             pieces of each grain in the mask, in order           4106
 //
 // A count of batches, in Holes, Same and Plan, obeys the bound of a batch
 // number. The steps of a Plan ascend and do not overlap. The masks of a Manifest
 // have no grain in common and none beyond its grains, and skip is not all of
 // them. A full flag excludes hinted; fresh goes with
-// start 0. Areas ascend and do not touch, over all frames of a hint. The rates of a Pace are bytes per second, 0 or at least 65536; its
+// start 0, refine with ModeCopy. Areas ascend and do not touch, over all frames of a hint. The rates of a Pace are bytes per second, 0 or at least 65536; its
 // latency is in microseconds, 0 or 100 to 60000000.
 // Counters are a u8 n and n times an i64, in the order of the fields of
 // [Counters]; a reader takes those it knows and ignores the rest, and what is
@@ -174,7 +180,7 @@
 //	21 flags u8: 1 redo | 22 0 0 | 24 record ...
 //
 //	record: 0 offset i64 | 8 raw length u32 | 12 payload length u32 |
-//	        16 encoding u8 | 17 0 0 0 | 20 digest [32] | 52 binding [16] |
+//	        16 encoding u8 | 17 0 | 18 pieces mask | 20 digest [32] | 52 binding [16] |
 //	        68 payload
 //
 //	encoding 1 raw    the bytes; payload length = raw length
@@ -190,6 +196,14 @@
 // of zeros. Records ascend and do not overlap. A grain that reads as zeros is
 // sent as 3 or 4, not as data.
 //
+// With a mask of pieces the record carries only these of its grain, some and not
+// all, without gaps between them; the other pieces stay on the target as they are.
+// The last piece of the disk ends where the disk does. The encoding is 1 or 2, and
+// the payload begins with a check of 16 bytes, for which the payload length has 16
+// more than above. The check is the first 16 bytes of BLAKE3, keyed like a binding,
+// over the 80 bytes of the binding and the pieces. Offset, raw length and digest
+// are those of the whole grain.
+//
 // A digest is the BLAKE3-256 of the raw bytes of the grain, of its real length.
 // The binding ties a record to its place. It is the first 16 bytes of BLAKE3,
 // keyed with 32 bytes that both ends export from the link (from the control
@@ -202,8 +216,8 @@
 // A reader checks in this order: the head; epoch and pass (CodeFenced); the
 // batch (CodeExtent); for each record lengths and encoding, its place
 // (CodeExtent), its binding (CodeBinding). Then it expands into a buffer of
-// exactly the raw length (CodeDecompress) and compares the digest (CodeDigest).
-// Nothing is written before all of a frame has passed. The flag redo is not
+// exactly the raw length (CodeDecompress) and compares the digest, or where there
+// are only pieces their check (CodeDigest). Nothing is written before all of a frame has passed. The flag redo is not
 // bound: it counts only if the target waits for just these grains.
 //
 // # Tickets
@@ -276,6 +290,8 @@
 //	  |  control    <---------------------- Opened  |  epoch durable in its journal
 //	  |  plan       Plan, if hinted --------->   |
 //	  |  manifest   <------------- Manifest, Holes  |  reads ahead, in disk order
+//	  |  refine     Refine ---------------------->  |  if both want: reads again
+//	  |  parts      <----------------------- Parts  |
 //	  |  control    Same, or Diff -------------->   |
 //	  |  data 0-7   Data ----------------------->   |  writes, flushes, journals,
 //	  |  control    <------------------------- Ack  |  reads back past the cache
@@ -353,6 +369,24 @@
 // sends zeros for those of its grains that are zeros and no holes, so that they
 // are written and read back; a target compared by ModeVerify has no Holes then.
 //
+// Refinement. If Open and Opened have refine the source opens the refine stream
+// and the target the parts stream. A source may then, instead of a verdict, send
+// Refine for a batch that was told in a Manifest with a digest for each grain of
+// the mask; once for a batch. The target reads these grains again and sends Parts:
+// the first 16 bytes of the BLAKE3-256 of each piece, 16 pieces for each grain,
+// those beyond the end of the disk zero. Its mask is that of the question or
+// less, or nothing: for the grains left out there are no part records. Answers
+// come in any order. The verdict follows after Parts, from the grains as the source
+// reads them then; in its Data frame grains that were in Parts may have part
+// records. Nobody waits: questions and answers are as many as the window has
+// batches. The sums are cut because they prove nothing. They choose what is sent,
+// and if two pieces had one sum the grain would not read back with its digest,
+// which is that of all of it, and be asked for by Redo. The source ends its stream
+// when all is settled, and the target then its own. A question for what was not
+// told, or twice, or after the verdict, and a part record for a grain that was not
+// in Parts, or in a redo, are CodeFrame at the target; so is an answer to what was
+// not asked at the source.
+//
 // Settled. A batch with Same or Diff is settled. One with Data is settled when
 // its grains were written, flushed, journaled and read back equal to what was
 // sent. What reads back wrong the target asks for with Redo; the answer is a
@@ -361,8 +395,8 @@
 // disk is Poisoned.
 //
 // Ack is what is true at the target. Settled: all batches below are settled.
-// Received and Durable count raw bytes of the Data frames of this link, redos
-// included and encoding bad left out: taken off the wire and written, and
+// Received and Durable count raw bytes of the Data frames of this link, of part
+// records the pieces, redos included and encoding bad left out: taken off the wire and written, and
 // durable with a journal record. Durable <= Received, and neither they nor
 // Settled ever fall. Busy is a sign of life from a target that waits for its
 // disk, or for its limits. A target sends an Ack when something moved, and every

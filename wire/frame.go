@@ -42,6 +42,8 @@ const (
 	TypeHint     Type = 23
 	TypeAreas    Type = 24
 	TypeBase     Type = 25
+	TypeRefine   Type = 30
+	TypeParts    Type = 31
 )
 
 // headerLen is type, flags, reserved and length.
@@ -75,6 +77,8 @@ var maxBody = [...]int{
 	TypeHint:     1024,
 	TypeAreas:    2 + maxAreas*areaLen,
 	TypeBase:     8,
+	TypeRefine:   10,
+	TypeParts:    partsHeadLen + cbt.BatchGrains*partsLen,
 	TypeJoin:     576,
 	TypeJoined:   320,
 }

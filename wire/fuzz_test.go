@@ -79,6 +79,7 @@ func FuzzData(f *testing.F) {
 	f.Add(frameOf(0, record(f, 0, cbt.BatchSize, 0, EncHole, nil)), int64(cbt.BatchSize), true)
 	f.Add(frameOf((1<<63-1)/cbt.BatchSize), int64(1<<63-1), true)
 	f.Add(frameOf(0, record(f, 0, 100, 9, EncLZ4, bytes.Repeat([]byte{0xff}, 9))), int64(100), true)
+	f.Add(sampleFrame(f), int64(sampleSize), false)
 	binder := testBinder(f)
 	d := Data{Records: make([]Record, 0, cbt.BatchGrains)}
 	out := make([]byte, cbt.BatchSize)
@@ -110,10 +111,14 @@ func FuzzData(f *testing.F) {
 				mask |= 1 << (o / cbt.GrainSize % cbt.BatchGrains)
 			}
 			if r.Enc != EncBad {
-				raw += r.Extent.Len
+				raw += r.Bytes()
 			}
-			if err := r.Expand(out[:r.Extent.Len]); err != nil {
-				wantCode(t, "Expand", err, CodeDecompress)
+			if r.Parts != 0 && (r.Extent.Len > cbt.GrainSize || r.Bytes() < 1 || r.Bytes() >= r.Extent.Len) {
+				t.Fatalf("record %v with pieces %x of %d bytes", r.Extent, r.Parts, r.Bytes())
+			}
+			err := expand(&r, out[:r.Extent.Len], binder)
+			if e, _ := errors.AsType[*Error](err); err != nil && (e == nil || e.Code != CodeDecompress && (e.Code != CodeDigest || r.Parts == 0)) {
+				t.Fatalf("expanding %+v: %v", r, err)
 			}
 		}
 		if raw != d.Raw || mask != d.Mask || len(d.Records) < 1 || len(d.Records) > cbt.BatchGrains {

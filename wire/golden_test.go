@@ -27,13 +27,13 @@ type poke struct {
 	hex string
 }
 
-// countersHex is 18 counters with the values 1 to 18.
-const countersHex = `12
+// countersHex is 19 counters with the values 1 to 19.
+const countersHex = `13
 	0000000000000001 0000000000000002 0000000000000003 0000000000000004
 	0000000000000005 0000000000000006 0000000000000007 0000000000000008
 	0000000000000009 000000000000000a 000000000000000b 000000000000000c
 	000000000000000d 000000000000000e 000000000000000f 0000000000000010
-	0000000000000011 0000000000000012`
+	0000000000000011 0000000000000012 0000000000000013`
 
 const (
 	hex16 = "000102030405060708090a0b0c0d0e0f "
@@ -43,7 +43,7 @@ const (
 var (
 	bytes16 = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 	bytes32 = [32]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}
-	counted = Counters{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18}
+	counted = Counters{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19}
 )
 
 // tooFar is the first batch number whose offset might not fit.
@@ -79,19 +79,19 @@ var goldens = []golden{
 	}, {
 		name: "Open, hinted",
 		frame: &Open{
-			Mode: ModeCopy, Streams: 1, Owner: bytes16, Size: 65536, Window: 1, Plan: bytes32, Hinted: true, Fresh: true,
+			Mode: ModeCopy, Streams: 1, Owner: bytes16, Size: 65536, Window: 1, Plan: bytes32, Hinted: true, Fresh: true, Refine: true,
 		},
-		hex: "04 000000 0000005c  01 00 01 03" + hex16 + `0000000000000000 0000000000000000 0000000000010000
+		hex: "04 000000 0000005c  01 00 01 07" + hex16 + `0000000000000000 0000000000000000 0000000000010000
 			00010000 00000010 00000001` + hex32 + "0000  0000",
-		wrong: []poke{{0, "03"}, {1, "01"}, {3, "07"}, {35, "01"}},
+		wrong: []poke{{0, "02"}, {0, "03"}, {1, "01"}, {3, "0f"}, {35, "01"}},
 	}, {
 		name: "Opened",
 		frame: &Opened{
-			Epoch: 1<<63 + 8, Start: 3, Size: 0x123456789, Tag: bytes16, Had: 65536, State: StateInconsistent, Cold: "direct", Identity: "t1",
+			Epoch: 1<<63 + 8, Start: 3, Size: 0x123456789, Tag: bytes16, Had: 65536, State: StateInconsistent, Refine: true, Cold: "direct", Identity: "t1",
 		},
-		hex: "05 000000 0000003d  8000000000000008 0000000000000003 0000000123456789" + hex16 + `0000000000010000 01
+		hex: "05 000000 0000003e  8000000000000008 0000000000000003 0000000123456789" + hex16 + `0000000000010000 01 01
 			0006 646972656374  0002 7431`,
-		wrong: []poke{{8, "80"}, {16, "80"}, {40, "80"}, {48, "05"}, {48, "ff"}},
+		wrong: []poke{{8, "80"}, {16, "80"}, {40, "80"}, {48, "05"}, {48, "ff"}, {49, "02"}},
 	}, {
 		name:  "Manifest",
 		frame: &Manifest{Batch: 5, Grains: 4, Zero: 0b001, Unread: 0b100, Skip: 0b1000, Digests: [cbt.BatchGrains]cbt.Digest{1: bytes32}},
@@ -185,17 +185,17 @@ var goldens = []golden{
 	}, {
 		name:  "Status",
 		frame: &Status{Counters: counted, Text: "hi"},
-		hex:   "11 000000 00000095 " + countersHex + "0002 6869",
-		wrong: []poke{{0, "13"}, {0, "ff"}, {1, "80"}, {137, "80"}},
+		hex:   "11 000000 0000009d " + countersHex + "0002 6869",
+		wrong: []poke{{0, "14"}, {0, "ff"}, {1, "80"}, {145, "80"}},
 	}, {
 		name: "Report",
 		frame: &Report{
 			Code: CodeVerify, State: StateCopied, Epoch: 8, Root: bytes32, Larger: 3, Counters: counted, Text: "no", Cold: "direct",
 			Transport: "tls", Source: "a", Target: "b", Hinted: true, Reason: "c", Bad: []Bad{{Off: 65536, Len: 512, Unreadable: true}},
 		},
-		hex: "12 000000 000000f1  0018 02 0000000000000008" + hex32 + "0000000000000003" + countersHex +
+		hex: "12 000000 000000f9  0018 02 0000000000000008" + hex32 + "0000000000000003" + countersHex +
 			"01  0002 6e6f  0006 646972656374  0003 746c73  0001 61  0001 62  0001 63  01  0000000000010000 0000000000000200 01",
-		wrong: []poke{{2, "05"}, {43, "80"}, {52, "80"}, {196, "02"}, {223, "41"}, {240, "02"}},
+		wrong: []poke{{2, "05"}, {43, "80"}, {52, "80"}, {204, "02"}, {231, "41"}, {248, "02"}},
 	}, {
 		name:  "Ping",
 		frame: &Ping{Seq: 7, Reply: true},
@@ -235,6 +235,22 @@ var goldens = []golden{
 		hex:   "19 000000 00000008  00000003 00000000",
 		zero:  []int{4, 5, 6, 7},
 		wrong: []poke{{0, "00000000"}},
+	}, {
+		name:  "Refine",
+		frame: &Refine{Batch: 5, Mask: 0x8001},
+		hex:   "1e 000000 0000000a  0000000000000005 8001",
+		wrong: []poke{{0, "80"}, {0, tooFar}, {8, "0000"}},
+	}, {
+		name:  "Parts",
+		frame: &Parts{Batch: 5, Mask: 2, Sums: [cbt.BatchGrains][GrainParts]PartSum{1: {bytes16, 15: {1}}}},
+		hex: "1f 000000 0000010a  0000000000000005 0002" + hex16 + strings.Repeat(zero32, 7) + `
+			01 000000000000000000000000000000`,
+		wrong: []poke{{0, "80"}, {0, tooFar}, {8, "0000"}, {8, "0003"}},
+	}, {
+		name:  "Parts, of nothing",
+		frame: &Parts{Batch: 5},
+		hex:   "1f 000000 0000000a  0000000000000005 0000",
+		wrong: []poke{{8, "0001"}},
 	}, {
 		name:  "Pace",
 		frame: &Pace{Wire: 1 << 20, Read: 65536, Latency: 20 * time.Millisecond, Priority: -1},
@@ -326,6 +342,10 @@ func emptyLike(f Frame) Frame {
 		return new(Areas)
 	case *Base:
 		return new(Base)
+	case *Refine:
+		return new(Refine)
+	case *Parts:
+		return new(Parts)
 	case *Finish:
 		return new(Finish)
 	case *Verified:

@@ -113,7 +113,7 @@ func TestQUICStreamLimit(t *testing.T) {
 	if _, err := conn.OpenStream(); err == nil {
 		t.Error("a second bidirectional stream")
 	}
-	ids := []StreamID{{Kind: StreamManifest}, {Kind: StreamPlan}}
+	ids := []StreamID{{Kind: StreamManifest}, {Kind: StreamPlan}, {Kind: StreamRefine}, {Kind: StreamParts}}
 	for i := range MaxDataStreams {
 		ids = append(ids, StreamID{Kind: StreamData, Index: uint8(i)})
 	}
@@ -225,7 +225,7 @@ func TestAttachHeader(t *testing.T) {
 	for name, bad := range map[string]string{
 		"magic":           "\x02\x03\x00\x00HBT2" + golden[8:],
 		"flags":           "\x02\x03\x00\x02HBT1" + golden[8:],
-		"kind":            "\x04\x00\x00\x00HBT1" + golden[8:],
+		"kind":            "\x06\x00\x00\x00HBT1" + golden[8:],
 		"index":           "\x02\x08\x00\x00HBT1" + golden[8:],
 		"control token":   "\x00\x00\x00\x00HBT1" + golden[8:],
 		"control reverse": "\x00\x00\x00\x01HBT1" + strings.Repeat("\x00", 16),

@@ -18,8 +18,9 @@ const (
 	// closeTimeout bounds how long an ended link tries to tell the peer why.
 	closeTimeout = time.Second
 
-	// maxOneWay is one manifest stream, one plan stream and the data streams.
-	maxOneWay = 2 + MaxDataStreams
+	// maxOneWay is one stream each for manifests, the plan and both ways of
+	// refinement, and the data streams.
+	maxOneWay = 4 + MaxDataStreams
 
 	// The windows are memory promises: a peer that never stops sending to a
 	// reader that does not read is stopped at linkWindow. streamWindow is one

@@ -28,6 +28,8 @@ const (
 	StreamManifest StreamKind = 1 // target to source: Manifest and Holes frames
 	StreamData     StreamKind = 2 // source to target: Data frames
 	StreamPlan     StreamKind = 3 // source to target: Plan frames
+	StreamRefine   StreamKind = 4 // source to target: Refine frames
+	StreamParts    StreamKind = 5 // target to source: Parts frames
 )
 
 // StreamID names a one-way stream within its link.

@@ -20,6 +20,7 @@ type Open struct {
 	Plan     cbt.Digest
 	Hinted   bool   // the plan comes on a stream of its own; else all of the disk is read
 	Fresh    bool   // the source has forgotten all verdicts: Opened.Start has to be 0
+	Refine   bool   // the source may ask for pieces
 	Identity string // of the source disk
 	Reason   string // why the plan is what it is, for the report
 }
@@ -34,7 +35,7 @@ const MaxDataStreams = 8
 func (*Open) Type() Type { return TypeOpen }
 
 func (o *Open) appendBody(b []byte) []byte {
-	b = append(b, byte(o.Mode), flag(o.Full), o.Streams, flag(o.Hinted)|flag(o.Fresh)<<1)
+	b = append(b, byte(o.Mode), flag(o.Full), o.Streams, flag(o.Hinted)|flag(o.Fresh)<<1|flag(o.Refine)<<2)
 	b = append(b, o.Owner[:]...)
 	b = binary.BigEndian.AppendUint64(b, o.Held)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Start))
@@ -52,14 +53,14 @@ func (o *Open) parseBody(b []byte) error {
 	o.Full = f.flag()
 	o.Streams = f.u8()
 	flags := f.u8()
-	o.Hinted, o.Fresh = flags&1 != 0, flags&2 != 0
+	o.Hinted, o.Fresh, o.Refine = flags&1 != 0, flags&2 != 0, flags&4 != 0
 	f.copy(o.Owner[:])
 	o.Held, o.Start, o.Size = f.u64(), f.i64(), f.i64()
 	grain, batch := f.u32(), f.u32()
 	o.Window = f.u32()
 	f.copy(o.Plan[:])
 	o.Identity, o.Reason = f.text(), f.text()
-	f.bad = f.bad || flags > 3 || o.Fresh && o.Start != 0 || o.Hinted && o.Full || o.Mode < ModeCopy || o.Mode > ModeVerify || o.Streams < 1 || o.Streams > MaxDataStreams ||
+	f.bad = f.bad || flags > 7 || o.Fresh && o.Start != 0 || o.Refine && o.Mode != ModeCopy || o.Hinted && o.Full || o.Mode < ModeCopy || o.Mode > ModeVerify || o.Streams < 1 || o.Streams > MaxDataStreams ||
 		o.Held > maxHeld || grain != cbt.GrainSize || batch != cbt.BatchGrains || o.Window == 0
 	return f.done(TypeOpen)
 }
@@ -73,6 +74,7 @@ type Opened struct {
 	Tag      [16]byte // stands for the target disk in bindings
 	Had      int64    // bytes this run had written durably before, by the journal
 	State    State    // the disk's state before this session
+	Refine   bool     // it tells pieces, if it is asked; only where Open has it too
 	Cold     string   // how the target reads past its cache
 	Identity string   // of the target disk
 }
@@ -86,7 +88,7 @@ func (o *Opened) appendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Size))
 	b = append(b, o.Tag[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Had))
-	b = append(b, byte(o.State))
+	b = append(b, byte(o.State), flag(o.Refine))
 	return appendText(appendText(b, o.Cold), o.Identity)
 }
 
@@ -94,7 +96,7 @@ func (o *Opened) parseBody(b []byte) error {
 	f := fields{b: b}
 	o.Epoch, o.Start, o.Size = f.u64(), f.i64(), f.i64()
 	f.copy(o.Tag[:])
-	o.Had, o.State = f.i64(), f.state()
+	o.Had, o.State, o.Refine = f.i64(), f.state(), f.flag()
 	o.Cold, o.Identity = f.text(), f.text()
 	return f.done(TypeOpened)
 }

@@ -80,12 +80,13 @@ type Counters struct {
 	Reconnects int64 // times the session was picked up again
 	Skipped    int64 // left out of the plan: only a hint calls it unchanged
 	Sampled    int64 // of what was compared: the hint calls it unchanged as well
+	Refined    int64 // of grains that were sent: pieces left out, because the target had them
 }
 
-func (c *Counters) list() [18]*int64 {
+func (c *Counters) list() [19]*int64 {
 	return [...]*int64{
 		&c.Total, &c.Scanned, &c.Holes, &c.Same, &c.Zero, &c.Differing, &c.Sent, &c.Wire, &c.Durable,
-		&c.Verified, &c.ReadBack, &c.Had, &c.Bad, &c.Redone, &c.Lost, &c.Reconnects, &c.Skipped, &c.Sampled,
+		&c.Verified, &c.ReadBack, &c.Had, &c.Bad, &c.Redone, &c.Lost, &c.Reconnects, &c.Skipped, &c.Sampled, &c.Refined,
 	}
 }
 

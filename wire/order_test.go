@@ -40,7 +40,7 @@ func TestCounters(t *testing.T) {
 	if most := 1 + 255*8 + 2 + maxText; most <= maxBody[TypeStatus] {
 		t.Error("255 counters fit; this test no longer shows what it should")
 	}
-	if got, n := counted.list(), len(counted.list()); *got[15] != counted.Reconnects || *got[n-1] != counted.Sampled || n != 18 {
+	if got, n := counted.list(), len(counted.list()); *got[15] != counted.Reconnects || *got[n-1] != counted.Refined || n != 19 {
 		t.Error("the list has another order or length: append only")
 	}
 }

@@ -121,7 +121,7 @@ type onlyWriter struct{ io.Writer }
 
 // allStreams are the ids of protocol 1.
 func allStreams() []wire.StreamID {
-	ids := []wire.StreamID{{Kind: wire.StreamManifest}, {Kind: wire.StreamPlan}}
+	ids := []wire.StreamID{{Kind: wire.StreamManifest}, {Kind: wire.StreamPlan}, {Kind: wire.StreamRefine}, {Kind: wire.StreamParts}}
 	for i := range wire.MaxDataStreams {
 		ids = append(ids, wire.StreamID{Kind: wire.StreamData, Index: uint8(i)})
 	}
