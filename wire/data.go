@@ -8,6 +8,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire/lz4block"
 )
 
 // Encoding says how the bytes of a record travel.
@@ -78,7 +79,7 @@ func (b *Binder) sum(rec []byte) []byte {
 type DataWriter struct {
 	buf    []byte
 	binder *Binder
-	lz     lz4.Compressor
+	lz     lz4block.Encoder
 	raw    int64  // bytes of the disk in the frame
 	pieces []byte // of a part record, side by side
 }
@@ -134,13 +135,21 @@ func (w *DataWriter) Add(off int64, p []byte, d *cbt.Digest) {
 
 // payload appends p as it will travel: n bytes in encoding enc.
 func (w *DataWriter) payload(p []byte) (enc Encoding, n int) {
-	n, err := w.lz.CompressBlock(p, w.buf[len(w.buf):len(w.buf)+len(p)-len(p)/16])
-	if err != nil || n == 0 {
+	n = w.lz.Encode(w.buf[len(w.buf):len(w.buf)+len(p)-len(p)/16], p)
+	if n == 0 {
 		w.buf = append(w.buf, p...)
 		return EncRaw, len(p)
 	}
 	w.buf = w.buf[:len(w.buf)+n]
 	return EncLZ4, n
+}
+
+// AddRaw appends grain p at off, whose digest is d, as it is.
+func (w *DataWriter) AddRaw(off int64, p []byte, d *cbt.Digest) {
+	at := w.record(cbt.Extent{Off: off, Len: int64(len(p))}, EncRaw, d)
+	w.buf = append(w.buf, p...)
+	w.seal(at, EncRaw, len(p))
+	w.raw += int64(len(p))
 }
 
 // AddEmpty appends an extent without payload (EncZero, EncHole or EncBad):
