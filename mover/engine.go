@@ -237,7 +237,9 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		opened, v, err := s.session(ctx, l)
 		if opened.Epoch > 0 {
 			rep.Epoch, rep.Target, rep.Cold = opened.Epoch, opened.Identity, opened.Cold
-			rep.Larger, rep.Transport = opened.Size-s.size, l.link.Transport()
+			rep.Larger = opened.Size - s.size
+			rep.over(l.link)
+			rep.Control = l.link.Stats().Control
 		}
 		if err == nil {
 			err = s.conclude(&rep, &v)

@@ -200,7 +200,7 @@ func reportFrame(rep *Report, err error) *wire.Report {
 	r := &wire.Report{
 		State: rep.State, Epoch: rep.Epoch, Root: rep.Root, Larger: rep.Larger, Counters: rep.Counters, Cold: rep.Cold,
 		Transport: rep.Transport, Source: rep.Source, Target: rep.Target, Bad: rep.Bad,
-		Hinted: rep.Hinted, Reason: rep.Reason,
+		Hinted: rep.Hinted, Reason: rep.Reason, Why: rep.Why, Control: rep.Control, Conns: rep.Conns,
 	}
 	if err == nil {
 		return r
@@ -218,7 +218,7 @@ func fromReport(r *wire.Report, rep *Report, p *Progress) error {
 	p.set(&r.Counters)
 	rep.State, rep.Epoch, rep.Root, rep.Cold, rep.Transport = r.State, r.Epoch, r.Root, r.Cold, r.Transport
 	rep.Larger, rep.Source, rep.Target, rep.Bad = r.Larger, r.Source, r.Target, r.Bad
-	rep.Hinted, rep.Reason = r.Hinted, r.Reason
+	rep.Hinted, rep.Reason, rep.Why, rep.Control, rep.Conns = r.Hinted, r.Reason, r.Why, r.Control, r.Conns
 	rep.Equal = r.Code == wire.CodeOK && r.Counters.Skipped == 0
 	if r.Code == wire.CodeOK {
 		return nil

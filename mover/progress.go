@@ -135,7 +135,10 @@ type Report struct {
 	Track     wire.Tracking // what was asked for
 	Hinted    bool          // what was done: a hint left grains out; Counters have how many
 	Reason    string        // why
-	Transport string        // "quic", "tls", "pipe"
+	Transport string        // "quic", "tls", "pipe"; of the last link
+	Why       string        // why it is that one; empty: nothing else was allowed
+	Conns     int           // connections under the last link; 0: not known
+	Control   string        // congestion control of the end that sends: "reno", "cubic", "bbr"; empty: not known
 	Cold      string        // how the target's device was read past its cache: "direct", "dropped" or "cached"
 	Source    string        // identities of the disks
 	Target    string

@@ -32,7 +32,8 @@ func (o *outcome) verdict(mode wire.Mode, bad int64) error {
 // report fills in what the target half knows.
 func (o *outcome) report(rep *Report, l *lane) {
 	rep.Epoch, rep.Source, rep.Target, rep.Cold = o.opened.Epoch, o.open.Identity, o.opened.Identity, o.opened.Cold
-	rep.Larger, rep.Transport, rep.Bad = o.opened.Size-o.open.Size, l.link.Transport(), o.bad
+	rep.Larger, rep.Bad = o.opened.Size-o.open.Size, o.bad
+	rep.over(l.link)
 	rep.Hinted, rep.Reason = o.open.Hinted, o.open.Reason
 	if o.last != nil {
 		rep.State, rep.Root = o.last.State, o.last.Root

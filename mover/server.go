@@ -237,6 +237,8 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 	switch {
 	case err == nil:
 		log.Info("session done", attrs...)
+	case h.Op == 0 && codeOf(err) == wire.CodeOK && remote(err):
+		log.Debug("link not used") // the dialer tried two transports, or looks whether somebody is here
 	case codeOf(err) == wire.CodeCanceled || codeOf(err) == wire.CodeSuperseded || errors.Is(err, context.Canceled):
 		log.Info("session cancelled", append(attrs, "reason", err)...)
 	case retryable(err) || gone(err):

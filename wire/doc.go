@@ -137,8 +137,9 @@
 //	             11 root [32] | 43 larger i64 | 51 counters |
 //	             hinted flag | text | cold text | transport text |
 //	             source text | target text | reason text |
+//	             why text | control text | connections u8 |
 //	             ranges u8, 0-64 | { off i64 | len i64 |
-//	             unreadable flag } ...                                max 3072
+//	             unreadable flag } ...                                max 4096
 //	19 Ping      0 seq u32 | 4 reply flag | 5 0 0 0                   8
 //	20 Plan      0 steps u16, 1-256 | 2 { first batch | count |
 //	             read mask, not 0 | sampled mask, of read } ...       max 5122

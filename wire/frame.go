@@ -69,7 +69,7 @@ var maxBody = [...]int{
 	TypeProbed:   2048,
 	TypeOrder:    2048,
 	TypeStatus:   512,
-	TypeReport:   3072,
+	TypeReport:   4096,
 	TypePing:     8,
 	TypeRenew:    2 * (2 + MaxTicket),
 	TypePlan:     2 + maxPlanSteps*planStepLen,

@@ -191,11 +191,12 @@ var goldens = []golden{
 		name: "Report",
 		frame: &Report{
 			Code: CodeVerify, State: StateCopied, Epoch: 8, Root: bytes32, Larger: 3, Counters: counted, Text: "no", Cold: "direct",
-			Transport: "tls", Source: "a", Target: "b", Hinted: true, Reason: "c", Bad: []Bad{{Off: 65536, Len: 512, Unreadable: true}},
+			Transport: "tls", Source: "a", Target: "b", Hinted: true, Reason: "c", Why: "d", Control: "bbr", Conns: 5,
+			Bad: []Bad{{Off: 65536, Len: 512, Unreadable: true}},
 		},
-		hex: "12 000000 000000f9  0018 02 0000000000000008" + hex32 + "0000000000000003" + countersHex +
-			"01  0002 6e6f  0006 646972656374  0003 746c73  0001 61  0001 62  0001 63  01  0000000000010000 0000000000000200 01",
-		wrong: []poke{{2, "05"}, {43, "80"}, {52, "80"}, {204, "02"}, {231, "41"}, {248, "02"}},
+		hex: "12 000000 00000102  0018 02 0000000000000008" + hex32 + "0000000000000003" + countersHex +
+			"01  0002 6e6f  0006 646972656374  0003 746c73  0001 61  0001 62  0001 63  0001 64  0003 626272  05  01  0000000000010000 0000000000000200 01",
+		wrong: []poke{{2, "05"}, {43, "80"}, {52, "80"}, {204, "02"}, {240, "41"}, {257, "02"}},
 	}, {
 		name:  "Ping",
 		frame: &Ping{Seq: 7, Reply: true},

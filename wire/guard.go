@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/quic-go/quic-go"
 )
 
 // Caps on handshakes that have not finished (reliability C5): with them a
@@ -147,6 +149,9 @@ func (g *guard) mustProve(addr net.Addr) bool {
 
 // failed counts a handshake that had a slot and came to nothing.
 func (g *guard) failed(addr net.Addr, err error) {
+	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote && app.ErrorCode == quic.ApplicationErrorCode(CodeOK) {
+		return // of two links that it made the dialer wants the other
+	}
 	if errors.Is(err, ErrUnknownPeer) {
 		g.refusals.Unknown.Add(1)
 	} else {

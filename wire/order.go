@@ -12,7 +12,7 @@ type Order struct {
 	Address   string // HOST:PORT of the target's daemon
 	Peer      ID     // its identity; it has to be paired with the listener
 	Export    string // the target's export there
-	Transport string // "quic" or "tls"
+	Transport string // "auto", "quic" or "tls"
 	Rate      int64  // bytes per second on the wire, until the first Pace; 0: no limit
 	Retry     uint32 // seconds to go on trying after the peer was lost
 	Full      bool   // re-read everything at the end
@@ -156,6 +156,9 @@ type Report struct {
 	Target    string
 	Hinted    bool   // the plan was made from a hint
 	Reason    string // why the plan was what it was
+	Why       string // why Transport was used
+	Control   string // congestion control of the end that sent
+	Conns     int    // connections of that link, 0 to 255; 0: not known
 	Bad       []Bad  // the first ranges that differ or are unreadable
 }
 
@@ -170,9 +173,10 @@ func (r *Report) appendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Larger))
 	b = appendCounters(b, &r.Counters)
 	b = append(b, flag(r.Hinted))
-	for _, text := range []string{r.Text, r.Cold, r.Transport, r.Source, r.Target, r.Reason} {
+	for _, text := range []string{r.Text, r.Cold, r.Transport, r.Source, r.Target, r.Reason, r.Why, r.Control} {
 		b = appendText(b, text)
 	}
+	b = append(b, byte(min(r.Conns, 255)))
 	bad := r.Bad[:min(len(r.Bad), MaxReportBad)]
 	b = append(b, byte(len(bad)))
 	for _, x := range bad {
@@ -190,9 +194,10 @@ func (r *Report) parseBody(b []byte) error {
 	r.Larger = f.i64()
 	f.counters(&r.Counters)
 	r.Hinted = f.flag()
-	for _, text := range []*string{&r.Text, &r.Cold, &r.Transport, &r.Source, &r.Target, &r.Reason} {
+	for _, text := range []*string{&r.Text, &r.Cold, &r.Transport, &r.Source, &r.Target, &r.Reason, &r.Why, &r.Control} {
 		*text = f.text()
 	}
+	r.Conns = int(f.u8())
 	n := int(f.u8())
 	f.bad = f.bad || n > MaxReportBad
 	r.Bad = nil

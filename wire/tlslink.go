@@ -69,7 +69,7 @@ func (l *tlsLink) Control() Stream    { return l.control }
 func (l *tlsLink) Stats() LinkStats {
 	s := LinkStats{}
 	if info, cc, ok := tcpInfo(l.wire.conn.NetConn()); ok {
-		s.RTT, s.Control = time.Duration(info.Rtt)*time.Microsecond, cc
+		s.RTT, s.MinRTT, s.Control = time.Duration(info.Rtt)*time.Microsecond, time.Duration(info.Min_rtt)*time.Microsecond, cc
 		s.count(info)
 	}
 	s.Connections = 1

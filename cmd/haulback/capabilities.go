@@ -56,7 +56,7 @@ func able(root *cobra.Command) *capabilities {
 		Version: build.Current().Version, Schema: 1,
 		Schemes:    []string{"file", "block", "vmdk", "nbd", "nbds", "nbd+unix", "nbds+unix", "vddk", "haulback"},
 		Tracking:   []string{site.TrackFull, "bitmap", "fiemap", site.TrackExport},
-		Transports: []string{site.QUIC, site.TLS},
+		Transports: []string{site.Auto, site.QUIC, site.TLS},
 		Streams:    []string{},
 		Features: map[string]bool{
 			"BACKUP": has("dump"), "RESTORE": has("restore"), "ESTIMATE": has("estimate"), "CALCSIZE": has("estimate"), "SELFCHECK": has("selfcheck"),

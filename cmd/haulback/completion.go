@@ -11,7 +11,7 @@ import (
 // words are what a flag takes, with a word on each; a value that ends in a colon
 // goes on.
 var words = map[string][]string{
-	"transport":   {"quic\tUDP", "tls\tTCP"},
+	"transport":   {"auto\tmeasured", "quic\tUDP", "tls\tTCP"},
 	"compress":    {"lz4\twhere it gains", "none"},
 	"verify":      {"pass\tread back what was written", "full\tread everything again at the end"},
 	"destination": {"original\tthe production VM in its place", "existing\ta VM restored beforehand", "new\ta VM that is made"},

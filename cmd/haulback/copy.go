@@ -91,7 +91,7 @@ func linkFlags(cmd *cobra.Command, f *flags) {
 	cmd.Flags().StringVar(&f.rate, "rate", "", "at most `SIZE` per second on the wire, as in 50MiB (default no limit)")
 	cmd.Flags().StringVar(&f.readRate, "read-rate", "", "read, and hash, at most `SIZE` per second from the disk at each end, as in 200MiB (default no limit)")
 	cmd.Flags().StringVar(&f.latency, "latency", "", "back off when the storage at either end takes longer than `TIME` for 256 KiB, as in 20ms (default never)")
-	cmd.Flags().StringVar(&f.transport, "transport", site.QUIC, "`NAME` of the transport: quic (UDP) or tls (TCP)")
+	cmd.Flags().StringVar(&f.transport, "transport", site.Auto, "`NAME` of the transport: auto, quic (UDP) or tls (TCP)")
 	cmd.Flags().DurationVar(&f.retry, "retry", 5*time.Minute, "how long to go on without progress after the peer was lost; 0s: not at all")
 }
 

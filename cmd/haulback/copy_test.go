@@ -165,7 +165,7 @@ func TestJSONLines(t *testing.T) {
 		t.Errorf("message types %q, want started first and summary last", types)
 	}
 	sum := lastLine(t, r.Out, "summary")
-	if sum["state"] != "Verified" || sum["equal"] != true || sum["changed"] != 3.0*mib || sum["actual_transport"] != "quic" {
+	if sum["state"] != "Verified" || sum["equal"] != true || sum["changed"] != 3.0*mib || sum["requested_transport"] != "auto" || sum["transport_reason"] == nil {
 		t.Errorf("summary %v", sum)
 	}
 }

@@ -84,7 +84,7 @@ func TestBadInput(t *testing.T) {
 		{"read rate", []string{"copy", a, b, "--read-rate", "50"}, 10, []string{"--read-rate", "50", "MiB"}},
 		{"slow read rate", []string{"verify", a, b, "--read-rate", "1KiB"}, 10, []string{"--read-rate", "64KiB"}},
 		{"latency", []string{"copy", a, b, "--latency", "20"}, 10, []string{"--latency", "20ms"}},
-		{"transport", []string{"copy", a, b, "--transport", "tcp"}, 10, []string{"tcp", "quic or tls"}},
+		{"transport", []string{"copy", a, b, "--transport", "tcp"}, 10, []string{"tcp", "auto, quic or tls"}},
 		{"verify how", []string{"copy", a, b, "--verify", "half"}, 10, []string{"half", "pass or full"}},
 		{"run", []string{"copy", a, b, "--run", "xyz"}, 10, []string{"--run", "xyz"}},
 		{"create there", []string{"copy", a, "haulback://h:1/x", "--create"}, 10, []string{"--create"}},

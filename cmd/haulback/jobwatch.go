@@ -236,7 +236,7 @@ func reportOf(d *job.DiskStatus) mover.Report {
 	o := &d.Outcome
 	r := mover.Report{
 		Equal: o.Equal, Epoch: o.Epoch, Root: o.Root, Counters: countersOf(&o.Counters), Hinted: o.ActualTracking == "hint", Reason: o.TrackingReason,
-		Transport: o.ActualTransport, Cold: o.Cold, Source: o.SourceIdentity, Target: o.TargetIdentity, Larger: o.Larger,
+		Transport: o.ActualTransport, Why: o.TransportReason, Conns: o.Connections, Control: o.Congestion, Cold: o.Cold, Source: o.SourceIdentity, Target: o.TargetIdentity, Larger: o.Larger,
 	}
 	for s := wire.StateClean; s <= wire.StatePoisoned; s++ {
 		if s.String() == o.State && (o.Verified || s != wire.StateVerified) {

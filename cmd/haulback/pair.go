@@ -110,7 +110,7 @@ from an argument, which everybody on this machine can see.`,
 	cmd.Flags().StringVar(&address, "address", "", "`HOST:PORT` where the other site reaches this one's daemon; none for a site that only dials")
 	cmd.Flags().StringVar(&at, "at", "", "`HOST:PORT` of the other daemon (default: the one in the code)")
 	cmd.Flags().StringVar(&file, "code-file", "", "`FILE` that the code is in (default: ask, or standard input)")
-	cmd.Flags().StringVar(&transport, "transport", site.QUIC, "quic or tls")
+	cmd.Flags().StringVar(&transport, "transport", site.Auto, "auto, quic or tls")
 	return cmd
 }
 

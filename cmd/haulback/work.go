@@ -49,8 +49,9 @@ func (w *work) close() {
 // reach is transfer.Reach with the key and the peers of a site. The key is
 // loaded, or made, when a peer is asked for. Not safe for concurrent use.
 type reach struct {
-	site *site.Site
-	key  *wire.Key
+	site   *site.Site
+	key    *wire.Key
+	dialer site.Dialer
 }
 
 // Self implements transfer.Reach.
@@ -79,5 +80,5 @@ func (r *reach) Dial(ctx context.Context, transport, address string, id wire.ID)
 	if err != nil {
 		return nil, err
 	}
-	return site.Dial(ctx, transport, address, r.key, peers.Pins(id)...)
+	return r.dialer.Dial(ctx, transport, address, r.key, peers.Pins(id)...)
 }

@@ -52,7 +52,7 @@ type Spec struct {
 	Mode      Mode
 	Disks     []Disk            // 1 to MaxDisks
 	Full      bool              // read everything again at the end (verify full)
-	Transport string            // "quic", "tls"; empty: quic
+	Transport string            // "auto", "quic", "tls"; empty: auto
 	Retry     time.Duration     // how long a disk goes on without progress; 0: the default of 5 min; negative: not at all
 	Limits    Limits            // at the start; SetLimits changes them
 	Priority  Priority          //
@@ -131,6 +131,9 @@ type Outcome struct {
 	ActualTracking  string // "hint" or "full"
 	TrackingReason  string // why
 	ActualTransport string
+	TransportReason string // why it is that one
+	Connections     int    // of the last link
+	Congestion      string // congestion control of the end that sent
 	Cold            string // how the target was read past its cache
 	SourceIdentity  string
 	TargetIdentity  string

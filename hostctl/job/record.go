@@ -95,7 +95,7 @@ func join(h *header, s *state, revision uint64) Job {
 
 // bounded cuts what a transfer says to what a record takes.
 func (o Outcome) bounded(disks int) Outcome {
-	for _, s := range []*string{&o.State, &o.ActualTracking, &o.TrackingReason, &o.ActualTransport, &o.Cold, &o.SourceIdentity, &o.TargetIdentity} {
+	for _, s := range []*string{&o.State, &o.ActualTracking, &o.TrackingReason, &o.ActualTransport, &o.TransportReason, &o.Congestion, &o.Cold, &o.SourceIdentity, &o.TargetIdentity} {
 		*s = cut(*s, maxDetail)
 	}
 	o.Bad = slices.Clone(o.Bad[:min(len(o.Bad), max(16, maxBad/disks))])

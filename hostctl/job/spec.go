@@ -24,7 +24,7 @@ const (
 
 // The defaults of a Spec.
 const (
-	defaultTransport = "quic"
+	defaultTransport = "auto"
 	defaultTracking  = "full"
 	defaultRetry     = 5 * time.Minute
 	defaultSample    = 256
@@ -82,8 +82,8 @@ func check(s Spec) *Failure {
 	switch {
 	case s.Mode != Copy && s.Mode != Verify:
 		return invalid("mode: %q is neither %q nor %q", s.Mode, Copy, Verify)
-	case s.Transport != "quic" && s.Transport != "tls":
-		return invalid("transport: %q is neither quic nor tls", s.Transport)
+	case s.Transport != "auto" && s.Transport != "quic" && s.Transport != "tls":
+		return invalid("transport: %q is none of auto, quic and tls", s.Transport)
 	case s.Priority < Low || s.Priority > High:
 		return invalid("priority: %d is not between %d and %d", s.Priority, Low, High)
 	case len(s.Disks) == 0:

@@ -15,7 +15,7 @@ func TestSubmitIsIdempotent(t *testing.T) {
 	r := newRig(t, Config{}).run()
 	first := r.submit("j", two())
 	long := two()
-	long.Transport = "quic"
+	long.Transport = "auto"
 	other := two()
 	other.Full = true
 	check := func(when string) {

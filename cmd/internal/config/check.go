@@ -41,7 +41,7 @@ func (c *checker) transports(list []string) (quic, tls bool) {
 		return true, true
 	}
 	for _, t := range list {
-		c.wrong("transports", site.CheckTransport(t))
+		c.wrong("transports", site.CheckListen(t))
 		quic, tls = quic || t == site.QUIC, tls || t == site.TLS
 	}
 	if len(list) == 0 {

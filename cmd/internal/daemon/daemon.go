@@ -43,6 +43,7 @@ type Daemon struct {
 	using   sync.Mutex     // held while peers and exports change
 	good    *config.Config // the last good configuration
 	dialled dialled
+	dialer  site.Dialer
 	inviter inviter
 	record  recorder
 	recheck atomic.Bool            // peers may have changed while they were read
@@ -52,6 +53,7 @@ type Daemon struct {
 // Start opens what cfg names; when it returns, peers can connect.
 func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Daemon, error) {
 	d := &Daemon{cfg: cfg, log: log, started: time.Now()}
+	d.dialer.Admit = d.mayLink
 	if err := d.open(ctx); err != nil {
 		return nil, errors.Join(err, d.close())
 	}

@@ -49,7 +49,7 @@ func fail(err error) error {
 
 func transport(name string) string {
 	if name == "" {
-		return site.QUIC
+		return site.Auto
 	}
 	return name
 }

@@ -17,21 +17,21 @@ func (r reach) Self() (wire.ID, error) { return r.d.key.ID(), nil }
 // Peers implements transfer.Reach.
 func (r reach) Peers() (site.Peers, error) { return *r.d.peers.Load(), nil }
 
-// Dial implements transfer.Reach. The peer may have gone since it was pinned.
+// Dial implements transfer.Reach.
 func (r reach) Dial(ctx context.Context, transport, address string, id wire.ID) (wire.Link, error) {
 	if !r.d.Allowed(id) {
 		return nil, notPaired(id)
 	}
-	link, err := site.Dial(ctx, transport, address, r.d.key, r.d.peers.Load().Pins(id)...)
-	if err != nil {
-		return nil, err
+	return r.d.dialer.Dial(ctx, transport, address, r.d.key, r.d.peers.Load().Pins(id)...)
+}
+
+// mayLink is site.Dialer.Admit: the peer may have gone since it was pinned.
+func (d *Daemon) mayLink(link wire.Link) error {
+	d.dialled.add(link)
+	if !d.Allowed(link.Peer()) { // it was removed meanwhile
+		return notPaired(link.Peer())
 	}
-	r.d.dialled.add(link)
-	if !r.d.Allowed(link.Peer()) { // it was removed meanwhile
-		go link.CloseWithError(wire.CodeUnauthorized, "not paired any more") // it may take 2 s
-		return nil, notPaired(id)
-	}
-	return link, nil
+	return nil
 }
 
 func notPaired(id wire.ID) error {

@@ -32,7 +32,7 @@ type Mover struct {
 	Key       *wire.Key // of this daemon: it signs the tickets
 	Hosts     func() map[string]Host
 	Exports   func() []config.Export // of this daemon, by the configuration of now
-	Transport string                 // "quic" or "tls"; empty: quic
+	Transport string                 // "auto", "quic" or "tls"; empty: auto
 	Retry     time.Duration          // how long a pass goes on without progress; 0: 5 min, negative: not at all
 	Log       *slog.Logger
 
@@ -41,7 +41,7 @@ type Mover struct {
 
 func (m *Mover) transport() string {
 	if m.Transport == "" {
-		return site.QUIC
+		return site.Auto
 	}
 	return m.Transport
 }

@@ -141,7 +141,7 @@ func (d *Disks) spec(s *job.Spec, disk job.Disk, run wire.RunID) (transfer.Spec,
 		t.Mode, source, target = wire.ModeVerify, 0, 0
 	}
 	if t.Transport == "" {
-		t.Transport = site.QUIC
+		t.Transport = site.Auto
 	}
 	switch {
 	case t.Retry == 0:

@@ -140,7 +140,7 @@ func TestSpec(t *testing.T) {
 		if got := s.Source + " " + s.Target + " " + s.Tracking; err != nil || got != c.want {
 			t.Errorf("%s: %q, %v, want %q", c.name, got, err, c.want)
 		}
-		if s.Transport != "quic" || s.Retry != defaultRetry {
+		if s.Transport != "auto" || s.Retry != defaultRetry {
 			t.Errorf("%s: transport %q, retry %v: want the defaults", c.name, s.Transport, s.Retry)
 		}
 	}

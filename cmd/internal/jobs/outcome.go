@@ -12,7 +12,7 @@ import (
 func Outcome(rep *mover.Report, err error) job.Outcome {
 	out := job.Outcome{
 		Verified: err == nil, Equal: err == nil && rep.Equal, Epoch: rep.Epoch, Counters: Counters(&rep.Counters),
-		TrackingReason: rep.Reason, ActualTransport: rep.Transport, Cold: rep.Cold,
+		TrackingReason: rep.Reason, ActualTransport: rep.Transport, TransportReason: rep.Why, Connections: rep.Conns, Congestion: rep.Control, Cold: rep.Cold,
 		SourceIdentity: rep.Source, TargetIdentity: rep.Target, Larger: max(rep.Larger, 0),
 	}
 	if out.Equal {

@@ -108,6 +108,9 @@ type summaryLine struct {
 	Epoch uint64 `json:"epoch,omitempty"`
 	counters
 	ActualTransport string      `json:"actual_transport,omitempty"`
+	TransportReason string      `json:"transport_reason,omitempty"`
+	Connections     int         `json:"connections,omitempty"`
+	Congestion      string      `json:"congestion_control,omitempty"`
 	ActualTracking  string      `json:"actual_tracking,omitempty"` // "hint" or "full"
 	TrackingReason  string      `json:"tracking_reason,omitempty"`
 	SampledGrains   int64       `json:"sampled_grains,omitempty"`
@@ -135,7 +138,7 @@ func (j *jsonOutput) Summary(r Result) {
 	s := summaryLine{
 		startedLine: startedLine{head("summary", j.now()), r.Mode, r.Start.Run, r.Start.Source, r.Start.Target, r.Start.Transport, r.Start.Tracking},
 		State:       r.State.String(), Equal: r.Equal, Epoch: r.Epoch, counters: countersOf(r.Counters),
-		ActualTransport: r.Report.Transport, Cold: r.Cold, Larger: max(r.Larger, 0),
+		ActualTransport: r.Report.Transport, TransportReason: OneLine(r.Why), Congestion: r.Control, Cold: r.Cold, Larger: max(r.Larger, 0),
 		SourceIdentity: r.Report.Source, TargetIdentity: r.Report.Target,
 	}
 	if !r.Verify {
@@ -144,6 +147,9 @@ func (j *jsonOutput) Summary(r Result) {
 			s.ActualTracking = "hint"
 			s.SampledGrains, s.UnchangedGrains = r.grains()
 		}
+	}
+	if r.Report.Transport != "pipe" {
+		s.Connections = r.Conns
 	}
 	if r.Equal {
 		s.Root = hex.EncodeToString(r.Root[:])

@@ -8,6 +8,7 @@ import (
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/cmd/internal/size"
+	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -113,7 +114,7 @@ func trackingRows(r *Result, row func(name, format string, args ...any)) {
 // copyRows are the numbers that only a copy has.
 func copyRows(r *Result, row func(name, format string, args ...any)) {
 	c := &r.Counters
-	row("sent", "%s, as %s on the wire%s", size.Text(c.Sent), size.Text(c.Wire), over(r.Report.Transport))
+	row("sent", "%s, as %s on the wire%s", size.Text(c.Sent), size.Text(c.Wire), over(&r.Report))
 	row("written", "%s are durable on the target, %s were read back", size.Text(c.Durable), size.Text(c.ReadBack))
 	switch {
 	case c.Reconnects > 0:
@@ -132,11 +133,26 @@ func copyRows(r *Result, row func(name, format string, args ...any)) {
 	}
 }
 
-func over(transport string) string {
-	if transport == "" || transport == "pipe" {
+// over says what the bytes went over, and why if that was chosen by itself.
+func over(r *mover.Report) string {
+	if r.Transport == "" || r.Transport == "pipe" {
 		return ""
 	}
-	return " over " + transport
+	text := " over " + r.Transport
+	var how []string
+	if r.Conns > 1 && r.Transport == "quic" { // of TLS each stream has one, whatever the network
+		how = append(how, fmt.Sprintf("%d connections", r.Conns))
+	}
+	if r.Control == "bbr" { // others are what one expects
+		how = append(how, r.Control)
+	}
+	if len(how) > 0 {
+		text += " (" + strings.Join(how, ", ") + ")"
+	}
+	if r.Why != "" {
+		text += ": " + OneLine(r.Why)
+	}
+	return text
 }
 
 // coldness says how much a read of the target proves.

@@ -7,11 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/wire"
 )
 
-// The transports that can be asked for.
+// The transports that can be asked for. Auto is both: see Dialer.
 const (
+	Auto = "auto"
 	QUIC = "quic"
 	TLS  = "tls"
 )
@@ -20,32 +22,41 @@ const (
 // again.
 const dialTimeout = 10 * time.Second
 
-// CheckTransport says what is wrong with the name of a transport.
+// CheckTransport says what is wrong with the name of a transport that is to be
+// dialed.
 func CheckTransport(name string) error {
+	if name == Auto {
+		return nil
+	}
+	if CheckListen(name) != nil {
+		return fmt.Errorf("transport %q: auto, quic or tls", name)
+	}
+	return nil
+}
+
+// CheckListen says what is wrong with the name of a transport that is to be
+// listened on.
+func CheckListen(name string) error {
 	if name == QUIC || name == TLS {
 		return nil
 	}
 	return fmt.Errorf("transport %q: quic or tls", name)
 }
 
-// Dial makes a link to the peer at address; a peer that changes its key has two
-// identities (Peers.Pins). Every QUIC link has a socket of
-// its own, so that one that hangs takes no other down.
-func Dial(ctx context.Context, transport, address string, key *wire.Key, id ...wire.ID) (wire.Link, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	link, err := dial(ctx, transport, address, key, id)
-	if err != nil {
-		return nil, err
-	}
-	return &closedOnce{Link: link}, nil
+// place is a peer and where it is.
+type place struct {
+	address string
+	key     *wire.Key
+	ids     []wire.ID // a peer that changes its key has two (Peers.Pins)
 }
 
-func dial(ctx context.Context, transport, address string, key *wire.Key, id []wire.ID) (wire.Link, error) {
-	if transport == TLS {
-		return wire.DialTLS(ctx, address, key, id...)
+// over makes a link over one transport. Every QUIC link has a socket of its own,
+// so that one that hangs takes no other down.
+func (p *place) over(ctx context.Context, by mover.Route) (wire.Link, error) {
+	if by.Transport == TLS {
+		return wire.DialTLS(ctx, p.address, p.key, p.ids...)
 	}
-	addr, err := resolve(ctx, address)
+	addr, err := resolve(ctx, p.address)
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +64,11 @@ func dial(ctx context.Context, transport, address string, key *wire.Key, id []wi
 	if err != nil {
 		return nil, err
 	}
-	return wire.DialQUIC(ctx, pc, addr, key, id...)
+	return wire.DialQUIC(ctx, pc, addr, p.key, p.ids...)
 }
+
+// maxConnections is how many connections over may put under one link of QUIC.
+const maxConnections = 1
 
 // closedOnce is a link whose CloseWithError returns when the first call of it
 // has returned, that is when the last packet of QUIC has left: a process that
@@ -97,7 +111,8 @@ func resolve(ctx context.Context, address string) (*net.UDPAddr, error) {
 }
 
 // Pair joins the daemon at address, which has made code, and gives its identity.
-// Own is where the daemon of this site is, or empty.
+// Own is where the daemon of this site is, or empty. Auto asks over TCP where
+// nothing answers over UDP.
 func Pair(ctx context.Context, transport, address string, key *wire.Key, code wire.PairCode, own, agent string) (wire.ID, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
@@ -112,5 +127,13 @@ func Pair(ctx context.Context, transport, address string, key *wire.Key, code wi
 	if err != nil {
 		return wire.ID{}, err
 	}
-	return wire.PairQUIC(ctx, pc, addr, key, code, own, agent)
+	id, err := wire.PairQUIC(ctx, pc, addr, key, code, own, agent)
+	if err == nil || transport != Auto || hopeless(err) || ctx.Err() != nil {
+		return id, err
+	}
+	id, second := wire.PairTLS(ctx, address, key, code, own, agent)
+	if second == nil || hopeless(second) {
+		return id, second
+	}
+	return id, neither(err, second)
 }

@@ -94,14 +94,10 @@ func (t *Transfer) start(ctx context.Context, n uint32, full bool, p *mover.Prog
 	if job.Source.Remote == nil || job.Target.Remote == nil {
 		return t.engine.Run(ctx, job, p)
 	}
-	rep, err := t.engine.Order(ctx, job.Source.Remote, job, wire.Order{
+	return t.engine.Order(ctx, job.Source.Remote, job, wire.Order{
 		Address: t.dst.Address, Peer: t.dstID, Export: t.dst.Export, Transport: t.Transport,
 		Rate: t.Rate, Retry: uint32(t.Retry.Seconds()), Full: full,
 	}, p)
-	if rep.Transport != "" {
-		rep.Transport = t.Transport // nothing else was allowed, and the report does not say
-	}
-	return rep, err
 }
 
 func (t *Transfer) side(e *Endpoint, id wire.ID, create int64, track string) mover.Endpoint {

@@ -86,7 +86,7 @@ func unreachable(e *Endpoint, err error, transport string) error {
 	}
 	if exitcode.Of(err) == exitcode.Unavailable {
 		return fmt.Errorf("%s: %w; is haulbackd running there, and does the network let %s through?", e.Text, err,
-			map[string]string{site.QUIC: "UDP", site.TLS: "TCP"}[transport])
+			map[string]string{site.Auto: "UDP or TCP", site.QUIC: "UDP", site.TLS: "TCP"}[transport])
 	}
 	return fmt.Errorf("%s: %w", e.Text, err)
 }

@@ -20,7 +20,7 @@ type Spec struct {
 	Strict         bool               // fail where Tracking cannot be used
 	Sample         int64              // compare one grain in so many of what tracking calls unchanged; 0: the engine's choice
 	Create         bool               // make the target file when there is none
-	Transport      string             // "quic" or "tls"
+	Transport      string             // "auto", "quic" or "tls"
 	Rate           int64              // bytes per second on the wire; 0: no limit
 	Throttle       *throttle.Throttle // instead of Rate: limits that may change; nil: none
 	Retry          time.Duration      // how long to go on without progress after the peer was lost; 0: not at all

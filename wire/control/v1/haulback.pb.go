@@ -1305,7 +1305,7 @@ func (x *ReloadResponse) GetWarnings() []string {
 type ProbeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uri           string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`             // the disk
-	Transport     string                 `protobuf:"bytes,2,opt,name=transport,proto3" json:"transport,omitempty"` // to a remote disk: "quic" or "tls"; empty: quic
+	Transport     string                 `protobuf:"bytes,2,opt,name=transport,proto3" json:"transport,omitempty"` // to a remote disk: "auto", "quic" or "tls"; empty: auto
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1689,7 +1689,7 @@ type ChecksumRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uri           string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`                               // the disk
 	Ranges        []*Range               `protobuf:"bytes,2,rep,name=ranges,proto3" json:"ranges,omitempty"`                         // in order, not overlapping; none means the whole disk
-	Transport     string                 `protobuf:"bytes,3,opt,name=transport,proto3" json:"transport,omitempty"`                   // to a remote disk: "quic" or "tls"; empty: quic
+	Transport     string                 `protobuf:"bytes,3,opt,name=transport,proto3" json:"transport,omitempty"`                   // to a remote disk: "auto", "quic" or "tls"; empty: auto
 	RateBytes     int64                  `protobuf:"varint,4,opt,name=rate_bytes,json=rateBytes,proto3" json:"rate_bytes,omitempty"` // bytes read a second at most; 0: no limit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2011,7 +2011,7 @@ type AllocatedRequest struct {
 	Uri            string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`                                              // the disk
 	StartingOffset int64                  `protobuf:"varint,2,opt,name=starting_offset,json=startingOffset,proto3" json:"starting_offset,omitempty"` // bytes; extents that end at or before it are left out, one across it is cut
 	MaxResults     int32                  `protobuf:"varint,3,opt,name=max_results,json=maxResults,proto3" json:"max_results,omitempty"`             // extents in one message; 0: the daemon's choice
-	Transport      string                 `protobuf:"bytes,4,opt,name=transport,proto3" json:"transport,omitempty"`                                  // to a remote disk: "quic" or "tls"; empty: quic
+	Transport      string                 `protobuf:"bytes,4,opt,name=transport,proto3" json:"transport,omitempty"`                                  // to a remote disk: "auto", "quic" or "tls"; empty: auto
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2143,7 +2143,7 @@ type ChangedRequest struct {
 	Target         string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                                        // the disk whose changes are listed
 	StartingOffset int64                  `protobuf:"varint,3,opt,name=starting_offset,json=startingOffset,proto3" json:"starting_offset,omitempty"` // bytes; extents that end at or before it are left out, one across it is cut
 	MaxResults     int32                  `protobuf:"varint,4,opt,name=max_results,json=maxResults,proto3" json:"max_results,omitempty"`             // extents in one message; 0: the daemon's choice
-	Transport      string                 `protobuf:"bytes,5,opt,name=transport,proto3" json:"transport,omitempty"`                                  // to a remote disk: "quic" or "tls"; empty: quic
+	Transport      string                 `protobuf:"bytes,5,opt,name=transport,proto3" json:"transport,omitempty"`                                  // to a remote disk: "auto", "quic" or "tls"; empty: auto
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2297,7 +2297,7 @@ type JobSpec struct {
 	Mode          Mode                   `protobuf:"varint,1,opt,name=mode,proto3,enum=haulback.v1.Mode" json:"mode,omitempty"`                                                        // required
 	Disks         []*JobDisk             `protobuf:"bytes,2,rep,name=disks,proto3" json:"disks,omitempty"`                                                                             // 1 to 256
 	Full          bool                   `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"`                                                                              // read everything again at the end
-	Transport     string                 `protobuf:"bytes,4,opt,name=transport,proto3" json:"transport,omitempty"`                                                                     // "quic" or "tls"; empty: quic
+	Transport     string                 `protobuf:"bytes,4,opt,name=transport,proto3" json:"transport,omitempty"`                                                                     // "auto", "quic" or "tls"; empty: auto
 	Retry         *durationpb.Duration   `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`                                                                             // how long a disk goes on without progress; none or 0: 5 min; negative: not at all
 	Limits        *Limits                `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`                                                                           // at the start; SetLimits changes them
 	Priority      Priority               `protobuf:"varint,7,opt,name=priority,proto3,enum=haulback.v1.Priority" json:"priority,omitempty"`                                            // none: normal
@@ -2893,6 +2893,9 @@ type Outcome struct {
 	TargetIdentity     string                 `protobuf:"bytes,14,opt,name=target_identity,json=targetIdentity,proto3" json:"target_identity,omitempty"`             // of the disk that was written
 	LargerBytes        int64                  `protobuf:"varint,15,opt,name=larger_bytes,json=largerBytes,proto3" json:"larger_bytes,omitempty"`                     // bytes by which the target is longer
 	Bad                []*BadExtent           `protobuf:"bytes,16,rep,name=bad,proto3" json:"bad,omitempty"`                                                         // what stays different, or could not be read
+	TransportReason    string                 `protobuf:"bytes,17,opt,name=transport_reason,json=transportReason,proto3" json:"transport_reason,omitempty"`          // why the transport is what it is; empty: it was asked for
+	Connections        uint32                 `protobuf:"varint,18,opt,name=connections,proto3" json:"connections,omitempty"`                                        // connections under the last link; 0: not known
+	CongestionControl  string                 `protobuf:"bytes,19,opt,name=congestion_control,json=congestionControl,proto3" json:"congestion_control,omitempty"`    // of the end that sent: "reno", "cubic", "bbr"; empty: not known
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -3037,6 +3040,27 @@ func (x *Outcome) GetBad() []*BadExtent {
 		return x.Bad
 	}
 	return nil
+}
+
+func (x *Outcome) GetTransportReason() string {
+	if x != nil {
+		return x.TransportReason
+	}
+	return ""
+}
+
+func (x *Outcome) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *Outcome) GetCongestionControl() string {
+	if x != nil {
+		return x.CongestionControl
+	}
+	return ""
 }
 
 // BadExtent is bytes that stay different, or could not be read.
@@ -10071,7 +10095,7 @@ const file_haulback_proto_rawDesc = "" +
 	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
 	"\x05ended\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12.\n" +
 	"\aoutcome\x18\a \x01(\v2\x14.haulback.v1.OutcomeR\aoutcome\x12.\n" +
-	"\afailure\x18\b \x01(\v2\x14.haulback.v1.FailureR\afailure\"\xc9\x04\n" +
+	"\afailure\x18\b \x01(\v2\x14.haulback.v1.FailureR\afailure\"\xc5\x05\n" +
 	"\aOutcome\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1a\n" +
 	"\bverified\x18\x02 \x01(\bR\bverified\x12\x14\n" +
@@ -10090,7 +10114,10 @@ const file_haulback_proto_rawDesc = "" +
 	"\x0fsource_identity\x18\r \x01(\tR\x0esourceIdentity\x12'\n" +
 	"\x0ftarget_identity\x18\x0e \x01(\tR\x0etargetIdentity\x12!\n" +
 	"\flarger_bytes\x18\x0f \x01(\x03R\vlargerBytes\x12(\n" +
-	"\x03bad\x18\x10 \x03(\v2\x16.haulback.v1.BadExtentR\x03bad\"k\n" +
+	"\x03bad\x18\x10 \x03(\v2\x16.haulback.v1.BadExtentR\x03bad\x12)\n" +
+	"\x10transport_reason\x18\x11 \x01(\tR\x0ftransportReason\x12 \n" +
+	"\vconnections\x18\x12 \x01(\rR\vconnections\x12-\n" +
+	"\x12congestion_control\x18\x13 \x01(\tR\x11congestionControl\"k\n" +
 	"\tBadExtent\x12\x1f\n" +
 	"\vbyte_offset\x18\x01 \x01(\x03R\n" +
 	"byteOffset\x12\x1d\n" +

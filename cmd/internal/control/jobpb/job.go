@@ -82,6 +82,7 @@ func fromOutcome(o *job.Outcome, tracking, transport string) *controlv1.Outcome 
 		State: o.State, Verified: o.Verified, Equal: o.Equal, Epoch: o.Epoch, Root: FromDigest(o.Root), Counters: FromCounters(&o.Counters),
 		RequestedTracking: tracking, ActualTracking: o.ActualTracking, TrackingReason: Text(o.TrackingReason),
 		RequestedTransport: transport, ActualTransport: o.ActualTransport,
+		TransportReason: o.TransportReason, Connections: uint32(max(o.Connections, 0)), CongestionControl: o.Congestion,
 		ColdReads: o.Cold, SourceIdentity: Text(o.SourceIdentity), TargetIdentity: Text(o.TargetIdentity), LargerBytes: o.Larger,
 	}
 	for _, e := range o.Bad {
@@ -97,6 +98,7 @@ func toOutcome(m *controlv1.Outcome) (o job.Outcome, err error) {
 	o = job.Outcome{
 		State: m.State, Verified: m.Verified, Equal: m.Equal, Epoch: m.Epoch, Counters: ToCounters(m.Counters),
 		ActualTracking: m.ActualTracking, TrackingReason: m.TrackingReason, ActualTransport: m.ActualTransport,
+		TransportReason: m.TransportReason, Connections: int(m.Connections), Congestion: m.CongestionControl,
 		Cold: m.ColdReads, SourceIdentity: m.SourceIdentity, TargetIdentity: m.TargetIdentity, Larger: m.LargerBytes,
 	}
 	for _, e := range m.Bad {
