@@ -65,6 +65,7 @@ func (d *tlsDialer) connect(ctx context.Context, h attachHeader) (*tls.Conn, err
 	conn := tls.Client(rawConn{tcp}, d.conf)
 	err = handshake(ctx, conn)
 	if err == nil {
+		tunePath(conn)
 		tcp.SetWriteDeadline(time.Now().Add(openTimeout))
 		_, err = conn.Write(h.append(nil))
 		tcp.SetWriteDeadline(time.Time{})

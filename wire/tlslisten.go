@@ -107,6 +107,7 @@ func (l *tlsListener) open(ctx context.Context, conn *tls.Conn) error {
 	if err := l.shake(ctx, conn); err != nil {
 		return err
 	}
+	tunePath(conn)
 	if state := conn.ConnectionState(); state.NegotiatedProtocol == pairALPN && l.inv != nil {
 		err := invite(ctx, l.inv, l.key.id, conn.RemoteAddr(), state, conn)
 		_ = conn.CloseWrite()

@@ -89,6 +89,9 @@ func (p *ports) tls(ctx context.Context, key *wire.Key, peers wire.Peers, lc wir
 	if err != nil {
 		return err
 	}
+	if advice := wire.TCPHint(); advice != "" {
+		lc.Log.Info("small socket buffers", "reason", advice)
+	}
 	p.addr = inner.Addr().String()
 	l, err := wire.ListenTLS(inner, key, peers, lc)
 	if err != nil {
