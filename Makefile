@@ -10,7 +10,7 @@ PROGRAMS := ./cmd/haulback ./cmd/haulbackd ./cmd/haulback-sim
 # where git cannot tell (an unpacked archive), they say "devel".
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --porcelain >/dev/null 2>&1 && echo true || echo false)
 
-.PHONY: all programs demo demo-disk test man check race fuzz proto proto-accept bench cover clean help
+.PHONY: all programs demo demo-disk test man check race fuzz proto proto-accept bench bench-quick bench-programs bench-go cover clean help
 
 all: programs ## build bin/haulback, bin/haulbackd and bin/haulback-sim, static, and bin/haulback-vddk where gcc is
 	@if [ "$$($(GO) env GOOS GOARCH | tr '\n' ' ')" = 'linux amd64 ' ] && command -v gcc >/dev/null; then \
@@ -52,7 +52,16 @@ proto: ## the control API's Go code from wire/control/v1/haulback.proto; needs p
 proto-accept: ## record additions to the control API; refuses whatever else changed
 	$(GO) test ./wire/control/v1 -count=1 -run '^TestOnlyAdditions$$' -accept
 
-bench: ## the benchmarks; pipe into benchstat
+bench: bench-programs ## haulback beside rsync, bdsync, nbdcopy and qemu-img on 4 GiB: tables and plots under docs/bench; 25 minutes, 13 GiB
+	@deploy/bench/bench.sh --out docs/bench $(BENCH)
+
+bench-quick: bench-programs ## the same on 1 GiB with fewer rounds and peers, under out/bench; two minutes
+	@deploy/bench/bench.sh --quick --out $(OUT)/bench $(BENCH)
+
+bench-programs: programs
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/haulbench
+
+bench-go: ## the Go benchmarks; pipe into benchstat
 	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
 
 cover: ## statement coverage by function, in out/cover.txt
@@ -69,4 +78,6 @@ help: ## this list
 	@echo
 	@echo '  HAULBACK_DEMO_DIR   where the demos make their directory; 5 GiB (default /var/tmp)'
 	@echo '  HAULBACK_DEMO_RATE  how fast the first pass of make demo may be on the wire (default 6MiB)'
+	@echo '  HAULBACK_BENCH_DIR  where make bench keeps its images (default /var/tmp/haulback-bench)'
+	@echo '  BENCH="..."         more arguments of haulbench, as in BENCH="--cases 1pct --peers haulback,rsync --cold"'
 	@echo '  HAULBACK_DEMO_VM    the same as VM="REPLICA.img:ORIGINAL.img ..."; raw images, copied and never changed'

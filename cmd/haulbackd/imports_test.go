@@ -22,7 +22,7 @@ var arrows = map[string][]string{
 	"mover":   {"cbt", "wire"},
 	"hostctl": {"cbt"},
 	"bench":   {"cbt", "wire", "mover"},
-	"cmd":     {"cbt", "wire", "vddk", "mover", "hostctl"},
+	"cmd":     {"cbt", "wire", "vddk", "mover", "hostctl", "bench"}, // bench: haulbench alone, see below
 }
 
 // foreign says which modules of others the pure folders may link.
@@ -89,6 +89,9 @@ func TestImportArrows(t *testing.T) {
 		}
 		if slices.Contains(p.Imports, module+"vddk/vix") && p.ImportPath != module+"cmd/haulback-vddk" {
 			t.Errorf("%s imports vddk/vix, which needs cgo: haulback-vddk alone may", p.ImportPath)
+		}
+		if from != "bench" && p.ImportPath != module+"cmd/haulbench" && slices.ContainsFunc(p.Imports, func(i string) bool { to, _ := folder(i); return to == "bench" }) {
+			t.Errorf("%s imports a benchmark: haulbench alone may", p.ImportPath)
 		}
 		if p.ImportPath != module+"cmd/haulback-sim" && p.ImportPath != module+"hostctl/simvs" {
 			for _, d := range []string{module + "hostctl/simvs", "github.com/vmware/govmomi/simulator"} {

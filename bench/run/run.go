@@ -1,0 +1,261 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/haulback/haulback/bench/measure"
+	"github.com/haulback/haulback/bench/peers"
+	"github.com/haulback/haulback/bench/result"
+	"github.com/haulback/haulback/bench/workload"
+)
+
+// Options say what is run.
+type Options struct {
+	Size  int64
+	Seed  uint64
+	Runs  int           // rounds of each case
+	Cases []result.Case // in this order
+	Peers []string      // names or IDs; empty: all
+	Dir   string        // where images are kept, and everything else is made
+	Bin   string        // where haulback's programs are
+	Roots []string      // where the image's files are taken from; nil: /usr and /opt
+	Cold  bool          // empty the page cache of both disks before each run
+	Quick bool
+	Args  []string // for the record
+
+	Out  *result.Writer // gets each line as it comes; nil: nobody
+	Tell func(string)   // a line for people
+}
+
+// Cases are the cases of the workload's image, in the order of a full benchmark.
+var Cases = []result.Case{result.Same, result.OnePercent, result.TenPercent, result.Empty}
+
+// ErrFailed is returned when runs failed: at least one result differed from its
+// source, or a peer did not do its work.
+var ErrFailed = errors.New("runs failed")
+
+// bench is a benchmark that runs.
+type bench struct {
+	Options
+	cores   map[result.End]int
+	scratch string // removed at the end
+	image   *workload.Image
+	kit     *peers.Kit
+	peers   []peers.Peer
+	results result.Results
+	seen    map[string]bool // peers whose commands are in the results
+	failed  int
+}
+
+// Run runs a benchmark. What was measured is returned also with an error.
+func Run(ctx context.Context, o Options) (*result.Results, error) {
+	b := &bench{Options: o, seen: map[string]bool{}}
+	if err := b.setUp(ctx); err != nil {
+		return &b.results, err
+	}
+	defer os.RemoveAll(b.scratch)
+	defer b.image.Close()
+	for _, c := range o.Cases {
+		if err := b.runCase(ctx, c); err != nil {
+			return &b.results, fmt.Errorf("case %s: %w", c, err)
+		}
+	}
+	if b.failed > 0 {
+		return &b.results, fmt.Errorf("%d %w", b.failed, ErrFailed)
+	}
+	return &b.results, nil
+}
+
+// line keeps a line of the results, in memory and on disk.
+func (b *bench) line(l result.Line) error {
+	b.results.Add(l)
+	if b.Out == nil {
+		return nil
+	}
+	return b.Out.Write(l)
+}
+
+func (b *bench) tell(format string, args ...any) { b.Tell(fmt.Sprintf(format, args...)) }
+
+func (b *bench) setUp(ctx context.Context) (err error) {
+	if b.peers, err = peers.Select(peers.All(), b.Peers); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.Dir, 0o700); err != nil {
+		return err
+	}
+	if b.scratch, err = os.MkdirTemp(b.Dir, "run-"); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(b.scratch)
+		}
+	}()
+	b.cores = cores()
+	setup := result.Setup{
+		Began: time.Now().UTC(), Commit: commit(), Machine: measure.Machine(b.Dir), Runs: b.Runs, Seed: b.Seed, Size: b.Size, Quick: b.Quick, Args: b.Args,
+		Versions: measure.Versions(ctx, "rsync", "bdsync", "nbdkit", "nbdcopy", "qemu-img", "certtool", "b3sum", "socat"), Cores: map[result.End]string{},
+	}
+	for _, e := range measure.Ends {
+		setup.Cores[e] = "all"
+		if c, ok := b.cores[e]; ok {
+			setup.Cores[e] = strconv.Itoa(c)
+		}
+	}
+	room, err := measure.NewRoom("try", b.cores)
+	if err != nil {
+		return err
+	}
+	setup.CPUBy = room.CPUBy()
+	lacks := room.Lacks()
+	room.Close()
+	m := setup.Machine
+	b.tell("%s, %d CPUs, %d GiB, %s, %s; disks on %s; load %s", m.CPU, m.Cores, m.Memory>>30, m.OS, m.Kernel, m.Disk, m.Load)
+	b.tell("CPUs: source end %s, target end %s; CPU time by %s; haulback %s", setup.Cores[result.Source], setup.Cores[result.Target], setup.CPUBy, setup.Commit)
+	for _, l := range lacks {
+		b.tell("NOT MEASURED: %s", l)
+	}
+	if err := b.line(result.Line{Setup: &setup}); err != nil {
+		return err
+	}
+	if err := b.openKit(ctx); err != nil {
+		return err
+	}
+	b.image, err = workload.Open(ctx, b.Dir, workload.Spec{Size: b.Size, Seed: b.Seed, Roots: b.Roots}, b.Tell)
+	return err
+}
+
+// openKit prepares the peers and says which are left out.
+func (b *bench) openKit(ctx context.Context) (err error) {
+	if b.kit, err = peers.Open(ctx, filepath.Join(b.scratch, "kit"), b.Bin, b.peers); err != nil {
+		return err
+	}
+	for i := range b.peers {
+		p := &b.peers[i]
+		if why := b.kit.Why(p); why != "" && slices.ContainsFunc(b.Cases, func(c result.Case) bool { return slices.Contains(p.Cases, c) }) {
+			b.tell("LEFT OUT: %s: %s", p.ID(), why)
+			if err := b.line(result.Line{LeftOut: &result.LeftOut{Name: p.Name, Variant: p.Variant, Why: why}}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// cores gives each end one of the CPUs that this process may use; nil when
+// there is only one.
+func cores() map[result.End]int {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil || set.Count() < 2 {
+		return nil
+	}
+	var free []int
+	for c := range len(set) * 64 {
+		if set.IsSet(c) {
+			free = append(free, c)
+		}
+	}
+	return map[result.End]int{result.Source: free[0], result.Target: free[1]}
+}
+
+// commit is what this program was built from, as the toolchain recorded it.
+func commit() string {
+	i, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	revision, dirty := "unknown", ""
+	for _, s := range i.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value[:min(len(s.Value), 12)]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "-dirty"
+		}
+	}
+	return revision + dirty
+}
+
+// runCase lets all peers of a case do its work, in turn.
+func (b *bench) runCase(ctx context.Context, c result.Case) error {
+	image, err := b.image.Prepare(ctx, c)
+	if err != nil {
+		return err
+	}
+	if c == result.Empty {
+		image.Text += "; full copy to a new sparse file"
+		defer os.Remove(b.image.Fresh())
+	}
+	if err := b.line(result.Line{Image: &image}); err != nil {
+		return err
+	}
+	b.tell("\ncase %s: %d MiB, %d writes, %.1f MiB differ in 4 KiB blocks, %.1f MiB in 64 KiB extents", c, image.Bytes>>20, image.Writes, mib(image.Changed), mib(image.Extents))
+	for n := range b.Runs {
+		for i := range b.peers {
+			p := &b.peers[i]
+			if !slices.Contains(p.Cases, c) || b.kit.Why(p) != "" {
+				continue
+			}
+			if err := b.one(ctx, c, p, n+1); err != nil {
+				return fmt.Errorf("%s, round %d: %w", p.ID(), n+1, err)
+			}
+		}
+	}
+	return nil
+}
+
+// one is one run of one peer, with what has to be done before and after it. An
+// error ends the benchmark; a run that fails does not.
+func (b *bench) one(ctx context.Context, c result.Case, p *peers.Peer, n int) error {
+	j := peers.Job{Case: c, Source: b.image.Source(), Target: b.image.Target(), Size: b.Size}
+	if c == result.Empty {
+		j.Target = b.image.Fresh()
+		if err := b.image.Reset(ctx, c); err != nil {
+			return err
+		}
+	}
+	r := result.Run{Case: c, Peer: p.Name, Variant: p.Variant, N: n, Image: b.Size, Cold: b.Cold}
+	if err := b.measured(ctx, p, &j, &r); err != nil {
+		return err
+	}
+	if !p.Reads {
+		if r.Cmp = result.Differ; r.Error == "" {
+			same, err := b.same(ctx, j.Source, j.Target)
+			if err != nil {
+				return err
+			}
+			if same {
+				r.Cmp = result.Equal
+			} else {
+				r.Error = "the target differs from the source"
+			}
+		}
+		var err error
+		if r.Error == "" {
+			err = b.image.Reset(ctx, c)
+		} else { // anything may be in it
+			_, err = b.image.Prepare(ctx, c)
+		}
+		if err != nil {
+			return fmt.Errorf("after a run with %q: putting the target back: %w", r.Error, err)
+		}
+	}
+	if !r.OK() {
+		b.failed++
+	}
+	b.Tell(Line(&r, b.Runs))
+	return b.line(result.Line{Run: &r})
+}
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/haulback/haulback/bench/peers"
+	"github.com/haulback/haulback/bench/result"
+	"github.com/haulback/haulback/bench/run"
+	"github.com/haulback/haulback/bench/workload"
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/size"
+)
+
+// flags are as typed.
+type flags struct {
+	size          string
+	runs          int
+	cases, peers  []string
+	out, dir, bin string
+	roots         []string
+	seed          uint64
+	quick, cold   bool
+}
+
+// command is haulbench.
+func command() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use: "haulbench", Short: "Compare haulback with other programs on the same work", Args: cobra.NoArgs,
+		SilenceErrors: true, SilenceUsage: true,
+		Long: `Make a disk image with a real file system, let haulback and other programs bring
+a second one up to it, in turn, and tell wall time, CPU time of both ends, bytes
+on the wire and memory of each. Every result is compared by cmp.
+
+Each end has one CPU, and the network of each run is its own: run it as root, on
+a machine with at least two CPUs and nothing else to do. A program that is not
+there is left out, and that is said. Images are kept and used again.
+
+Exit code 1: a result differed, or a program failed; 10: usage.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := f.options(cmd)
+			if err != nil {
+				return &exitcode.UsageError{Err: err}
+			}
+			return bench(cmd.Context(), o, f.out, cmd.OutOrStdout())
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.size, "size", "", "`SIZE` of the image, as in 4GiB (default 4GiB, with --quick 1GiB)")
+	fl.IntVar(&f.runs, "runs", 0, "`N` rounds of each case (default 5, with --quick 2)")
+	fl.StringSliceVar(&f.cases, "cases", nil, "`CASES` to run, comma separated: "+join(run.Cases)+" (default all)")
+	fl.StringSliceVar(&f.peers, "peers", nil, "`PEERS` to run, comma separated, as in haulback,rsync/delta (default all; with --quick one of each kind)")
+	fl.StringVar(&f.out, "out", "out/bench", "`DIR` for the results; made if it is not there")
+	fl.StringVar(&f.dir, "dir", "", "`DIR` for images and everything else, 13 GiB for 4GiB (default $HAULBACK_BENCH_DIR, else /var/tmp/haulback-bench)")
+	fl.StringVar(&f.bin, "bin", "", "`DIR` with haulback and haulbackd (default that of haulbench)")
+	fl.StringSliceVar(&f.roots, "files-from", nil, "`DIRS` whose files are put into the image (default /usr,/opt)")
+	fl.Uint64Var(&f.seed, "seed", 1, "`SEED` of the image and its changes")
+	fl.BoolVar(&f.quick, "quick", false, "a smaller image, fewer rounds, fewer peers: under two minutes")
+	fl.BoolVar(&f.cold, "cold", false, "take both disks out of the page cache before each run")
+	exitcode.Mark(cmd)
+	return cmd
+}
+
+func join[S ~string](all []S) string {
+	var b strings.Builder
+	for i, s := range all {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		b.WriteString(string(s))
+	}
+	return b.String()
+}
+
+// quickPeers are one of each kind.
+var quickPeers = []string{"b3sum", "haulback/quic", "haulback/tls", "haulback/auto", "rsync/delta", "bdsync", "nbdcopy/tls", "nbdcopy/plain"}
+
+// options checks what was typed.
+func (f *flags) options(cmd *cobra.Command) (o run.Options, err error) {
+	o = run.Options{Seed: f.seed, Runs: f.runs, Peers: f.peers, Cold: f.cold, Quick: f.quick, Roots: f.roots, Args: os.Args[1:]}
+	text := cmp.Or(f.size, map[bool]string{false: "4GiB", true: "1GiB"}[f.quick])
+	if o.Size, err = size.Parse(text); err != nil {
+		return o, fmt.Errorf("--size: %w", err)
+	}
+	if o.Size < workload.MinSize || o.Size%(1<<20) != 0 {
+		return o, fmt.Errorf("--size %s: a multiple of 1MiB, and at least %s", text, size.Text(workload.MinSize))
+	}
+	if !cmd.Flags().Changed("runs") {
+		o.Runs = map[bool]int{false: 5, true: 2}[f.quick]
+	}
+	if o.Runs < 1 || o.Runs > 1000 {
+		return o, fmt.Errorf("--runs %d: from 1 to 1000", o.Runs)
+	}
+	for _, c := range f.cases {
+		if !slices.Contains(run.Cases, result.Case(c)) {
+			return o, fmt.Errorf("--cases: no case %q; there are %s", c, join(run.Cases))
+		}
+		o.Cases = append(o.Cases, result.Case(c))
+	}
+	if len(o.Cases) == 0 {
+		o.Cases = run.Cases
+	}
+	if f.quick && len(o.Peers) == 0 {
+		o.Peers = quickPeers
+	}
+	if _, err := peers.Select(peers.All(), o.Peers); err != nil {
+		return o, fmt.Errorf("--peers: %w", err)
+	}
+	for _, d := range f.roots {
+		if i, err := os.Stat(d); err != nil || !i.IsDir() {
+			return o, fmt.Errorf("--files-from %s: %w", d, cmp.Or(err, errors.New("not a directory")))
+		}
+	}
+	o.Dir = cmp.Or(f.dir, os.Getenv("HAULBACK_BENCH_DIR"), "/var/tmp/haulback-bench")
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return o, err
+	}
+	if o.Bin = f.bin; o.Bin == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return o, err
+		}
+		o.Bin = filepath.Dir(self)
+	}
+	for _, program := range []string{"haulback", "haulbackd"} {
+		if _, err := os.Stat(filepath.Join(o.Bin, program)); err != nil {
+			return o, fmt.Errorf("--bin %s: no %s is there; run make all", o.Bin, program)
+		}
+	}
+	return o, nil
+}
+
+// bench runs it, keeps each result as it comes, and prints the tables.
+func bench(ctx context.Context, o run.Options, dir string, out io.Writer) (err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	name := filepath.Join(dir, "results.jsonl")
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	o.Out = result.NewWriter(f)
+	o.Tell = func(line string) { fmt.Fprintln(out, line) }
+	all, err := run.Run(ctx, o)
+	if len(all.Runs) > 0 {
+		run.Table(out, all)
+		fmt.Fprintf(out, "\nall runs: %s\n", name)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("ended before its time: %w", ctx.Err())
+	}
+	return err
+}
