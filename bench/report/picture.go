@@ -195,6 +195,7 @@ func (steps) Ticks(from, to float64) (ticks []plot.Tick) {
 		}
 	}
 	digits := max(0, int(-math.Floor(math.Log10(step)+1e-9)))
+	// Adding 0 makes 0 of -0, whose label has a minus.
 	for i := math.Ceil(from/step-1e-9) + 0; i*step <= to*(1+1e-9); i++ {
 		ticks = append(ticks, plot.Tick{Value: i * step, Label: strconv.FormatFloat(i*step, 'f', digits, 64)})
 	}

@@ -85,6 +85,9 @@ func TestMarkdownOfNothing(t *testing.T) {
 }
 
 func TestWrite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drawing takes seconds under the race detector, and has one goroutine")
+	}
 	r, reasons := load(t)
 	dir := t.TempDir()
 	if err := Write(dir, r, reasons); err != nil {
