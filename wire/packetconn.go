@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,10 +20,32 @@ import (
 //
 // It embeds the *net.UDPConn, not an interface, because quic-go looks for
 // SyscallConn, ReadMsgUDP and WriteMsgUDP to use segmentation offload and ECN.
+// It also looks for ReadBatch, which here lets the kernel merge packets
+// (groReader) and does not run ahead of the connections (backlog).
 type PacketConn struct {
 	*net.UDPConn
-	out  udpWriter // the UDPConn, but in tests
-	lost [len(lossErrnos)]atomic.Uint64
+	out     udpWriter // the UDPConn, but in tests
+	lost    [len(lossErrnos)]atomic.Uint64
+	stats   packetCounters
+	options PacketOptions
+	groOff  string     // why the kernel does not merge
+	gro     *groReader // nil then
+	plain   batchReader
+	backlog *backlog
+}
+
+type batchReader interface {
+	ReadBatch(ms []ipv4.Message, flags int) (int, error)
+}
+
+// PacketOptions are the switches of a PacketConn, for kernels and devices that
+// do offload wrong, and for comparison. The zero value is what is fastest. What
+// goes out is split by the kernel as well (GSO); the environment variable
+// QUIC_GO_DISABLE_GSO=true is quic-go's own switch for that.
+type PacketOptions struct {
+	NoGRO bool // the kernel does not merge what comes in
+	// Stock gives quic-go the bare socket, without anything of ours.
+	Stock bool
 }
 
 type udpWriter interface {
@@ -66,6 +89,9 @@ func (c *PacketConn) absorb(err error) bool {
 // WriteMsgUDP sends like net.UDPConn's, but says that a packet was sent that
 // the network was not there for. The first EPERM is tried once more: Linux
 // answers it to the first packet of some sockets (golang/go#63322).
+//
+// EIO for packets in one buffer is how a device without checksum offload
+// refuses to split it; quic-go then sends one by one on that connection.
 func (c *PacketConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	n, oobn, err = c.out.WriteMsgUDP(b, oob, addr)
 	if err != nil && errors.Is(err, unix.EPERM) {
@@ -73,6 +99,9 @@ func (c *PacketConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int,
 	}
 	if err != nil && c.absorb(err) {
 		return len(b), len(oob), nil
+	}
+	if err != nil && errors.Is(err, unix.EIO) {
+		c.stats.refused.Add(1)
 	}
 	return n, oobn, err
 }
@@ -86,28 +115,15 @@ func (c *PacketConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	return n, err
 }
 
-// socketBuffer is what we ask of the kernel for each direction: quic-go reads
-// bursts late when the CPU is busy, and what does not fit is lost.
-const socketBuffer = 8 << 20
-
-// BufferHint tells what the kernel gave of the socket buffers asked for.
-type BufferHint struct {
-	Want, Recv, Send int // bytes
-}
-
-// String is the advice to print, or "" when the buffers are as wanted.
-func (h BufferHint) String() string {
-	if h.Recv >= h.Want && h.Send >= h.Want {
-		return ""
-	}
-	return fmt.Sprintf("UDP socket buffers are %d KiB (receive) and %d KiB (send) instead of %d KiB, fast links will lose packets; run: sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d",
-		h.Recv>>10, h.Send>>10, h.Want>>10, h.Want, h.Want)
-}
-
 // ListenPacket opens the UDP socket addr ("host:port") for QUIC with large
 // buffers. The hint says whether the kernel allowed them; that is not a
 // reason to stop.
 func ListenPacket(addr string) (*PacketConn, BufferHint, error) {
+	return PacketOptions{}.Listen(addr)
+}
+
+// Listen is ListenPacket with o.
+func (o PacketOptions) Listen(addr string) (*PacketConn, BufferHint, error) {
 	local, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
 		return nil, BufferHint{}, fmt.Errorf("wire: udp address %s: %w", addr, err)
@@ -119,43 +135,19 @@ func ListenPacket(addr string) (*PacketConn, BufferHint, error) {
 	if err != nil {
 		return nil, BufferHint{}, fmt.Errorf("wire: listen on udp %s: %w", addr, err)
 	}
-	hint, err := raiseBuffers(conn)
-	if err != nil {
-		conn.Close()
-		return nil, BufferHint{}, fmt.Errorf("wire: buffers of udp %s: %w", addr, err)
-	}
-	return &PacketConn{UDPConn: conn, out: conn}, hint, nil
-}
-
-func raiseBuffers(conn *net.UDPConn) (BufferHint, error) {
-	hint := BufferHint{Want: socketBuffer}
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return hint, err
+		conn.Close()
+		return nil, BufferHint{}, fmt.Errorf("wire: listen on udp %s: %w", addr, err)
 	}
-	err = raw.Control(func(fd uintptr) {
-		hint.Recv = raiseBuffer(int(fd), unix.SO_RCVBUF, unix.SO_RCVBUFFORCE)
-		hint.Send = raiseBuffer(int(fd), unix.SO_SNDBUF, unix.SO_SNDBUFFORCE)
-	})
-	return hint, err
-}
-
-// raiseBuffer returns the size in use. It never lowers it: PID 1 may have set
-// a larger one before it handed the socket over. The kernel keeps, and tells,
-// twice the size for its own use; force needs CAP_NET_ADMIN.
-func raiseBuffer(fd, option, force int) int {
-	have := func() int {
-		n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
-		if err != nil {
-			return 0
-		}
-		return n / 2
+	c := &PacketConn{UDPConn: conn, out: conn, options: o}
+	hint, err := raiseBuffers(raw)
+	if err == nil {
+		err = c.prepare(raw)
 	}
-	for _, opt := range [...]int{option, force} {
-		if have() < socketBuffer {
-			// Whether it worked is read back.
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, socketBuffer)
-		}
+	if err != nil {
+		conn.Close()
+		return nil, BufferHint{}, fmt.Errorf("wire: options of udp %s: %w", addr, err)
 	}
-	return have()
+	return c, hint, nil
 }

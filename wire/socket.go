@@ -15,6 +15,8 @@ type Socket struct {
 	key *Key
 	pc  net.PacketConn
 	tr  *quic.Transport
+	// backlog is nil where pc is not a PacketConn.
+	backlog *backlog
 
 	mu      sync.Mutex
 	users   int  // links and the listener
@@ -30,7 +32,20 @@ func NewSocket(pc net.PacketConn, key *Key) *Socket {
 	reset := quic.StatelessResetKey(key.derive("haulback quic stateless reset"))
 	s := &Socket{key: key, pc: pc}
 	s.tr = &quic.Transport{Conn: pc, StatelessResetKey: &reset, VerifySourceAddress: s.mustProve, ConnContext: s.admit}
+	if c, ok := pc.(*PacketConn); ok {
+		c.attach(s.tr)
+		s.backlog = c.backlog
+	}
 	return s
+}
+
+// track counts the packets that conn processes, so that the reader of the
+// socket does not run ahead of it. It is called for every connection, as soon as
+// its handshake is done.
+func (s *Socket) track(conn *quic.Conn) {
+	if s.backlog != nil {
+		s.backlog.track(conn.Context(), conn)
+	}
 }
 
 // Close ends all links of the socket, without a word to the peers, and its
