@@ -120,6 +120,7 @@ type PacketStats struct {
 	// Refused are sends of several packets that the device could not split:
 	// quic-go then sends one by one on that connection.
 	Refused uint64
+	Lost    uint64 // that were not sent, for a reason that passes; Lost says which
 }
 
 // Stats returns the counters.
@@ -128,13 +129,17 @@ func (c *PacketConn) Stats() PacketStats {
 	if c.gro == nil {
 		gro = c.groOff
 	}
+	var lost uint64
+	for i := range c.lost {
+		lost += c.lost[i].Load()
+	}
 	return PacketStats{
 		GRO:         gro,
 		MergedReads: n.mergedReads.Load(), MergedPackets: n.mergedPackets.Load(),
 		PlainReads: n.plainReads.Load(), PlainPackets: n.plainPackets.Load(),
 		Truncated: n.truncated.Load(), Overflowed: n.overflowed.Load(),
 		Waits: n.waits.Load(), Resyncs: n.resyncs.Load(), Waited: time.Duration(n.waited.Load()),
-		Refused: n.refused.Load(),
+		Refused: n.refused.Load(), Lost: lost,
 	}
 }
 
@@ -146,6 +151,6 @@ func (s PacketStats) LogValue() slog.Value {
 		slog.Uint64("plain_reads", s.PlainReads), slog.Uint64("plain_packets", s.PlainPackets),
 		slog.Uint64("truncated", s.Truncated), slog.Uint64("overflowed", s.Overflowed),
 		slog.Uint64("waits", s.Waits), slog.Uint64("resyncs", s.Resyncs), slog.Duration("waited", s.Waited),
-		slog.Uint64("refused", s.Refused),
+		slog.Uint64("refused", s.Refused), slog.Uint64("lost", s.Lost),
 	)
 }

@@ -26,6 +26,8 @@ type Config struct {
 	Listen   string
 	QUIC     bool
 	TLS      bool
+	GRO      bool // the kernel may merge UDP packets that come in
+	GSO      bool // it may split what goes out into such
 	Site     *site.Site
 	Log      Log
 	Limits   Limits
@@ -100,6 +102,8 @@ func (c *Config) Repeer(paired site.Peers) (*Config, error) {
 type file struct {
 	Listen     string           `toml:"listen"`
 	Transports []string         `toml:"transports"`
+	GRO        *bool            `toml:"gro"`
+	GSO        *bool            `toml:"gso"`
 	StateDir   string           `toml:"state_dir"`
 	KeyFile    string           `toml:"key_file"`
 	Log        logTOML          `toml:"log"`
@@ -239,6 +243,7 @@ func (c *checker) warn(key, format string, args ...any) {
 func (c *checker) check(f *file) *Config {
 	cfg := &Config{File: c.path, Listen: c.listen(f.Listen), Log: c.log(f.Log), Limits: c.limits(f.Limits), Throttle: c.throttle(f.Limits)}
 	cfg.QUIC, cfg.TLS = c.transports(f.Transports)
+	cfg.GRO, cfg.GSO = f.GRO == nil || *f.GRO, f.GSO == nil || *f.GSO
 	c.site(f, cfg)
 	cfg.Exports = c.exports(f.Export, cfg.Peers)
 	if cfg.Site != nil {

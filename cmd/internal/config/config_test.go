@@ -183,6 +183,7 @@ func TestLoad(t *testing.T) {
 	file, dir := write(t, fmt.Sprintf(`
 listen = "127.0.0.1:7421"
 transports = ["tls"]
+gro = false
 state_dir = "STATE"
 [log]
 level = "debug"
@@ -215,7 +216,7 @@ operators = ["desk"]
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Listen != "127.0.0.1:7421" || c.QUIC || !c.TLS || c.Log.Level != slog.LevelDebug || c.Limits.Memory != 256<<20 || c.Limits.Checkpoint != 16<<20 {
+	if c.Listen != "127.0.0.1:7421" || c.QUIC || !c.TLS || c.GRO || !c.GSO || c.Log.Level != slog.LevelDebug || c.Limits.Memory != 256<<20 || c.Limits.Checkpoint != 16<<20 {
 		t.Errorf("Load: %+v", c)
 	}
 	l := throttle.Limits{

@@ -4,6 +4,8 @@
 //
 //	listen     = "0.0.0.0:7420"     # UDP (QUIC) and TCP (TLS) of one port
 //	transports = ["quic", "tls"]
+//	gro        = true               # let the kernel merge UDP packets
+//	gso        = true               # and split them
 //	state_dir  = "/var/lib/haulback"
 //	key_file   = "/var/lib/haulback/identity.key"
 //

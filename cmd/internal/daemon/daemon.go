@@ -77,6 +77,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	d.server = mover.NewServer(d.engine, d.dial)
 	d.server.Observe, d.server.Self = d.observe, d.key.ID()
 	d.use(d.cfg)
+	site.Offload(d.cfg.GRO, d.cfg.GSO)
 	if d.ports, err = listen(ctx, d.cfg, d.key, d, d.log); err != nil {
 		return err
 	}
@@ -267,6 +268,7 @@ func (d *Daemon) close() error {
 		err = errors.Join(err, d.engine.Close())
 	}
 	if d.ports != nil {
+		d.ports.tell(d.log)
 		err = errors.Join(err, d.ports.close())
 	}
 	if d.journal != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/config"
+	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -17,6 +18,7 @@ import (
 type ports struct {
 	addr      string
 	socket    *wire.Socket // nil without QUIC
+	packets   *wire.PacketConn
 	listeners []wire.Listener
 }
 
@@ -64,9 +66,17 @@ func listenOnce(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemo
 }
 
 func (p *ports) quic(key *wire.Key, peers wire.Peers, lc wire.ListenConfig, log *slog.Logger) error {
-	pc, hint, err := wire.ListenPacket(p.addr)
+	options, err := site.PacketOptions()
 	if err != nil {
 		return err
+	}
+	pc, hint, err := options.Listen(p.addr)
+	if err != nil {
+		return err
+	}
+	p.packets = pc
+	if gro := pc.Stats().GRO; gro != "on" {
+		log.Info("UDP packets are not merged", "reason", gro)
 	}
 	if advice := hint.String(); advice != "" {
 		log.Warn("small socket buffers", "reason", advice)
@@ -108,6 +118,13 @@ func (p *ports) closeListeners() (err error) {
 		err = errors.Join(err, l.Close())
 	}
 	return err
+}
+
+// tell logs what the UDP socket has seen.
+func (p *ports) tell(log *slog.Logger) {
+	if p.packets != nil {
+		log.Debug("udp socket", "packets", p.packets.Stats())
+	}
 }
 
 func (p *ports) close() error {

@@ -60,7 +60,7 @@ func (p *place) over(ctx context.Context, by mover.Route) (wire.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	pc, _, err := wire.ListenPacket(":0") // the hint about buffers is the daemon's to give
+	pc, err := openUDP()
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func Pair(ctx context.Context, transport, address string, key *wire.Key, code wi
 	if err != nil {
 		return wire.ID{}, err
 	}
-	pc, _, err := wire.ListenPacket(":0")
+	pc, err := openUDP()
 	if err != nil {
 		return wire.ID{}, err
 	}
