@@ -74,6 +74,9 @@ func (c *checker) log(t logTOML) Log {
 	return l
 }
 
+// maxCPUs is more than any machine that moves disks has.
+const maxCPUs = 1024
+
 func (c *checker) limits(t limitsTOML) Limits {
 	bytes := func(key, s string) int64 {
 		if s == "" {
@@ -90,7 +93,10 @@ func (c *checker) limits(t limitsTOML) Limits {
 	}
 	l := Limits{
 		Memory: bytes("memory", t.Memory), Checkpoint: bytes("checkpoint", t.Checkpoint), Window: bytes("window", t.Window),
-		Workers: t.Workers, Sessions: t.Sessions,
+		Workers: t.Workers, Sessions: t.Sessions, CPUs: t.CPUs,
+	}
+	if l.CPUs < 0 || l.CPUs > maxCPUs {
+		c.wrong("limits.cpus", fmt.Errorf("limits.cpus: %d CPUs, 1 to %d may be", l.CPUs, maxCPUs))
 	}
 	for _, one := range []struct {
 		key string

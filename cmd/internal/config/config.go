@@ -57,6 +57,7 @@ type Log struct {
 type Limits struct {
 	Memory, Checkpoint, Window int64
 	Workers, Sessions          int
+	CPUs                       int // of the process, all of it; 0: what the Go runtime finds
 }
 
 // Engine is the engine's configuration, without agent and log.
@@ -127,6 +128,7 @@ type logTOML struct {
 
 type limitsTOML struct {
 	Memory     string `toml:"memory"`
+	CPUs       int    `toml:"cpus"`
 	Workers    int    `toml:"workers"`
 	Checkpoint string `toml:"checkpoint"`
 	Window     string `toml:"window"`

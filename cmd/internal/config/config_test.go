@@ -75,6 +75,7 @@ func TestMistakes(t *testing.T) {
 		{"too large", "[limits]\nmemory = \"9000000TiB\"\n", 2, []string{"too large"}},
 		{"below the least", "[limits]\nmemory = \"1MiB\"\n", 2, []string{"memory", "64 MiB"}},
 		{"workers", "[limits]\nworkers = 999\n", 2, []string{"999 workers"}},
+		{"cpus", "[limits]\ncpus = -1\n", 2, []string{"limits.cpus", "-1 CPUs", "1 to 1024"}},
 		{"rate without a unit", "[limits]\nrate = \"50\"\n", 2, []string{"limits.rate", "unit"}},
 		{"rate below a grain", "[limits]\nread_rate = \"1KiB\"\n", 2, []string{"limits.read_rate", "below 64KiB"}},
 		{"rate of nothing", "[limits]\nrate = \"0B\"\n", 2, []string{"limits.rate", "leave it out"}},
@@ -192,6 +193,7 @@ memory = "256MiB"
 checkpoint = "16MiB"
 rate = "100MiB"
 read_rate = "1GiB"
+cpus = 3
 latency = "20ms"
 windows = ["Mon-Fri 08:00-18:00 wire 10MiB read 50MiB", "22:00-06:00 unlimited"]
 [[peer]]
@@ -216,7 +218,7 @@ operators = ["desk"]
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Listen != "127.0.0.1:7421" || c.QUIC || !c.TLS || c.GRO || !c.GSO || c.Log.Level != slog.LevelDebug || c.Limits.Memory != 256<<20 || c.Limits.Checkpoint != 16<<20 {
+	if c.Listen != "127.0.0.1:7421" || c.QUIC || !c.TLS || c.GRO || !c.GSO || c.Log.Level != slog.LevelDebug || c.Limits.Memory != 256<<20 || c.Limits.Checkpoint != 16<<20 || c.Limits.CPUs != 3 {
 		t.Errorf("Load: %+v", c)
 	}
 	l := throttle.Limits{

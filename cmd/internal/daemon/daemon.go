@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,9 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	}
 	d.record.open(d.cfg.Site, d.log)
 	d.inviter = inviter{site: d.cfg.Site, record: &d.record, log: d.log}
+	if n := d.cfg.Limits.CPUs; n > 0 {
+		runtime.GOMAXPROCS(n) // of the process, which is this daemon; the engine counts its workers by it
+	}
 	engine := d.cfg.Limits.Engine()
 	engine.Agent, engine.Log = build.Agent("haulbackd"), d.log
 	if d.engine, err = mover.NewEngine(engine, d.journal); err != nil {
