@@ -14,9 +14,11 @@ import (
 // Config is what an Engine may use. The zero value works; each field says
 // what zero means.
 type Config struct {
-	// Memory bounds the blocks of all sessions together, in bytes; 0 means
-	// 1 GiB. A session takes what its workers need, at most about 24 MiB, or
-	// is refused with wire.CodeLimit when that is not free within 10 s.
+	// Memory bounds the buffers of all sessions together, in bytes; 0 means
+	// 1 GiB. An eighth of it, at most 32 MiB, is lent to whoever reads or writes
+	// at the moment; of the rest a session takes what it needs while it waits for
+	// its peer, 2 MiB per worker, or is refused with wire.CodeLimit when that is
+	// not free within 10 s.
 	Memory int64
 	// Workers is the number of goroutines per session and stage that read and
 	// hash; 0 means GOMAXPROCS, at most 4. It is the number of data streams too.
@@ -65,6 +67,8 @@ const (
 	maxBadGrains  = 4096            // unreadable grains after which a disk counts as gone
 	maxRedo       = 3               // read-backs of a batch that may fail before the disk is poisoned
 	readPiece     = 256 << 10       // bytes read at once, so that they are hashed while in cache
+	readDepth     = 8               // batches of one disk that are read at once past its cache
+	verifyDepth   = 4               // of them, batches that are read back
 )
 
 // Effective is c with every zero replaced by its default.

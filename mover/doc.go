@@ -64,9 +64,21 @@
 // A changed stream is a plan from a hint, and goes only onto a disk whose journal
 // (or whose root, read or vouched for) says that it is the base.
 //
+// # Memory, cores and depth
+//
+// A target reads past the cache, and a device wants several calls at once: eight
+// goroutines read a disk, 1 MiB each, and four read back what was written. They
+// cost nothing while they wait. How many hash at once is GOMAXPROCS, for all
+// disks together: no queue of ours stands beside the scheduler's. What bounds the
+// bytes is the pool (block.go): each session has one buffer of its own, the rest
+// are lent for one read or write out of a store that all share. Nobody who waits
+// for a peer or a limit keeps such a buffer, so that sessions cannot wait for
+// each other's, and one whose disk hangs holds up no other.
+//
 // # Limits
 //
 // A half of a session asks a throttle.Gate before it reads a piece of 256 KiB,
+// or at a target a batch,
 // sends a piece of a frame, takes a frame from the link, and writes to a disk
 // that backs off; nothing limited costs three atomic loads. Who waits counts as
 // in a disk call, so the watchdogs of both ends know that it lives. The end that

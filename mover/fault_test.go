@@ -44,7 +44,7 @@ func TestDiskFaults(t *testing.T) {
 		"K9 bit flipped in a read":                 {target: []movertest.Fault{{Op: "ReadCold", Nth: 2, Flip: true}}, state: wire.StateVerified},
 		"K10 size changed":                         {target: []movertest.Fault{{Op: "Check", Nth: 2, Err: errors.New("size is 1 now, was 2")}}, code: wire.CodeDiskChanged, state: wire.StateInconsistent},
 		"K11 target gone":                          {target: []movertest.Fault{{Op: "WriteAt", Nth: 3, Gone: true}}, code: wire.CodeWrite, or: wire.CodeDiskChanged, state: wire.StateInconsistent},
-		"K11 target gone in read-back":             {target: []movertest.Fault{{Op: "ReadCold", Nth: 40, Gone: true}}, code: wire.CodeWrite, or: wire.CodeDiskChanged, state: wire.StateInconsistent},
+		"K11 target gone in read-back":             {target: []movertest.Fault{{Op: "ReadCold", Nth: 10, Gone: true}}, code: wire.CodeWrite, or: wire.CodeDiskChanged, state: wire.StateInconsistent},
 		"K11 target unreadable, mended by writing": {target: []movertest.Fault{{Op: "ReadCold", Extent: mid, Count: 2, Err: syscall.EIO}}, state: wire.StateVerified},
 		"K14 a write takes 3 minutes":              {target: []movertest.Fault{{Op: "WriteAt", Hook: func() { time.Sleep(3 * time.Minute) }}}, state: wire.StateVerified},
 		"K14 a flush takes 3 minutes":              {target: []movertest.Fault{{Op: "Flush", Nth: 2, Hook: func() { time.Sleep(3 * time.Minute) }}}, state: wire.StateVerified},

@@ -55,8 +55,11 @@ type reader struct {
 	hash  *cbt.Hasher
 	buf   []byte // cbt.BatchSize
 	pulse *pulse
-	pace  *pacer // nil: no limits
-	retry int    // more tries of a grain that cannot be read
+	pace  *pacer    // nil: no limits
+	retry int       // more tries of a grain that cannot be read
+	far   bool      // a call costs more than its bytes: few and long ones are made
+	near  wire.Mask // grains that may be read along with those that are wanted
+	paid  bool      // whoever calls batch has asked pace for its cost
 
 	bytes int64 // read so far, for counters
 }
@@ -70,13 +73,20 @@ func (r *reader) batch(ctx context.Context, b int64, want wire.Mask, v *leaves) 
 	v.batch, v.n, v.zero, v.hole, v.unread, v.skip = b, r.grains(b), 0, 0, 0, 0
 	v.hole = r.holes.mask(r.layout, b) & want
 	v.zero = v.hole
-	for lo, hi := range spans(want & wire.FullMask(v.n) &^ v.hole) {
-		for ; lo < hi; lo += readPiece / cbt.GrainSize {
-			end := min(hi, lo+readPiece/cbt.GrainSize)
-			if e := r.pace.read(ctx, r.span(b, lo, end).Len); e != nil {
-				return e
+	want &= wire.FullMask(v.n) &^ v.hole
+	step := readPiece / cbt.GrainSize
+	if r.far {
+		step = cbt.BatchGrains
+	}
+	for lo, hi := range spans(r.calls(want)) {
+		for ; lo < hi; lo += step {
+			end := min(hi, lo+step)
+			if !r.paid {
+				if e := r.pace.read(ctx, r.span(b, lo, end).Len); e != nil {
+					return e
+				}
 			}
-			if e := r.piece(b, lo, end, v); e != nil {
+			if e := r.piece(b, lo, end, want, v); e != nil {
 				err = e
 			}
 			if retryable(err) {
@@ -88,12 +98,31 @@ func (r *reader) batch(ctx context.Context, b int64, want wire.Mask, v *leaves) 
 	return err
 }
 
-// piece reads grains [lo, hi) of batch b and hashes them while they are in the
-// cache.
-func (r *reader) piece(b int64, lo, hi int, v *leaves) (err error) {
+// cost is how many bytes batch will read.
+func (r *reader) cost(b int64, want wire.Mask) int64 {
+	return r.maskBytes(b, r.calls(want&^r.holes.mask(r.layout, b)))
+}
+
+// calls is the grains that are read for those in want.
+func (r *reader) calls(want wire.Mask) wire.Mask { return want | bridge(want)&r.near }
+
+// bridge is m with its gaps of one and two grains closed: to read 64 KiB past
+// the cache in a call of its own takes about as long as 150 KiB more in one that
+// is made anyway (measured at the depth that saturates: 700 against 1700 MiB/s).
+func bridge(m wire.Mask) wire.Mask {
+	wide := uint32(m) | uint32(m)<<1 | uint32(m)<<2
+	return wire.Mask(wide & (wide >> 1) & (wide >> 2))
+}
+
+// piece reads grains [lo, hi) of batch b and hashes those in want while they
+// are in the cache.
+func (r *reader) piece(b int64, lo, hi int, want wire.Mask, v *leaves) (err error) {
 	whole := r.span(b, lo, hi)
 	if r.into(whole) != nil { // find out which grains it is, one by one
 		for g := lo; g < hi; g++ {
+			if !want.Has(g) {
+				continue
+			}
 			if e := r.tries(r.grain(b, g)); e != nil {
 				v.unread |= 1 << g
 				err = e
@@ -104,6 +133,9 @@ func (r *reader) piece(b int64, lo, hi int, v *leaves) (err error) {
 		}
 	}
 	for g := lo; g < hi; g++ {
+		if !want.Has(g) {
+			continue
+		}
 		if p := r.at(r.grain(b, g)); v.unread.Has(g) {
 			clear(p)
 		} else if cbt.IsZero(p) {
@@ -150,5 +182,5 @@ func cold(d Disk) (func(p []byte, off int64) (int, error), string) {
 	if c, ok := d.(ColdReader); ok {
 		return c.ReadCold, c.Coldness()
 	}
-	return d.ReadAt, "cached"
+	return d.ReadAt, coldCached
 }

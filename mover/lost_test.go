@@ -74,7 +74,7 @@ func TestLostDisk(t *testing.T) {
 		"target flush, four times": {
 			target: [][]movertest.Fault{gone("Flush", 3), gone("Flush", 2), gone("Flush", 2), gone("Flush", 2)}, opens: [2]int{1, 5},
 		},
-		"target read back": {target: [][]movertest.Fault{gone("ReadCold", 140)}, opens: [2]int{1, 2}},
+		"target read back": {target: [][]movertest.Fault{gone("ReadCold", 30)}, opens: [2]int{1, 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := bubble(t, func(ctx context.Context) error {

@@ -140,11 +140,11 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 	o.opened.Tag = tag
 	ts := newTargetSession(t, l, o.open.Window, tag)
 	ts.hinted = o.open.Hinted
-	blocks, err := e.pool.take(ctx, ts.blocksNeeded(streams))
-	if err != nil {
+	var err error
+	if ts.mem, err = e.pool.share(ctx, streams); err != nil {
 		return err
 	}
-	defer e.pool.put(blocks)
+	defer ts.mem.close()
 	if err := t.by.begin(l); err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 	p.total.Store(t.size)
 	p.had.Store(o.opened.Had)
 	p.beginLink()
-	err = ts.run(ctx, streams, blocks)
+	err = ts.run(ctx, streams)
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		err = cause
 	}

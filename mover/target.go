@@ -96,6 +96,10 @@ func (t *target) hearsay() bool { return t.cold == coldServer }
 // coldServer is what a disk behind a server calls its cold reads.
 const coldServer = "server"
 
+// coldCached is what it is called where there is no way past a cache, or nothing
+// behind it.
+const coldCached = "cached"
+
 // close releases the disk and its journal.
 func (t *target) close() error {
 	err := t.disk.Close()

@@ -19,12 +19,13 @@ import (
 //	1 plan      one goroutine: batches in disk order, all of them with holes as
 //	            runs, or those that the source names; waits for room in the
 //	            window of unsettled batches
-//	2 read      one goroutine per block: read past the cache, hash
+//	2 read      readDepth goroutines: read past the cache, hash
 //	3 tell      one goroutine: manifests in order to the source
-//	4 receive   one goroutine per block and data stream: parse, expand, check,
-//	            write, in straight-line code
+//	4 receive   one goroutine per data stream: parse, expand, check, write, in
+//	            straight-line code
 //	5 flush     one goroutine: the checkpoint (disk, journal, ack: in this order)
-//	6 verify    one goroutine: read back what was written, settle or ask again
+//	6 verify    verifyDepth goroutines: read back what was written, settle or
+//	            ask again
 //
 // control takes verdicts and the end, acks tells the source, watch gives up,
 // tellPace tells the limits of a job that began here.
@@ -36,6 +37,7 @@ type targetSession struct {
 	pos     wire.Position
 	pulse   *pulse
 	pace    *pacer
+	mem     *share
 	holes   *holes
 	start   int64
 
@@ -69,7 +71,7 @@ type job struct {
 }
 
 func newTargetSession(t *target, l *lane, window uint32, tag [16]byte) *targetSession {
-	n := 4 * t.cfg.Workers // jobs in stages 1 to 3: enough that readers seldom wait for the order
+	n := max(4*t.cfg.Workers, 2*readDepth) // jobs in stages 1 to 3: enough that readers seldom wait for the order
 	t.maxClaimed = int(min(window, 1<<16))
 	ts := &targetSession{
 		target: t, l: l, pos: wire.Position{Tag: tag, Pass: t.pass, Epoch: t.epoch}, pulse: newPulse(),
@@ -85,7 +87,7 @@ func newTargetSession(t *target, l *lane, window uint32, tag [16]byte) *targetSe
 	return ts
 }
 
-func (ts *targetSession) run(ctx context.Context, streams int, blocks []*block) error {
+func (ts *targetSession) run(ctx context.Context, streams int) error {
 	parent := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	ts.l.endWith(ctx, parent)
@@ -94,16 +96,18 @@ func (ts *targetSession) run(ctx context.Context, streams int, blocks []*block) 
 	} else {
 		g.Go(func() error { return ts.plan(ctx) })
 	}
-	for _, b := range blocks[:ts.cfg.Workers] {
-		g.Go(func() error { return ts.readStage(ctx, b) })
+	readers, verifiers := ts.depth()
+	for range readers {
+		g.Go(func() error { return ts.readStage(ctx) })
 	}
-	blocks = blocks[ts.cfg.Workers:]
 	g.Go(func() error { return ts.l.why(ctx, ts.tellStage(ctx)) })
 	for i := range streams {
-		g.Go(func() error { return ts.l.why(ctx, ts.receive(ctx, uint8(i), blocks[i])) })
+		g.Go(func() error { return ts.l.why(ctx, ts.receive(ctx, uint8(i), ts.mem.frames[i])) })
 	}
 	g.Go(func() error { return ts.flushStage(ctx) })
-	g.Go(func() error { return ts.verifyStage(ctx, blocks[streams]) })
+	for range verifiers {
+		g.Go(func() error { return ts.verifyStage(ctx) })
+	}
 	g.Go(func() error { return ts.control(ctx) })
 	g.Go(func() error { return ts.acks(ctx) })
 	g.Go(func() error { return ts.watch(ctx) })
@@ -117,8 +121,35 @@ func (ts *targetSession) run(ctx context.Context, streams int, blocks []*block) 
 	return err
 }
 
-// blocksNeeded is how many blocks run uses.
-func (ts *targetSession) blocksNeeded(streams int) int { return ts.cfg.Workers + streams + 1 }
+// depth is how many goroutines read, and read back. A device needs several calls
+// at once, and a goroutine that waits for one costs nothing; what a cache holds
+// is there at once, and more than one per processor only costs.
+func (t *target) depth() (readers, verifiers int) {
+	if t.cold == coldCached {
+		return t.cfg.Workers, 1
+	}
+	return max(readDepth, t.cfg.Workers), verifyDepth
+}
+
+// reader is for stages 2 and 6; its buffer is borrowed for each batch.
+func (ts *targetSession) reader() *reader {
+	read, _ := cold(ts.disk)
+	return &reader{
+		layout: ts.layout, read: read, holes: &holes{}, hash: cbt.NewHasher(), pulse: ts.pulse, pace: ts.pace, paid: true, far: ts.cold != coldCached,
+	}
+}
+
+// readBatch is rd.batch within the limits and the memory of the session.
+func (ts *targetSession) readBatch(ctx context.Context, rd *reader, b int64, want wire.Mask, v *leaves) (err error) {
+	if err = ts.pace.read(ctx, rd.cost(b, want)); err != nil {
+		return err
+	}
+	if rd.buf, err = ts.mem.borrow(ctx); err != nil {
+		return err
+	}
+	defer ts.mem.giveBack(rd.buf)
+	return rd.batch(ctx, b, want, v)
+}
 
 // plan is stage 1.
 func (ts *targetSession) plan(ctx context.Context) error {
@@ -170,14 +201,13 @@ func (ts *targetSession) enqueue(ctx context.Context, at int64, want, sampled wi
 
 // readStage is stage 2. A grain that cannot be read is told as such: it counts
 // as different, and writing it may well mend it.
-func (ts *targetSession) readStage(ctx context.Context, b *block) error {
-	read, _ := cold(ts.disk)
+func (ts *targetSession) readStage(ctx context.Context) error {
+	rd := ts.reader()
 	if ts.cfg.bug == bugWarmRead {
-		read = ts.disk.ReadAt
+		rd.read = ts.disk.ReadAt
 	}
-	rd := &reader{layout: ts.layout, read: read, holes: ts.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ts.pulse, pace: ts.pace}
-	if ts.hearsay() {
-		rd.holes = &holes{} // the source cannot ask back for parts of a batch
+	if !ts.hearsay() { // else the source cannot ask back for parts of a batch
+		rd.holes = ts.holes
 	}
 	for {
 		select {
@@ -185,7 +215,7 @@ func (ts *targetSession) readStage(ctx context.Context, b *block) error {
 			if !ok {
 				return nil
 			}
-			err := rd.batch(ctx, j.batch, j.want, &j.leaves)
+			err := ts.readBatch(ctx, rd, j.batch, j.want, &j.leaves)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

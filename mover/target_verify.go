@@ -10,34 +10,47 @@ import (
 
 // verifyStage is stage 6: what was written is read back from the device, past
 // the cache, after it was flushed. Only then does it count.
-func (ts *targetSession) verifyStage(ctx context.Context, b *block) error {
-	read, _ := cold(ts.disk)
-	rd := &reader{layout: ts.layout, read: read, holes: &holes{}, hash: cbt.NewHasher(), buf: b.raw, pulse: ts.pulse, pace: ts.pace}
+func (ts *targetSession) verifyStage(ctx context.Context) error {
+	rd := ts.reader()
 	for {
-		select {
-		case <-ts.verifyK:
-		case <-ts.finished:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		ts.doneMu.Lock()
-		set := ts.flushed
-		ts.flushed = nil
-		ts.doneMu.Unlock()
-		for _, b := range set {
-			if ctx.Err() != nil {
+		b := ts.takeFlushed()
+		if b == nil {
+			select {
+			case <-ts.verifyK:
+				continue
+			case <-ts.finished:
+				return nil
+			case <-ctx.Done():
 				return ctx.Err()
 			}
-			if err := ts.readBackOf(ctx, rd, b); err != nil {
-				return err
-			}
-			ts.doneMu.Lock()
-			ts.proving--
-			ts.doneMu.Unlock()
-			ts.moved()
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := ts.readBackOf(ctx, rd, b); err != nil {
+			return err
+		}
+		ts.doneMu.Lock()
+		ts.proving--
+		ts.doneMu.Unlock()
+		ts.moved()
 	}
+}
+
+// takeFlushed is the next batch to be read back, or nil. Who takes one wakes
+// the next reader, if there is more.
+func (ts *targetSession) takeFlushed() *tbatch {
+	ts.doneMu.Lock()
+	defer ts.doneMu.Unlock()
+	if len(ts.flushed) == 0 {
+		return nil
+	}
+	b := ts.flushed[0]
+	ts.flushed = ts.flushed[1:]
+	if len(ts.flushed) > 0 {
+		ts.verifyK.wake()
+	}
+	return b
 }
 
 // readBackOf settles b, or asks for what read back wrong.
@@ -47,7 +60,8 @@ func (ts *targetSession) readBackOf(ctx context.Context, rd *reader, b *tbatch) 
 		return nil
 	}
 	var back leaves
-	readErr := rd.batch(ctx, b.batch, b.fresh, &back)
+	rd.near = wire.FullMask(b.n) &^ b.skip
+	readErr := ts.readBatch(ctx, rd, b.batch, b.fresh, &back)
 	if ctx.Err() != nil {
 		return ctx.Err() // it may not have been read at all
 	}

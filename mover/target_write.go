@@ -15,11 +15,11 @@ type receiver struct {
 	disk   WritableDisk
 	binder *wire.Binder
 	hash   *cbt.Hasher
-	buf    []byte // the batch as it will lie on the disk
+	buf    []byte // the batch as it will lie on the disk; borrowed for each
 	data   wire.Data
 }
 
-func (ts *targetSession) receive(ctx context.Context, i uint8, b *block) error {
+func (ts *targetSession) receive(ctx context.Context, i uint8, frame []byte) error {
 	st, err := ts.l.link.OpenReceive(ctx, wire.StreamID{Kind: wire.StreamData, Index: i})
 	if err != nil {
 		return onLink(err)
@@ -28,10 +28,10 @@ func (ts *targetSession) receive(ctx context.Context, i uint8, b *block) error {
 	if err != nil {
 		return onLink(err)
 	}
-	r := &receiver{targetSession: ts, binder: binder, hash: cbt.NewHasher(), buf: b.raw}
+	r := &receiver{targetSession: ts, binder: binder, hash: cbt.NewHasher()}
 	r.disk, _ = ts.target.disk.(WritableDisk)
 	r.data.Records = make([]wire.Record, 0, cbt.BatchGrains)
-	in := wire.NewReaderBuffer(st, b.frame)
+	in := wire.NewReaderBuffer(st, frame)
 	for {
 		t, body, err := in.Next()
 		if err == io.EOF {
@@ -69,13 +69,17 @@ func (r *receiver) frame(ctx context.Context, body []byte) error {
 	if err := r.mark(); err != nil {
 		return err
 	}
+	if err := r.pace.write(ctx, r.data.Raw); err != nil {
+		return err
+	}
+	if r.buf, err = r.mem.borrow(ctx); err != nil {
+		return err
+	}
+	defer r.mem.giveBack(r.buf)
 	for i := range r.data.Records {
 		if err := r.expand(&r.data.Records[i]); err != nil {
 			return err
 		}
-	}
-	if err := r.pace.write(ctx, r.data.Raw); err != nil {
-		return err
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
