@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -38,6 +39,7 @@ const blockLen = cbt.BatchSize + wire.DataBufferLen
 type pool struct {
 	bound *semaphore.Weighted // bytes of sessions
 	max   int64
+	taken atomic.Int64  // of them, now
 	store chan struct{} // the right to one batch buffer each, to be lent
 
 	mu     sync.Mutex
@@ -72,7 +74,28 @@ func (p *pool) acquire(ctx context.Context, n int64) error {
 		}
 		return wire.Errorf(wire.CodeLimit, "%d KiB of memory are not free (%d MiB in all): raise the memory limit or run fewer sessions at once", n>>10, p.max>>20)
 	}
+	p.taken.Add(n)
 	return nil
+}
+
+// release gives back what was acquired.
+func (p *pool) release(n int64) {
+	p.taken.Add(-n)
+	p.bound.Release(n)
+}
+
+// busyPart of the memory is what sessions may take and each still have all its
+// workers: of 1 GiB, 29 sessions of two.
+const busyPart = 8
+
+// workers is how many of n workers a new session is to have. Where many disks
+// are moved at once, one each keeps every core busy, and all of them at once
+// would not fit.
+func (p *pool) workers(n int) int {
+	if p.taken.Load() > p.max/busyPart {
+		return 1
+	}
+	return n
 }
 
 // take waits at most 10 s for n blocks.
@@ -90,7 +113,7 @@ func (p *pool) take(ctx context.Context, n int) ([]*block, error) {
 		out = append(out, &block{raw, frame})
 		if err != nil {
 			p.put(out)
-			p.bound.Release(int64(n-len(out)) * blockLen)
+			p.release(int64(n-len(out)) * blockLen)
 			return nil, err
 		}
 	}
@@ -103,7 +126,7 @@ func (p *pool) put(blocks []*block) {
 		p.keep(&p.raws, b.raw)
 		p.keep(&p.frames, b.frame)
 	}
-	p.bound.Release(int64(len(blocks)) * blockLen)
+	p.release(int64(len(blocks)) * blockLen)
 }
 
 // buffer is one of free, or a new one of so many bytes.
@@ -175,7 +198,7 @@ func (s *share) close() {
 	for _, f := range s.frames {
 		s.pool.keep(&s.pool.frames, f)
 	}
-	s.pool.bound.Release(s.bytes)
+	s.pool.release(s.bytes)
 }
 
 // borrow waits for a buffer of cbt.BatchSize. Who has one must not wait for a

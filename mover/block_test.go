@@ -66,6 +66,9 @@ func TestManyShares(t *testing.T) {
 	p := newPool(memory)
 	defer p.close()
 	var all []*share
+	if n := p.workers(4); n != 4 {
+		t.Errorf("the first disk is to have %d workers of 4", n)
+	}
 	for range disks {
 		s, err := p.share(t.Context(), 2)
 		if err != nil {
@@ -87,6 +90,9 @@ func TestManyShares(t *testing.T) {
 	}
 	if want := disks + cap(p.store); held != want {
 		t.Errorf("%d buffers are lent, want %d", held, want)
+	}
+	if n := p.workers(4); n != 1 {
+		t.Errorf("one more disk is to have %d workers", n)
 	}
 	if most := int64(held)*cbt.BatchSize + disks*2*wire.DataBufferLen; most > memory {
 		t.Errorf("%d bytes of %d", most, memory)

@@ -24,13 +24,14 @@ type passSpec struct {
 type source struct {
 	layout
 	passSpec
-	cfg   *Config
-	pool  *pool
-	disk  Disk
-	prog  *Progress
-	by    terms          // of the link
-	gate  *throttle.Gate // of by
-	owner [16]byte
+	cfg     *Config
+	pool    *pool
+	disk    Disk
+	prog    *Progress
+	workers int            // of one link, each with a block and a data stream
+	by      terms          // of the link
+	gate    *throttle.Gate // of by
+	owner   [16]byte
 
 	track   wire.Tracking
 	base    uint32     // the pass that the hint counts from; 0: not said
@@ -335,7 +336,7 @@ func (s *source) session(ctx context.Context, l *lane) (wire.Opened, wire.Verifi
 	}
 	s.prog.endLink()
 	s.prog.had.Store(opened.Had)
-	blocks, err := s.pool.take(ctx, s.cfg.Workers)
+	blocks, err := s.pool.take(ctx, s.workers)
 	if err != nil {
 		return opened, wire.Verified{}, err
 	}
@@ -346,9 +347,10 @@ func (s *source) session(ctx context.Context, l *lane) (wire.Opened, wire.Verifi
 
 // open exchanges Open and Opened.
 func (s *source) open(l *lane) (wire.Opened, error) {
+	s.workers = s.pool.workers(s.cfg.Workers)
 	s.mu.Lock()
 	o := wire.Open{
-		Mode: s.mode, Full: s.full, Streams: uint8(s.cfg.Workers), Owner: s.owner, Held: s.held, Start: s.settled,
+		Mode: s.mode, Full: s.full, Streams: uint8(s.workers), Owner: s.owner, Held: s.held, Start: s.settled,
 		Size: s.size, Window: uint32(s.cfg.Batches), Plan: s.planSum, Hinted: s.hinted(), Fresh: s.fresh,
 		Identity: s.disk.Identity(), Reason: s.plan.Reason,
 	}
