@@ -22,7 +22,9 @@ import (
 func haulback() []Peer {
 	with := func(variant, title string, cases []result.Case, args ...string) Peer {
 		p := Peer{Name: "haulback", Variant: variant, Title: "haulback, " + title, Cases: cases, Encrypted: true, prepare: pair}
-		p.plan = func(k *Kit, j Job) (Plan, error) { return k.Haulback(j, "file://"+j.Target, j.Source, args, nil) }
+		p.plan = func(k *Kit, j Job) (Plan, error) {
+			return k.Haulback(j, "file://"+j.Disks[0].Target, j.Disks[0].Source, args, nil)
+		}
 		return p
 	}
 	few := []result.Case{result.OnePercent, result.TenPercent}
@@ -41,7 +43,7 @@ func haulback() []Peer {
 	stock := with("quic-stock", "QUIC with the UDP socket of quic-go", full)
 	stock.strings = []string{"HAULBACK_QUIC"}
 	stock.plan = func(k *Kit, j Job) (Plan, error) {
-		return k.Haulback(j, "file://"+j.Target, j.Source, []string{"--transport", "quic"}, []string{"HAULBACK_QUIC=stock"})
+		return k.Haulback(j, "file://"+j.Disks[0].Target, j.Disks[0].Source, []string{"--transport", "quic"}, []string{"HAULBACK_QUIC=stock"})
 	}
 	return append(all, stock)
 }
@@ -118,7 +120,7 @@ func (k *Kit) Haulback(j Job, target, source string, args, env []string) (Plan, 
 			Command: measure.Command{
 				End: result.Target, Args: []string{filepath.Join(k.bin, "haulbackd"), "run", "--config", config},
 				Env: env, Stderr: filepath.Join(j.Dir, "haulbackd.log"),
-			}, Log: `"msg":"haulbackd ready"`,
+			}, Log: readyLine,
 		}},
 		Clients: []measure.Command{{End: result.Source, Args: client, Env: append(env[:len(env):len(env)], fps), Stdout: out, Stderr: errors}},
 		Read: func() (map[string]float64, string, error) {
@@ -131,6 +133,9 @@ func (k *Kit) Haulback(j Job, target, source string, args, env []string) (Plan, 
 		},
 	}, nil
 }
+
+// readyLine is in the log of a daemon that listens.
+const readyLine = `"msg":"haulbackd ready"`
 
 // clone copies the files of a state directory, which are few and small.
 func clone(to, from string) error {

@@ -11,8 +11,8 @@ func limits() []Peer {
 	both := func(args ...string) func(*Kit, Job) (Plan, error) {
 		return func(_ *Kit, j Job) (Plan, error) {
 			return Plan{Clients: []measure.Command{
-				{End: result.Source, Args: append(args[:len(args):len(args)], j.Source)},
-				{End: result.Target, Args: append(args[:len(args):len(args)], j.Target)},
+				{End: result.Source, Args: append(args[:len(args):len(args)], j.Disks[0].Source)},
+				{End: result.Target, Args: append(args[:len(args):len(args)], j.Disks[0].Target)},
 			}}, nil
 		}
 	}

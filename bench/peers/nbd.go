@@ -38,9 +38,9 @@ func nbdcopyPlan(tls bool) func(*Kit, Job) (Plan, error) {
 		}
 		return Plan{
 			Servers: []Server{{
-				Command: measure.Command{End: result.Target, Args: append(server, "file", j.Target), Stderr: filepath.Join(j.Dir, "nbdkit.log")}, TCP: port,
+				Command: measure.Command{End: result.Target, Args: append(server, "file", j.Disks[0].Target), Stderr: filepath.Join(j.Dir, "nbdkit.log")}, TCP: port,
 			}},
-			Clients: []measure.Command{{End: result.Source, Args: []string{"nbdcopy", "--destination-is-zero", j.Source, uri}, Stderr: filepath.Join(j.Dir, "nbdcopy.log")}},
+			Clients: []measure.Command{{End: result.Source, Args: []string{"nbdcopy", "--destination-is-zero", j.Disks[0].Source, uri}, Stderr: filepath.Join(j.Dir, "nbdcopy.log")}},
 		}, nil
 	}
 }
@@ -54,12 +54,12 @@ func qemu() []Peer {
 				Servers: []Server{{
 					Command: measure.Command{
 						End: result.Target, Stderr: filepath.Join(j.Dir, "qemu-nbd.log"),
-						Args: []string{"qemu-nbd", "-t", "-f", "raw", "-e", "16", "-b", "127.0.0.1", "-p", fmt.Sprint(port), j.Target},
+						Args: []string{"qemu-nbd", "-t", "-f", "raw", "-e", "16", "-b", "127.0.0.1", "-p", fmt.Sprint(port), j.Disks[0].Target},
 					}, TCP: port,
 				}},
 				Clients: []measure.Command{{
 					End: result.Source, Stderr: filepath.Join(j.Dir, "qemu-img.log"),
-					Args: []string{"qemu-img", "convert", "-n", "--target-is-zero", "-W", "-m", "16", "-f", "raw", "-O", "raw", j.Source, fmt.Sprintf("nbd://127.0.0.1:%d", port)},
+					Args: []string{"qemu-img", "convert", "-n", "--target-is-zero", "-W", "-m", "16", "-f", "raw", "-O", "raw", j.Disks[0].Source, fmt.Sprintf("nbd://127.0.0.1:%d", port)},
 				}},
 			}, nil
 		},

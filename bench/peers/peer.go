@@ -41,12 +41,21 @@ func (p *Peer) Plan(k *Kit, j Job) (Plan, error) { return p.plan(k, j) }
 
 // Job is one run.
 type Job struct {
-	Case   result.Case
-	Dir    string // for the run's own files; empty, and removed afterwards
-	Source string // path of the disk that is read
-	Target string // path of the disk that is overwritten; it exists
-	Size   int64
+	Case  result.Case
+	Dir   string // for the run's own files; empty, and removed afterwards
+	Size  int64  // bytes of all disks
+	Disks []Disk // at least one; peers of the usual cases get one
 }
+
+// Disk is a pair of disks.
+type Disk struct {
+	Source  string // path of the disk that is read
+	Target  string // path of the disk that is overwritten; it exists
+	Tracked string // path of a qcow2 that has the source as its data, and the dirty bitmap Bitmap; or empty
+}
+
+// Bitmap is the name of the dirty bitmap of a tracked disk.
+const Bitmap = "changes"
 
 // Plan is what is started for a job.
 type Plan struct {
@@ -61,6 +70,7 @@ type Server struct {
 	measure.Command
 	TCP    int    // ready when it listens there
 	Log    string // ready when its Stderr holds this
+	Unix   string // ready when this socket is there
 	Finish bool   // it ends by itself, and the run is not over before
 
 	Process *measure.Process // once it is started
@@ -163,7 +173,7 @@ func (k *Kit) Remarks(p *Peer) []string { return k.remarks[p.ID()] }
 
 // All is every peer, in the order in which the rounds go.
 func All() []Peer {
-	return slices.Concat(limits(), haulback(), rsync(), bdsync(), nbdcopy(), qemu())
+	return slices.Concat(limits(), haulback(), special(), rsync(), bdsync(), nbdcopy(), qemu())
 }
 
 // Select are the peers whose name or ID is in the list, all when it is empty.

@@ -29,14 +29,14 @@ func rsync() []Peer {
 }
 
 func rsyncPlan(j Job, args []string) (Plan, error) {
-	dir, name := filepath.Split(j.Target)
+	dir, name := filepath.Split(j.Disks[0].Target)
 	config := filepath.Join(j.Dir, "rsyncd.conf")
 	text := fmt.Sprintf("use chroot = no\nuid = %d\ngid = %d\n[disk]\npath = %s\nread only = no\n", os.Getuid(), os.Getgid(), dir)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return Plan{}, err
 	}
 	client := append([]string{"rsync"}, args...)
-	client = append(client, j.Source, fmt.Sprintf("rsync://127.0.0.1:%d/disk/%s", port, name))
+	client = append(client, j.Disks[0].Source, fmt.Sprintf("rsync://127.0.0.1:%d/disk/%s", port, name))
 	return Plan{
 		Servers: []Server{{
 			Command: measure.Command{
@@ -60,7 +60,7 @@ func bdsync() []Peer {
 func bdsyncPlan(_ *Kit, j Job) (Plan, error) {
 	const patch = port + 1
 	log := func(name string) string { return filepath.Join(j.Dir, name) }
-	script := fmt.Sprintf("set -o pipefail; bdsync -b 65536 -h sha256 'socat - TCP:127.0.0.1:%d' %s %s | socat -u - TCP:127.0.0.1:%d", port, shell(j.Source), shell(j.Target), patch)
+	script := fmt.Sprintf("set -o pipefail; bdsync -b 65536 -h sha256 'socat - TCP:127.0.0.1:%d' %s %s | socat -u - TCP:127.0.0.1:%d", port, shell(j.Disks[0].Source), shell(j.Disks[0].Target), patch)
 	return Plan{
 		Servers: []Server{
 			{Command: measure.Command{
@@ -69,7 +69,7 @@ func bdsyncPlan(_ *Kit, j Job) (Plan, error) {
 			}, TCP: port},
 			{Command: measure.Command{
 				End: result.Target, Stderr: log("patch.log"),
-				Args: []string{"socat", "-u", fmt.Sprintf("TCP-LISTEN:%d,bind=127.0.0.1,reuseaddr", patch), "EXEC:bdsync --patch=" + j.Target},
+				Args: []string{"socat", "-u", fmt.Sprintf("TCP-LISTEN:%d,bind=127.0.0.1,reuseaddr", patch), "EXEC:bdsync --patch=" + j.Disks[0].Target},
 			}, TCP: patch, Finish: true},
 		},
 		Clients: []measure.Command{{End: result.Source, Args: []string{"bash", "-c", script}, Stderr: log("bdsync.log")}},

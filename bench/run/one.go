@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/haulback/haulback/bench/measure"
 	"github.com/haulback/haulback/bench/peers"
@@ -43,9 +38,11 @@ func (b *bench) measured(ctx context.Context, p *peers.Peer, j *peers.Job, r *re
 	if err != nil {
 		return err
 	}
-	for _, disk := range []string{j.Source, j.Target} {
-		if err := b.cache(ctx, disk); err != nil {
-			return err
+	for _, d := range j.Disks {
+		for _, disk := range []string{d.Source, d.Target} {
+			if err := b.cache(ctx, disk); err != nil {
+				return err
+			}
 		}
 	}
 	room, err := measure.NewRoom("run", b.cores)
@@ -79,10 +76,10 @@ func (b *bench) measured(ctx context.Context, p *peers.Peer, j *peers.Job, r *re
 
 // introduce puts a peer's commands into the results, before its first run.
 func (b *bench) introduce(p *peers.Peer, plan *peers.Plan, dir string, room *measure.Room) error {
-	if b.seen[p.ID()] {
+	if b.seen[p.Title] {
 		return nil
 	}
-	b.seen[p.ID()] = true
+	b.seen[p.Title] = true
 	return b.line(result.Line{Peer: &result.Peer{
 		Name: p.Name, Variant: p.Variant, Title: p.Title, Encrypted: p.Encrypted, Commands: plan.Commands(dir, room.Core), Remarks: b.kit.Remarks(p),
 	}})
@@ -101,6 +98,9 @@ func serve(ctx context.Context, room *measure.Room, all []peers.Server) error {
 		if s.TCP != 0 {
 			err = room.Listens(ctx, "tcp", s.TCP)
 		}
+		if s.Unix != "" && err == nil {
+			err = exists(ctx, s)
+		}
 		if s.Log != "" && err == nil {
 			err = logs(ctx, s)
 		}
@@ -111,6 +111,31 @@ func serve(ctx context.Context, room *measure.Room, all []peers.Server) error {
 	return nil
 }
 
+// exists waits until a server has made its socket.
+func exists(ctx context.Context, s *peers.Server) error {
+	for {
+		if _, err := os.Stat(s.Unix); err == nil || !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := pause(ctx, s); err != nil {
+			return err
+		}
+	}
+}
+
+// pause lets a server have some time, if it still runs.
+func pause(ctx context.Context, s *peers.Server) error {
+	if !s.Process.Running() {
+		return errors.New("it ended")
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(10 * time.Millisecond):
+		return nil
+	}
+}
+
 // logs waits until a server has logged that it is ready.
 func logs(ctx context.Context, s *peers.Server) error {
 	for {
@@ -118,13 +143,8 @@ func logs(ctx context.Context, s *peers.Server) error {
 		if err != nil || strings.Contains(string(text), s.Log) {
 			return err
 		}
-		if !s.Process.Running() {
-			return errors.New("it ended")
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
+		if err := pause(ctx, s); err != nil {
+			return err
 		}
 	}
 }
@@ -187,70 +207,4 @@ func said(plan *peers.Plan) (text string) {
 func end(file string) string {
 	text, _ := os.ReadFile(file)
 	return strings.TrimSpace(string(text[max(0, len(text)-600):]))
-}
-
-// cache reads a disk into the page cache, or takes it out when the benchmark is a cold one.
-func (b *bench) cache(ctx context.Context, disk string) error {
-	f, err := os.Open(disk)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err
-	}
-	if st.Blocks == 0 {
-		return nil
-	}
-	if b.Cold {
-		if err := unix.Fdatasync(int(f.Fd())); err != nil {
-			return err
-		}
-		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	const parts = 2
-	for i := range int64(parts) {
-		g.Go(func() error {
-			half := io.NewSectionReader(f, i*(st.Size/parts), st.Size/parts+parts)
-			for buf := make([]byte, 256<<10); ; {
-				if _, err := half.Read(buf); err != nil {
-					if errors.Is(err, io.EOF) {
-						return nil
-					}
-					return err
-				}
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-			}
-		})
-	}
-	return g.Wait()
-}
-
-// same lets cmp(1) compare two files: two of it, for half of them each, which
-// takes half as long.
-func (b *bench) same(ctx context.Context, x, y string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit(b.Size))
-	defer cancel()
-	half := fmt.Sprint(b.Size / 2)
-	var same [2]bool
-	g, gctx := errgroup.WithContext(ctx)
-	for i, args := range [][]string{{"-n", half, x, y}, {"-i", half, x, y}} {
-		g.Go(func() error {
-			out, err := exec.CommandContext(gctx, "cmp", args...).CombinedOutput()
-			if failed, ok := errors.AsType[*exec.ExitError](err); ok && failed.ExitCode() == 1 {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("cmp: %w: %s", err, out)
-			}
-			same[i] = true
-			return nil
-		})
-	}
-	err := g.Wait()
-	return same[0] && same[1], err
 }

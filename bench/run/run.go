@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,8 +39,11 @@ type Options struct {
 	Tell func(string)   // a line for people
 }
 
-// Cases are the cases of the workload's image, in the order of a full benchmark.
-var Cases = []result.Case{result.Same, result.OnePercent, result.TenPercent, result.Empty}
+// Cases are all cases, in the order of a full benchmark.
+var Cases = []result.Case{
+	result.Same, result.OnePercent, result.TenPercent, result.Empty,
+	result.Hint, result.HintSmall, result.HintLarge, result.Huge, result.ManyDisks, result.OneDisk,
+}
 
 // ErrFailed is returned when runs failed: at least one result differed from its
 // source, or a peer did not do its work.
@@ -104,7 +109,7 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	}()
 	b.cores = cores()
 	setup := result.Setup{
-		Began: time.Now().UTC(), Commit: commit(), Machine: measure.Machine(b.Dir), Runs: b.Runs, Seed: b.Seed, Size: b.Size, Quick: b.Quick, Args: b.Args,
+		Began: time.Now().UTC(), Commit: commit(ctx), Machine: measure.Machine(b.Dir), Runs: b.Runs, Seed: b.Seed, Size: b.Size, Quick: b.Quick, Args: b.Args,
 		Versions: measure.Versions(ctx, "rsync", "bdsync", "nbdkit", "nbdcopy", "qemu-img", "certtool", "b3sum", "socat"), Cores: map[result.End]string{},
 	}
 	for _, e := range measure.Ends {
@@ -169,45 +174,56 @@ func cores() map[result.End]int {
 	return map[result.End]int{result.Source: free[0], result.Target: free[1]}
 }
 
-// commit is what this program was built from, as the toolchain recorded it.
-func commit() string {
-	i, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
+// commit is what this program was built from, as the toolchain recorded it; in
+// a work tree, of which the toolchain knows nothing, as git has it now.
+func commit(ctx context.Context) string {
+	revision, dirty := "", ""
+	if i, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range i.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				revision = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				dirty = "-dirty"
+			}
+		}
 	}
-	revision, dirty := "unknown", ""
-	for _, s := range i.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(len(s.Value), 12)]
-		case s.Key == "vcs.modified" && s.Value == "true":
+	if revision == "" {
+		head, err := exec.CommandContext(ctx, "git", "rev-parse", "HEAD").Output()
+		if err != nil {
+			return "unknown"
+		}
+		revision = strings.TrimSpace(string(head))
+		if changes, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--untracked-files=no").Output(); err != nil || len(changes) > 0 {
 			dirty = "-dirty"
 		}
 	}
-	return revision + dirty
+	return revision[:min(len(revision), 12)] + dirty
 }
 
 // runCase lets all peers of a case do its work, in turn.
 func (b *bench) runCase(ctx context.Context, c result.Case) error {
-	image, err := b.image.Prepare(ctx, c)
+	var some []*peers.Peer
+	for i := range b.peers {
+		if p := &b.peers[i]; slices.Contains(p.Cases, c) && b.kit.Why(p) == "" {
+			some = append(some, p)
+		}
+	}
+	if len(some) == 0 {
+		return nil // nobody to do it, and that was said
+	}
+	s, err := b.stage(ctx, c)
 	if err != nil {
 		return err
 	}
-	if c == result.Empty {
-		image.Text += "; full copy to a new sparse file"
-		defer os.Remove(b.image.Fresh())
-	}
-	if err := b.line(result.Line{Image: &image}); err != nil {
+	defer s.close()
+	if err := b.line(result.Line{Image: &s.image}); err != nil {
 		return err
 	}
-	b.tell("\ncase %s: %d MiB, %d writes, %.1f MiB differ in 4 KiB blocks, %.1f MiB in 64 KiB extents", c, image.Bytes>>20, image.Writes, mib(image.Changed), mib(image.Extents))
+	b.tell("\ncase %s: %d MiB, %d writes, %.1f MiB differ in 4 KiB blocks, %.1f MiB in 64 KiB extents", c, s.image.Bytes>>20, s.image.Writes, mib(s.image.Changed), mib(s.image.Extents))
 	for n := range b.Runs {
-		for i := range b.peers {
-			p := &b.peers[i]
-			if !slices.Contains(p.Cases, c) || b.kit.Why(p) != "" {
-				continue
-			}
-			if err := b.one(ctx, c, p, n+1); err != nil {
+		for _, p := range some {
+			if err := b.one(ctx, c, p, s, n+1); err != nil {
 				return fmt.Errorf("%s, round %d: %w", p.ID(), n+1, err)
 			}
 		}
@@ -217,38 +233,20 @@ func (b *bench) runCase(ctx context.Context, c result.Case) error {
 
 // one is one run of one peer, with what has to be done before and after it. An
 // error ends the benchmark; a run that fails does not.
-func (b *bench) one(ctx context.Context, c result.Case, p *peers.Peer, n int) error {
-	j := peers.Job{Case: c, Source: b.image.Source(), Target: b.image.Target(), Size: b.Size}
-	if c == result.Empty {
-		j.Target = b.image.Fresh()
-		if err := b.image.Reset(ctx, c); err != nil {
+func (b *bench) one(ctx context.Context, c result.Case, p *peers.Peer, s *stage, n int) error {
+	j := peers.Job{Case: c, Disks: s.disks, Size: s.image.Bytes}
+	if s.before != nil {
+		if err := s.before(ctx); err != nil {
 			return err
 		}
 	}
-	r := result.Run{Case: c, Peer: p.Name, Variant: p.Variant, N: n, Image: b.Size, Cold: b.Cold}
+	r := result.Run{Case: c, Peer: p.Name, Variant: p.Variant, N: n, Image: s.image.Bytes, Cold: b.Cold}
 	if err := b.measured(ctx, p, &j, &r); err != nil {
 		return err
 	}
 	if !p.Reads {
-		if r.Cmp = result.Differ; r.Error == "" {
-			same, err := b.same(ctx, j.Source, j.Target)
-			if err != nil {
-				return err
-			}
-			if same {
-				r.Cmp = result.Equal
-			} else {
-				r.Error = "the target differs from the source"
-			}
-		}
-		var err error
-		if r.Error == "" {
-			err = b.image.Reset(ctx, c)
-		} else { // anything may be in it
-			_, err = b.image.Prepare(ctx, c)
-		}
-		if err != nil {
-			return fmt.Errorf("after a run with %q: putting the target back: %w", r.Error, err)
+		if err := b.judge(ctx, s, &r); err != nil {
+			return err
 		}
 	}
 	if !r.OK() {
@@ -256,6 +254,29 @@ func (b *bench) one(ctx context.Context, c result.Case, p *peers.Peer, n int) er
 	}
 	b.Tell(Line(&r, b.Runs))
 	return b.line(result.Line{Run: &r})
+}
+
+// judge compares what a run made, and puts it back.
+func (b *bench) judge(ctx context.Context, s *stage, r *result.Run) error {
+	if r.Error != "" {
+		r.Cmp = result.NotCompared // it has failed already, and anything may be in the target
+		return s.restart(ctx)
+	}
+	r.Cmp = result.Equal
+	for _, d := range s.disks {
+		same, err := b.same(ctx, d.Source, d.Target)
+		if err != nil {
+			return err
+		}
+		if !same {
+			r.Cmp, r.Error = result.Differ, filepath.Base(d.Target)+" differs from its source"
+			return s.restart(ctx)
+		}
+	}
+	if s.after == nil {
+		return nil
+	}
+	return s.after(ctx)
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }

@@ -3,6 +3,7 @@ package workload
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"os"
 	"slices"
 )
 
@@ -54,21 +55,21 @@ func place(r *rand.Rand, area, n int64) int64 {
 	return r.Int64N((area-n)/block+1) * block
 }
 
-// span is a range of the disk.
-type span struct {
+// Place is a range of a disk.
+type Place struct {
 	Off, Len int64
 }
 
-func (s span) end() int64 { return s.Off + s.Len }
+func (s Place) end() int64 { return s.Off + s.Len }
 
 // spans are the places of writes: sorted, disjoint, and not adjacent, so that
 // each write lies in one.
-func spans(all []write) (merged []span) {
-	sorted := make([]span, len(all))
+func spans(all []write) (merged []Place) {
+	sorted := make([]Place, len(all))
 	for i, w := range all {
-		sorted[i] = span{w.Off, w.Len}
+		sorted[i] = Place{w.Off, w.Len}
 	}
-	slices.SortFunc(sorted, func(a, b span) int { return int(a.Off/block - b.Off/block) })
+	slices.SortFunc(sorted, func(a, b Place) int { return int(a.Off/block - b.Off/block) })
 	for _, s := range sorted {
 		if n := len(merged); n > 0 && s.Off <= merged[n-1].end() {
 			merged[n-1].Len = max(merged[n-1].end(), s.end()) - merged[n-1].Off
@@ -80,7 +81,7 @@ func spans(all []write) (merged []span) {
 }
 
 // covered is how many bytes of whole extents of a size the spans touch.
-func covered(all []span, extent, size int64) (n int64) {
+func covered(all []Place, extent, size int64) (n int64) {
 	last := int64(-1)
 	for _, s := range all {
 		for e := max(s.Off/extent, last+1); e*extent < s.end(); e++ {
@@ -89,4 +90,38 @@ func covered(all []span, extent, size int64) (n int64) {
 		}
 	}
 	return n
+}
+
+// Scattered are places of changes of so many bytes in all, spread evenly over a disk.
+func Scattered(seed uint64, size, bytes int64) []Place {
+	r := rand.New(source(seed, "scattered"))
+	var all []write
+	for sum := int64(0); sum < bytes; {
+		w := write{Len: block << r.IntN(5)}
+		w.Off = place(r, size, w.Len)
+		all = append(all, w)
+		sum += w.Len
+	}
+	return spans(all)
+}
+
+// Scribble writes random bytes to places of a file, and waits for the device.
+func Scribble(path string, seed uint64, places []Place) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	stream := source(seed, "scribble")
+	buf := make([]byte, 64<<10)
+	for _, p := range places {
+		for off := p.Off; off < p.end(); off += int64(len(buf)) {
+			b := buf[:min(int64(len(buf)), p.end()-off)]
+			_, _ = stream.Read(b) // it cannot fail
+			if _, err := f.WriteAt(b, off); err != nil {
+				return err
+			}
+		}
+	}
+	return f.Sync()
 }

@@ -14,7 +14,7 @@ import (
 
 // delta is a set of changes: where they are, what was there, and what is.
 type delta struct {
-	Spans   []span
+	Spans   []Place
 	Writes  int
 	Changed int64  // bytes in 4 KiB blocks that really differ
 	Source  string // digest of the base with the changes

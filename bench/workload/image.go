@@ -187,12 +187,17 @@ func (m *Image) Prepare(ctx context.Context, c result.Case) (result.Image, error
 	return i, m.check(ctx, i.Digest)
 }
 
-// Reset makes the target what the case began with, after a run that made it
-// equal to the source. In the case Empty it is a new sparse file at Fresh.
-func (m *Image) Reset(ctx context.Context, c result.Case) error {
-	if c == result.Empty {
-		return Sparse(m.Fresh(), m.Size)
+// Places are where the source of a case differs from the base.
+func (m *Image) Places(c result.Case) []Place {
+	if d := m.deltas[c]; d != nil {
+		return d.Spans
 	}
+	return nil
+}
+
+// Reset makes the target what the case began with, after a run that made it
+// equal to the source.
+func (m *Image) Reset(ctx context.Context, c result.Case) error {
 	if d := m.deltas[c]; d != nil {
 		return d.apply(ctx, "old", m.Target())
 	}
