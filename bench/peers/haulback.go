@@ -41,9 +41,9 @@ func haulback() []Peer {
 		needs(with("auto-lz4", "transport chosen by measurement, LZ4 always", full, "--transport", "auto", "--compress", "on"), hasAuto, hasCompress),
 	}
 	stock := with("quic-stock", "QUIC with the UDP socket of quic-go", full)
-	stock.strings = []string{"HAULBACK_QUIC"}
+	stock.strings = []string{stockSocket}
 	stock.plan = func(k *Kit, j Job) (Plan, error) {
-		return k.Haulback(j, "file://"+j.Disks[0].Target, j.Disks[0].Source, []string{"--transport", "quic"}, []string{"HAULBACK_QUIC=stock"})
+		return k.Haulback(j, "file://"+j.Disks[0].Target, j.Disks[0].Source, []string{"--transport", "quic"}, []string{stockSocket + "=stock"})
 	}
 	return append(all, stock)
 }
@@ -54,6 +54,10 @@ const (
 	hasRefine   = `--refine `
 	hasCompress = `--compress `
 )
+
+// stockSocket is the environment variable that, as "stock", has haulback use
+// quic-go's own UDP socket.
+const stockSocket = "HAULBACK_QUIC"
 
 // needs makes a peer one that needs something of haulback copy's help.
 func needs(p Peer, flags ...string) Peer {

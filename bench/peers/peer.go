@@ -173,7 +173,7 @@ func (k *Kit) Remarks(p *Peer) []string { return k.remarks[p.ID()] }
 
 // All is every peer, in the order in which the rounds go.
 func All() []Peer {
-	return slices.Concat(limits(), haulback(), special(), rsync(), bdsync(), nbdcopy(), qemu())
+	return slices.Concat(limits(), haulback(), special(), links(), rsync(), bdsync(), nbdcopy(), qemu())
 }
 
 // Select are the peers whose name or ID is in the list, all when it is empty.

@@ -42,7 +42,7 @@ type Options struct {
 // Cases are all cases, in the order of a full benchmark.
 var Cases = []result.Case{
 	result.Same, result.OnePercent, result.TenPercent, result.Empty,
-	result.Hint, result.HintSmall, result.HintLarge, result.Huge, result.ManyDisks, result.OneDisk,
+	result.Hint, result.HintSmall, result.HintLarge, result.Huge, result.ManyDisks, result.OneDisk, result.Payload,
 }
 
 // ErrFailed is returned when runs failed: at least one result differed from its

@@ -34,6 +34,8 @@ func (b *bench) stage(ctx context.Context, c result.Case) (*stage, error) {
 		return b.hintSparse(ctx, c, 1)
 	case result.HintLarge:
 		return b.hintSparse(ctx, c, 4)
+	case result.Payload:
+		return &stage{image: result.Image{Case: c, Bytes: b.Size, Text: "random bytes through an encrypted link; no disk"}, close: nothing}, nil
 	case result.Huge:
 		return b.huge(ctx)
 	case result.ManyDisks:
