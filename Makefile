@@ -10,7 +10,7 @@ PROGRAMS := ./cmd/haulback ./cmd/haulbackd ./cmd/haulback-sim
 # where git cannot tell (an unpacked archive), they say "devel".
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --porcelain >/dev/null 2>&1 && echo true || echo false)
 
-.PHONY: all programs demo demo-disk test man check race fuzz proto proto-accept bench bench-quick bench-programs bench-go cover clean help
+.PHONY: all programs demo demo-disk test man check race fuzz proto proto-accept bench bench-quick bench-programs bench-go bench-micro cover clean help
 
 all: programs ## build bin/haulback, bin/haulbackd and bin/haulback-sim, static, and bin/haulback-vddk where gcc is
 	@if [ "$$($(GO) env GOOS GOARCH | tr '\n' ' ')" = 'linux amd64 ' ] && command -v gcc >/dev/null; then \
@@ -63,6 +63,9 @@ bench-programs: programs
 
 bench-go: ## the Go benchmarks; pipe into benchstat
 	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
+
+bench-micro: ## benchmarks of single parts of the data path, six times each; pipe into benchstat
+	$(GO) test -run '^$$' -bench . -count 6 ./bench/micro
 
 cover: ## statement coverage by function, in out/cover.txt
 	@mkdir -p $(OUT)
