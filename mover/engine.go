@@ -223,6 +223,9 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 	} else if err := s.narrow(ctx, job.Track, job.Source.Hint); err != nil {
 		return Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity(), Track: job.Track, Reason: s.plan.Reason}, err
 	}
+	s.way = newWay(p)
+	defer s.way.close()
+	to = s.way.wrap(to)
 	hello := wire.Hello{Op: wire.OpPush, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Export: to.Export, Agent: e.cfg.Agent}
 	rep := Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity(), Track: job.Track}
 	err = e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
@@ -233,6 +236,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		if err != nil {
 			return false, to.renewed(ctx, err, hello.Ticket)
 		}
+		s.way.begin(l.link)
 		s.by = by // nobody at the other end of this link was told anything
 		opened, v, err := s.session(ctx, l)
 		if opened.Epoch > 0 {
@@ -296,12 +300,15 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 		hello.Track = track.Tell()
 	}
 	said := false
+	by := newWay(p)
+	defer by.close()
+	from = by.wrap(from)
 	exp := &Export{Name: job.Target.Name, Open: job.Target.Open, floor: job.Fence}
 	if tells != nil {
 		exp.base = tells.base
 	}
 	defer e.targets.dismiss(exp.Name, job.Run)
-	exp.track = &track
+	exp.track, exp.way = &track, by
 	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
 		now, _, _ := job.Throttle.Now()
 		hello.Rate = now.Wire
@@ -309,6 +316,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 		if err != nil {
 			return false, from.renewed(ctx, err, hello.Ticket)
 		}
+		by.begin(l.link)
 		o, err := e.receive(ctx, l, exp, spec, terms{job: job.Throttle, tells: true, told: wire.Pace{Wire: hello.Rate}}, p, openWait)
 		if o.began && track != wire.TrackingOff && !o.open.Hinted && !said {
 			said = true
@@ -320,6 +328,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 		exp.held = max(exp.held, o.opened.Epoch)
 		if o.began {
 			o.report(&rep, l)
+			rep.Control = by.sends()
 		}
 		l.end(err)
 		if err == nil {
@@ -383,6 +392,10 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 		case codeOf(err) == wire.CodeDistrust && ctx.Err() == nil && tries <= maxDistrust:
 			p.event(oneLine(err) + "; comparing everything")
 			continue // the next try compares all; there is nothing to wait for
+		case codeOf(err) == wire.CodeSwitch && ctx.Err() == nil && tries <= maxSwitch:
+			p.switched.Add(1)
+			e.cfg.Log.Info("session goes on over another transport", "reason", oneLine(err))
+			continue
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
 			fallthrough
@@ -405,6 +418,10 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 // maxDistrust bounds the tries at once after a hint was dropped. It is dropped
 // once per run; a peer that says so again and again gets the usual pauses.
 const maxDistrust = 3
+
+// maxSwitch bounds the tries at once after a change of the transport, of which a
+// run makes two at most.
+const maxSwitch = 8
 
 // remote reports whether the peer said so.
 func remote(err error) bool {

@@ -2,6 +2,8 @@ package mover
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"github.com/haulback/haulback/wire"
 )
@@ -32,4 +34,324 @@ type Rerouter interface {
 	// Reroute makes another link to the same peer, over to, for the reason why, and
 	// may prefer that for later links. The link that it is asked of stays.
 	Reroute(ctx context.Context, to Route, why string) (wire.Link, error)
+}
+
+// way is what one run goes over, at the end that dials: the judge, and the link
+// that it has asked for. Its methods are safe for concurrent use; a nil one is of an
+// end that was dialed, and does nothing.
+type way struct {
+	prog *Progress
+
+	mu      sync.Mutex
+	judge   judge
+	link    Rerouter  // of the session now; nil: nothing can be chosen
+	next    wire.Link // for the session that follows; nil: it is dialed
+	busy    bool      // a change is being made
+	control string    // congestion control of the end that sends, as it says
+}
+
+func newWay(p *Progress) *way { return &way{prog: p} }
+
+// wrap is r whose next link is the one that was asked for, if there is one.
+func (w *way) wrap(r *Remote) *Remote {
+	by := *r
+	by.Dial = func(ctx context.Context) (wire.Link, error) {
+		w.mu.Lock()
+		next := w.next
+		w.next = nil
+		w.mu.Unlock()
+		if next != nil && next.Err() == nil {
+			return next, nil
+		}
+		return r.Dial(ctx)
+	}
+	return &by
+}
+
+// begin is for a session on link.
+func (w *way) begin(link wire.Link) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy = false
+	if w.link, _ = link.(Rerouter); w.link == nil {
+		return
+	}
+	route := Route{Transport: link.Transport()}
+	if route.Transport == "quic" {
+		route.Connections = link.Stats().Connections
+	}
+	w.judge.may = w.link.May
+	w.judge.begin(route)
+}
+
+// close gives up a link that was asked for and is not needed any more.
+func (w *way) close() {
+	w.mu.Lock()
+	next := w.next
+	w.next = nil
+	w.mu.Unlock()
+	if next != nil {
+		next.CloseWithError(wire.CodeOK, "not used: the copy has ended")
+	}
+}
+
+// ask shows s to the judge; ok if it wants another route: then change is to be
+// called.
+func (w *way) ask(s *seen) (to Route, why string, ok bool) {
+	if w == nil {
+		return to, "", false
+	}
+	c := w.prog.Counters()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.link == nil || w.busy {
+		return to, "", false
+	}
+	to, why, w.busy = w.judge.look(s, max(0, c.Total-c.Verified))
+	return to, why, w.busy
+}
+
+// change makes the link that is to be next; ok if there is one: then the session is
+// to be drained and ended.
+// A session that is finished meanwhile ends it.
+func (w *way) change(ctx context.Context, to Route, why string, finished <-chan struct{}) (ok bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer beside(func(stopped <-chan struct{}) {
+		select {
+		case <-finished:
+			cancel()
+		case <-stopped:
+		}
+	})()
+	w.mu.Lock()
+	link, from := w.link, w.judge.route
+	w.mu.Unlock()
+	next, err := link.Reroute(ctx, to, why)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.busy = false
+		if w.judge.refused(to); ctx.Err() == nil && w.judge.least >= shortRTT {
+			w.prog.event("stays with " + from.String() + " though " + why + ": " + to.String() + " is not to be had: " + oneLine(err))
+		}
+		return false
+	}
+	w.judge.changed(to)
+	w.next = next
+	w.prog.event("goes on over " + to.String() + " instead of " + from.String() + ": " + why)
+	return true
+}
+
+// told notes what the end that sends says of itself.
+func (w *way) told(control string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.control = control
+}
+
+// sends is the congestion control of the end that sends, as it has said last.
+func (w *way) sends() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.control
+}
+
+// writes counts how long one data stream keeps its writer waiting. One goroutine
+// writes, any may look.
+type writes struct {
+	mu    sync.Mutex
+	since time.Time     // of the write that goes on; zero: none does
+	spent time.Duration // in those that are over
+}
+
+func (w *writes) enter() {
+	w.mu.Lock()
+	w.since = time.Now()
+	w.mu.Unlock()
+}
+
+func (w *writes) leave() {
+	w.mu.Lock()
+	w.spent += time.Since(w.since)
+	w.since = time.Time{}
+	w.mu.Unlock()
+}
+
+func (w *writes) sum() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.since.IsZero() {
+		return w.spent
+	}
+	return w.spent + time.Since(w.since)
+}
+
+// waited is a data stream whose writer is timed.
+type waited struct {
+	wire.Stream
+	w *writes
+}
+
+// Write implements io.Writer.
+func (s *waited) Write(p []byte) (int, error) {
+	s.w.enter()
+	defer s.w.leave()
+	return s.Stream.Write(p)
+}
+
+// pathEvery is how often the judge looks, or is told: several times in the second
+// after which it may decide.
+const pathEvery = 250 * time.Millisecond
+
+// drainWait is how long a session that is to go on elsewhere waits for what it has
+// sent to become durable: what the line carries while the writers wait, and the
+// second that a target may take for a checkpoint.
+const drainWait = 2500 * time.Millisecond
+
+// sight is what a source sees of its link.
+type sight struct {
+	began   time.Time
+	bbr     bool
+	packets int64 // before the session began
+	lost    int64
+	streams []writes
+	bytes   func() int64 // given to data streams so far
+}
+
+func newSight(link wire.Link, streams int, bytes func() int64) *sight {
+	st := link.Stats()
+	return &sight{began: time.Now(), bbr: wire.HasBBR(), packets: int64(st.Sent), lost: int64(st.Lost), streams: make([]writes, streams), bytes: bytes}
+}
+
+// look is what is seen now.
+func (s *sight) look(link wire.Link) (seen, string) {
+	st := link.Stats()
+	out := seen{at: time.Since(s.began), rtt: st.RTT, packets: int64(st.Sent) - s.packets, lost: int64(st.Lost) - s.lost, bytes: s.bytes(), bbr: s.bbr}
+	if link.Transport() == "quic" { // packets go all the time, a frame of a MiB counts when it is gone
+		out.bytes = segment * max(0, out.packets-out.lost)
+	}
+	for i := range s.streams {
+		out.waited += s.streams[i].sum() / time.Duration(len(s.streams))
+	}
+	return out, st.Control
+}
+
+// path shows what the source sees of its link to the judge, if that is here, or
+// tells it to the end that dialed. When the judge wants another link it drains the
+// session and ends it.
+func (ss *sourceSession) path(ctx context.Context) error {
+	if ss.l.link.Transport() == "pipe" {
+		return nil
+	}
+	tick := time.NewTicker(pathEvery)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-tick.C:
+		case <-ss.finished:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		now, control := ss.sight.look(ss.l.link)
+		if !ss.by.tells {
+			if n%2 != 0 { // half as often: it costs a packet
+				continue
+			}
+			if err := ss.l.send(now.frame(control)); err != nil {
+				return err
+			}
+			continue
+		}
+		if to, why, ok := ss.way.ask(&now); ok && ss.way.change(ctx, to, why, ss.finished) {
+			return ss.drain(ctx, why)
+		}
+	}
+}
+
+// frame is s for the end that dialed.
+func (s *seen) frame(control string) *wire.Path {
+	return &wire.Path{
+		Op: wire.PathSeen, BBR: s.bbr, RTT: uint32(s.rtt.Microseconds()), At: s.at.Microseconds(), Waited: s.waited.Microseconds(),
+		Bytes: s.bytes, Packets: s.packets, Lost: s.lost, Control: control,
+	}
+}
+
+// seenOf is what a frame says.
+func seenOf(f *wire.Path) *seen {
+	us := func(n int64) time.Duration { return time.Duration(min(n, int64(1)<<50)) * time.Microsecond }
+	return &seen{
+		at: us(f.At), rtt: us(int64(f.RTT)), waited: us(f.Waited), bytes: f.Bytes, packets: f.Packets, lost: f.Lost, bbr: f.BBR,
+	}
+}
+
+// toDrain takes the dialer's word that it wants to go on over another link.
+func (ss *sourceSession) toDrain(ctx context.Context, body []byte) error {
+	var f wire.Path
+	if err := wire.Parse(&f, body); err != nil {
+		return err
+	}
+	if f.Op != wire.PathDrain || ss.by.tells {
+		return wire.Errorf(wire.CodeFrame, "a Path %d from the target", f.Op)
+	}
+	if ss.draining.CompareAndSwap(false, true) { // who says so twice is not heard twice
+		ss.group.Go(func() error { return ss.drain(ctx, "the other end asks for it") })
+	}
+	return nil
+}
+
+// drain hands out no more batches, waits until all that was sent is durable, and
+// ends the session so that it goes on over another link. What is sent and not yet
+// durable after drainWait may have to be sent again.
+func (ss *sourceSession) drain(ctx context.Context, why string) error {
+	close(ss.halted)
+	wait, cancel := context.WithTimeout(ctx, drainWait)
+	defer cancel()
+	_ = ss.inflight.Acquire(wait, ss.cfg.Checkpoint+ss.cfg.Window) // in time or not
+	select {
+	case <-ss.finished: // there was not more than this
+		return nil
+	default:
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return wire.Errorf(wire.CodeSwitch, "changes the transport: %s", why)
+}
+
+// hears shows what the source says of the link to the judge of this end, which
+// dialed.
+func (ts *targetSession) hears(ctx context.Context, body []byte) error {
+	var f wire.Path
+	if err := wire.Parse(&f, body); err != nil {
+		return err
+	}
+	if f.Op != wire.PathSeen || ts.way == nil {
+		return wire.Errorf(wire.CodeFrame, "a Path %d from the source", f.Op)
+	}
+	ts.way.told(f.Control)
+	to, why, ok := ts.way.ask(seenOf(&f))
+	if !ok {
+		return nil
+	}
+	ts.group.Go(func() error { // to make a link takes time
+		if !ts.way.change(ctx, to, why, ts.finished) {
+			return nil
+		}
+		if err := ts.l.send(&wire.Path{Op: wire.PathDrain}); err != nil {
+			return err
+		}
+		late := time.NewTimer(drainWait + firstFrame/2)
+		defer late.Stop()
+		select {
+		case <-late.C: // it does not end the link: then this end does
+			return wire.Errorf(wire.CodeSwitch, "changes the transport: %s", why)
+		case <-ts.finished:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	return nil
 }

@@ -28,9 +28,10 @@ type Progress struct {
 	Different func(BadRun)
 	list      badList
 
-	begun atomic.Int64 // verified when the link began
-	best  atomic.Int64 // the most that was verified on any link
-	links atomic.Int64 // links that began
+	begun    atomic.Int64 // verified when the link began
+	best     atomic.Int64 // the most that was verified on any link
+	links    atomic.Int64 // links that began
+	switched atomic.Int64 // of them, because the transport was changed
 
 	meter throttle.Meter
 
@@ -102,7 +103,7 @@ func (p *Progress) endLink() {
 // beginLink notes where a link begins; advanced tells whether it came further.
 func (p *Progress) beginLink() {
 	p.begun.Store(p.verified.Load())
-	p.reconnects.Store(p.links.Add(1) - 1)
+	p.reconnects.Store(max(0, p.links.Add(1)-1-p.switched.Load()))
 }
 
 // further tells whether the run came further than ever before.

@@ -87,6 +87,7 @@ func (e *Engine) receive(ctx context.Context, l *lane, exp *Export, spec passSpe
 	if err != nil {
 		return o, err
 	}
+	t.way = exp.way
 	t.by, t.gate = by, e.gateFor(by, t.disk.Identity(), p)
 	defer t.gate.Disk.Release()
 	if err = e.runTarget(ctx, l, h, t, &o); err != nil {
@@ -126,7 +127,7 @@ func keepable(err error) bool {
 	switch codeOf(err) {
 	case wire.CodeOK:
 		return retryable(err)
-	case wire.CodeTimeout, wire.CodeUnreachable, wire.CodeSuperseded, wire.CodeTicket, wire.CodeDiskLost: // the source's disk: its own is broken
+	case wire.CodeTimeout, wire.CodeUnreachable, wire.CodeSuperseded, wire.CodeTicket, wire.CodeSwitch, wire.CodeDiskLost: // the source's disk: its own is broken
 		return true
 	}
 	return false
@@ -164,7 +165,7 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 	if broken := t.broken(); broken != nil {
 		err = broken // it came first, whatever ended the link
 	}
-	if code := codeOf(err); code == wire.CodeDraining || code == wire.CodeTicket {
+	if code := codeOf(err); code == wire.CodeDraining || code == wire.CodeTicket || code == wire.CodeSwitch {
 		if cerr := ts.lastCheckpoint(); cerr != nil {
 			e.cfg.Log.Warn("last checkpoint before the stop was not made", "run", t.passSpec.run, "err", cerr)
 		}

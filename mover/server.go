@@ -52,6 +52,7 @@ type Export struct {
 	base      uint32         // of a target in this process: Job.Base
 	told      *told          // of one session: what its peer knows of the changes
 	held      uint64         // the epoch that the run of a puller had last; 0: none
+	way       *way           // of a target in this process, which dials
 	track     *wire.Tracking // of a target in this process: what was asked for; nil: what the source says
 	Hint      HintFunc       // of a source: asks for its changes; nil: the disk itself, if it is a Tracker
 
@@ -241,6 +242,8 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 		log.Debug("link not used") // the dialer tried two transports, or looks whether somebody is here
 	case codeOf(err) == wire.CodeCanceled || codeOf(err) == wire.CodeSuperseded || errors.Is(err, context.Canceled):
 		log.Info("session cancelled", append(attrs, "reason", err)...)
+	case codeOf(err) == wire.CodeSwitch:
+		log.Info("session goes on over another transport", append(attrs, "reason", err)...)
 	case retryable(err) || gone(err):
 		log.Warn("session interrupted", append(attrs, "reason", err)...)
 	default:

@@ -31,6 +31,7 @@ type source struct {
 	workers int            // of one link, each with a block and a data stream
 	by      terms          // of the link
 	gate    *throttle.Gate // of by
+	way     *way           // of the run, if this end dials; nil: it was dialed
 	owner   [16]byte
 
 	track   wire.Tracking

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,7 +28,7 @@ import (
 //	5 finish     when all is settled: the root
 //
 // watch gives the link up when nothing moves; tellPace tells the limits of a
-// job that began here.
+// job that began here; path looks at the link, for the judge of what it goes over.
 type sourceSession struct {
 	*source
 	l      *lane
@@ -44,6 +45,10 @@ type sourceSession struct {
 	finished chan struct{}       // closed when all batches are settled
 	over     chan struct{}       // closed when the target's last word is here
 	verified chan wire.Verified  // 1: the control stage leaves it there and ends
+
+	sight    *sight        // of the link
+	halted   chan struct{} // closed when no more batches are handed out
+	draining atomic.Bool   // the other end has asked for that
 
 	sameMu sync.Mutex
 	same   cbt.Map
@@ -68,6 +73,7 @@ func newSourceSession(s *source, l *lane, opened wire.Opened) *sourceSession {
 		window:   semaphore.NewWeighted(int64(s.cfg.Batches)),
 		inflight: semaphore.NewWeighted(s.cfg.Checkpoint + s.cfg.Window),
 		settledK: newKick(), finished: make(chan struct{}), over: make(chan struct{}), verified: make(chan wire.Verified, 1), sameK: newKick(),
+		halted: make(chan struct{}),
 	}
 }
 
@@ -75,6 +81,8 @@ func (ss *sourceSession) run(ctx context.Context, blocks []*block) (wire.Verifie
 	parent := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	ss.group = g
+	wired := ss.prog.wired.Load()
+	ss.sight = newSight(ss.l.link, len(blocks), func() int64 { return ss.prog.wired.Load() - wired })
 	ss.l.endWith(ctx, parent)
 	start := ss.opened.Start
 	if ss.hinted() {
@@ -89,6 +97,7 @@ func (ss *sourceSession) run(ctx context.Context, blocks []*block) (wire.Verifie
 	g.Go(func() error { return ss.finish(ctx) })
 	g.Go(func() error { return ss.watch(ctx) })
 	g.Go(func() error { return ss.pings(ctx) })
+	g.Go(func() error { return ss.path(ctx) })
 	if ss.by.tells {
 		g.Go(func() error { return ss.by.tellPace(ctx, ss.l, ss.finished) })
 	}
@@ -193,6 +202,12 @@ func (ss *sourceSession) dispatch(ctx context.Context, t *answer) error {
 
 func (ss *sourceSession) push(ctx context.Context, it item) error {
 	select {
+	case <-ss.halted: // the next link has it
+		<-ctx.Done()
+		return ctx.Err()
+	default:
+	}
+	select {
 	case ss.work <- it:
 		return nil
 	case <-ctx.Done():
@@ -273,6 +288,8 @@ func (ss *sourceSession) control(ctx context.Context) error {
 			err = ss.pong(body)
 		case wire.TypePace:
 			err = ss.by.takePace(body)
+		case wire.TypePath:
+			err = ss.toDrain(ctx, body)
 		case wire.TypeVerified:
 			return ss.lastWord(body)
 		default:

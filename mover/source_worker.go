@@ -25,6 +25,7 @@ func (ss *sourceSession) worker(ctx context.Context, i uint8, b *block) error {
 	if w.out, err = ss.l.link.OpenSend(ctx, wire.StreamID{Kind: wire.StreamData, Index: i}); err != nil {
 		return onLink(err)
 	}
+	w.out = &waited{w.out, &ss.sight.streams[i]}
 	w.rd = &reader{
 		layout: ss.layout, read: ss.disk.ReadAt, holes: ss.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ss.pulse, pace: w.pace, retry: readRetries,
 	}

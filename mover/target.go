@@ -21,6 +21,7 @@ type target struct {
 	fails  *flushFails
 	prog   *Progress
 	by     terms          // of the link
+	way    *way           // of the run, if this end dials; nil: it was dialed
 	gate   *throttle.Gate // of by
 	owner  [16]byte
 	epoch  uint64

@@ -34,6 +34,7 @@ type targetSession struct {
 	hinted  bool      // the source says what is read
 	planned wire.Plan // of stage 1, kept
 	l       *lane
+	group   *errgroup.Group
 	pos     wire.Position
 	pulse   *pulse
 	pace    *pacer
@@ -90,6 +91,7 @@ func newTargetSession(t *target, l *lane, window uint32, tag [16]byte) *targetSe
 func (ts *targetSession) run(ctx context.Context, streams int) error {
 	parent := ctx
 	g, ctx := errgroup.WithContext(ctx)
+	ts.group = g
 	ts.l.endWith(ctx, parent)
 	if ts.hinted {
 		g.Go(func() error { return ts.l.why(ctx, ts.hintedPlan(ctx)) })
@@ -333,6 +335,8 @@ func (ts *targetSession) control(ctx context.Context) error {
 			err = wire.Parse(new(wire.Ping), body)
 		case wire.TypePace:
 			err = ts.by.takePace(body)
+		case wire.TypePath:
+			err = ts.hears(ctx, body)
 		case wire.TypeFinish:
 			var f wire.Finish
 			if err := wire.Parse(&f, body); err != nil {

@@ -153,6 +153,9 @@
 //	24 Areas     0 areas u16, 1-512 | 2 { off i64 | len i64, not 0 }
 //	             ...                                                  max 8194
 //	25 Base      0 pass u32, not 0 | 4 0 0 0 0                        8
+//	26 Path      0 op u8: 1 seen, 2 drain | 1 bbr flag | 2 0 0 |
+//	             4 rtt u32 | 8 at i64 | 16 waited i64 | 24 bytes i64 |
+//	             32 packets i64 | 40 lost i64 | control text          max 306
 //	30 Refine    0 batch | 8 mask, not 0                              10
 //	31 Parts     0 batch | 8 mask | 10 sum [16] of each of the 16
 //	             pieces of each grain in the mask, in order           4106
@@ -425,6 +428,16 @@
 // takes all sessions of that disk that have a target, and no others, down to
 // 1 MiB/s.
 //
+// Path. A source that was dialed tells the dialer about once a second what it has
+// seen of the link since the session began: packets, bytes on data streams, the
+// time in microseconds, how much of it a data stream has kept its writer waiting,
+// and the round trip now. The dialer may answer with Path drain, all else in it
+// zero, because it wants to go on over another link: the source then gives no
+// verdict that needs Data any more, waits a few seconds until what it has sent is
+// durable, and ends the link with CodeSwitch. A source that dialed does the same
+// by itself. Nothing is taken back by it, and the next link goes on at Start as
+// after one that was lost. Any other Path is CodeFrame.
+//
 // Windows. Window is the number of batches that may be told by Manifest and not
 // be settled; the target may use less. The source stops sending Data when its
 // own limit of bytes is sent and not Durable; a target must therefore flush
@@ -457,7 +470,7 @@
 // There is one way to refuse or to end: ending the link with a [Code] and a
 // text for people. Malformed bytes are CodeFrame. A peer's text is shown and
 // logged, never acted on. The codes Timeout, Draining, Flush, Unreachable,
-// Distrust and Disk lost, and a link that is lost, are worth another try of the
+// Distrust, Disk lost and Switch, and a link that is lost, are worth another try of the
 // same request; no other is.
 //
 // # Versions

@@ -64,13 +64,14 @@ const (
 	CodeDistrust     Code = 31 // change tracking was caught in a lie; the same run again compares all
 	CodeDiskLost     Code = 32 // what is behind a disk went away; opened anew it may be back
 	CodeTicket       Code = 33 // the export wants a controller's ticket, and this one does not open it, or not any more
+	CodeSwitch       Code = 34 // the dialer goes on over another transport; nothing is wrong
 )
 
 var codeNames = [...]string{
 	"ok", "internal", "version", "frame", "limit", "timeout", "draining", "canceled", "export", "role", "busy", "fenced",
 	"too small", "extent", "binding", "digest", "decompress", "read", "write", "flush", "no space", "disk changed",
 	"journal", "poisoned", "verify", "unreadable", "open", "unauthorized", "unreachable", "superseded",
-	"hint", "distrust", "disk lost", "ticket",
+	"hint", "distrust", "disk lost", "ticket", "switch",
 }
 
 // String is the code's word in messages.
@@ -112,11 +113,11 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Retryable reports whether the same request may succeed when it is sent
-// again: the peer stops for a restart, a deadline passed, a disk was lost or a
+// again: the transport is changed, the peer stops for a restart, a deadline passed, a disk was lost or a
 // flush of it and it has to be opened anew, or the hint of the run is dropped.
 func (e *Error) Retryable() bool {
 	switch e.Code {
-	case CodeTimeout, CodeDraining, CodeFlush, CodeUnreachable, CodeDistrust, CodeDiskLost:
+	case CodeTimeout, CodeDraining, CodeFlush, CodeUnreachable, CodeDistrust, CodeDiskLost, CodeSwitch:
 		return true
 	}
 	return false

@@ -42,6 +42,7 @@ const (
 	TypeHint     Type = 23
 	TypeAreas    Type = 24
 	TypeBase     Type = 25
+	TypePath     Type = 26
 	TypeRefine   Type = 30
 	TypeParts    Type = 31
 )
@@ -77,6 +78,7 @@ var maxBody = [...]int{
 	TypeHint:     1024,
 	TypeAreas:    2 + maxAreas*areaLen,
 	TypeBase:     8,
+	TypePath:     pathLen + 2 + maxText,
 	TypeRefine:   10,
 	TypeParts:    partsHeadLen + cbt.BatchGrains*partsLen,
 	TypeJoin:     576,

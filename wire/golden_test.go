@@ -204,6 +204,19 @@ var goldens = []golden{
 		zero:  []int{5, 6, 7},
 		wrong: []poke{{4, "02"}},
 	}, {
+		name:  "Path",
+		frame: &Path{Op: PathSeen, BBR: true, RTT: 50000, At: 1000000, Waited: 900000, Bytes: 2000000, Packets: 1500, Lost: 2, Control: "reno"},
+		hex: `1a 000000 00000036  01 01 0000 0000c350 00000000000f4240 00000000000dbba0 00000000001e8480
+			00000000000005dc 0000000000000002 0004 72656e6f`,
+		zero:  []int{2, 3},
+		wrong: []poke{{0, "00"}, {0, "03"}, {1, "02"}, {8, "80"}, {16, "80"}, {24, "80"}, {32, "80"}, {40, "80"}, {50, "0a"}},
+	}, {
+		name:  "Path, drain",
+		frame: &Path{Op: PathDrain},
+		hex: `1a 000000 00000032  02 00 0000 00000000 0000000000000000 0000000000000000 0000000000000000
+			0000000000000000 0000000000000000 0000`,
+		wrong: []poke{{1, "01"}, {7, "01"}, {15, "01"}, {47, "01"}},
+	}, {
 		name:  "Hint",
 		frame: &Hint{Size: 1 << 30, Granularity: 65536, Areas: 2, Base: 1, Sample: 16, Trust: cbt.Exact, Provider: "vs", Since: "52 de/4", Remark: "x"},
 		hex: `17 000000 00000031  0000000040000000 0000000000010000 00000002 00000001 0000000000000010 02
@@ -343,6 +356,8 @@ func emptyLike(f Frame) Frame {
 		return new(Areas)
 	case *Base:
 		return new(Base)
+	case *Path:
+		return new(Path)
 	case *Refine:
 		return new(Refine)
 	case *Parts:

@@ -115,7 +115,7 @@ func TestAsError(t *testing.T) {
 
 // TestCodes fails when a code or a state has no word, or a code has another's.
 func TestCodes(t *testing.T) {
-	if len(codeNames) != int(CodeTicket)+1 || len(stateNames) != int(StatePoisoned)+1 {
+	if len(codeNames) != int(CodeSwitch)+1 || len(stateNames) != int(StatePoisoned)+1 {
 		t.Error("a code or a state has no name")
 	}
 	seen := map[string]bool{}
