@@ -21,6 +21,7 @@ type Peer struct {
 	Encrypted     bool
 	Cases         []result.Case // in which it runs
 	Reads         bool          // it writes nothing: a limit
+	Asked         bool          // it runs only when its ID is asked for
 	tools         []string      // that have to be in PATH
 	flags         []string      // regular expressions that match the help of "haulback copy"
 	strings       []string      // that the haulback program has to contain
@@ -176,20 +177,21 @@ func All() []Peer {
 	return slices.Concat(limits(), haulback(), special(), links(), rsync(), bdsync(), nbdcopy(), qemu())
 }
 
-// Select are the peers whose name or ID is in the list, all when it is empty.
-// A name that nobody has is an error.
+// Select are the peers whose name or ID is in the list; all when it is empty. A
+// peer that wants to be asked for is in only by its ID. A name that nobody has
+// is an error.
 func Select(all []Peer, names []string) ([]Peer, error) {
-	if len(names) == 0 {
-		return all, nil
-	}
 	var some []Peer
+	known := map[string]bool{}
 	for _, p := range all {
-		if slices.Contains(names, p.Name) || slices.Contains(names, p.ID()) {
+		known[p.Name], known[p.ID()] = true, true
+		byName := !p.Asked && (len(names) == 0 || slices.Contains(names, p.Name))
+		if byName || slices.Contains(names, p.ID()) {
 			some = append(some, p)
 		}
 	}
 	for _, n := range names {
-		if !slices.ContainsFunc(some, func(p Peer) bool { return p.Name == n || p.ID() == n }) {
+		if !known[n] {
 			return nil, fmt.Errorf("no peer %q; there are %s", n, strings.Join(ids(all), ", "))
 		}
 	}
@@ -198,7 +200,9 @@ func Select(all []Peer, names []string) ([]Peer, error) {
 
 func ids(all []Peer) (list []string) {
 	for i := range all {
-		list = append(list, all[i].ID())
+		if id := all[i].ID(); !slices.Contains(list, id) {
+			list = append(list, id)
+		}
 	}
 	return list
 }

@@ -22,7 +22,7 @@ func rsync() []Peer {
 			plan: with("-I", "--inplace", "--no-whole-file", "--block-size=65536"),
 		},
 		{
-			Name: "rsync", Variant: "whole", Title: "rsync daemon, whole file", Cases: []result.Case{result.OnePercent, result.Empty}, tools: tools,
+			Name: "rsync", Variant: "whole", Title: "rsync daemon, whole file", Cases: full, tools: tools,
 			plan: with("-I", "--inplace", "--whole-file"),
 		},
 	}

@@ -33,7 +33,8 @@ type Options struct {
 	Roots []string      // where the image's files are taken from; nil: /usr and /opt
 	Cold  bool          // empty the page cache of both disks before each run
 	Quick bool
-	Args  []string // for the record
+	Most  time.Duration // when so much is over, cases have one round each; 0: never
+	Args  []string      // for the record
 
 	Out  *result.Writer // gets each line as it comes; nil: nobody
 	Tell func(string)   // a line for people
@@ -42,7 +43,7 @@ type Options struct {
 // Cases are all cases, in the order of a full benchmark.
 var Cases = []result.Case{
 	result.Same, result.OnePercent, result.TenPercent, result.Empty,
-	result.Hint, result.HintSmall, result.HintLarge, result.Huge, result.ManyDisks, result.OneDisk, result.Payload,
+	result.Hint, result.HintSmall, result.HintLarge, result.Huge, result.ManyDisks, result.OneDisk, result.Payload, result.WAN,
 }
 
 // ErrFailed is returned when runs failed: at least one result differed from its
@@ -58,13 +59,14 @@ type bench struct {
 	kit     *peers.Kit
 	peers   []peers.Peer
 	results result.Results
-	seen    map[string]bool // peers whose commands are in the results
+	seen    map[string]bool // titles of peers whose commands are in the results
+	began   time.Time
 	failed  int
 }
 
 // Run runs a benchmark. What was measured is returned also with an error.
 func Run(ctx context.Context, o Options) (*result.Results, error) {
-	b := &bench{Options: o, seen: map[string]bool{}}
+	b := &bench{Options: o, seen: map[string]bool{}, began: time.Now()}
 	if err := b.setUp(ctx); err != nil {
 		return &b.results, err
 	}
@@ -203,6 +205,9 @@ func commit(ctx context.Context) string {
 
 // runCase lets all peers of a case do its work, in turn.
 func (b *bench) runCase(ctx context.Context, c result.Case) error {
+	if c == result.WAN {
+		return b.wan(ctx)
+	}
 	var some []*peers.Peer
 	for i := range b.peers {
 		if p := &b.peers[i]; slices.Contains(p.Cases, c) && b.kit.Why(p) == "" {
@@ -222,6 +227,10 @@ func (b *bench) runCase(ctx context.Context, c result.Case) error {
 	}
 	b.tell("\ncase %s: %d MiB, %d writes, %.1f MiB differ in 4 KiB blocks, %.1f MiB in 64 KiB extents", c, s.image.Bytes>>20, s.image.Writes, mib(s.image.Changed), mib(s.image.Extents))
 	for n := range b.Runs {
+		if spent := time.Since(b.began); n > 0 && b.Most > 0 && spent > b.Most {
+			b.tell("  no further round: %v are over, and this is to be quick", spent.Round(time.Second))
+			break
+		}
 		for _, p := range some {
 			if err := b.one(ctx, c, p, s, n+1); err != nil {
 				return fmt.Errorf("%s, round %d: %w", p.ID(), n+1, err)

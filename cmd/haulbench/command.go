@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/haulback/haulback/bench/peers"
+	"github.com/haulback/haulback/bench/report"
 	"github.com/haulback/haulback/bench/result"
 	"github.com/haulback/haulback/bench/run"
 	"github.com/haulback/haulback/bench/workload"
@@ -86,6 +88,13 @@ func join[S ~string](all []S) string {
 // quickPeers are one of each kind.
 var quickPeers = []string{"b3sum", "haulback/quic", "haulback/tls", "haulback/auto", "rsync/delta", "bdsync", "nbdcopy/tls", "nbdcopy/plain"}
 
+// quickCases are those that take seconds.
+var quickCases = []result.Case{result.Same, result.OnePercent, result.TenPercent, result.Empty, result.Hint}
+
+// quickTime is when make bench-quick stops repeating: the rest of its two
+// minutes is for the image, and for the cases that have not had a first round.
+const quickTime = 45 * time.Second
+
 // options checks what was typed.
 func (f *flags) options(cmd *cobra.Command) (o run.Options, err error) {
 	o = run.Options{Seed: f.seed, Runs: f.runs, Peers: f.peers, Cold: f.cold, Quick: f.quick, Roots: f.roots, Args: os.Args[1:]}
@@ -110,6 +119,9 @@ func (f *flags) options(cmd *cobra.Command) (o run.Options, err error) {
 	}
 	if len(o.Cases) == 0 {
 		o.Cases = run.Cases
+		if f.quick {
+			o.Cases, o.Most = quickCases, quickTime
+		}
 	}
 	if f.quick && len(o.Peers) == 0 {
 		o.Peers = quickPeers
@@ -157,7 +169,9 @@ func bench(ctx context.Context, o run.Options, dir string, out io.Writer) (err e
 	all, err := run.Run(ctx, o)
 	if len(all.Runs) > 0 {
 		run.Table(out, all)
-		fmt.Fprintf(out, "\nall runs: %s\n", name)
+		reasons, rerr := report.ReadReasons(filepath.Join(dir, "reasons.json"))
+		err = errors.Join(err, rerr, report.Write(dir, all, reasons))
+		fmt.Fprintf(out, "\nall runs: %s\ntables and plots: %s\n", name, filepath.Join(dir, "README.md"))
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("ended before its time: %w", ctx.Err())
