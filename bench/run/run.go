@@ -111,7 +111,7 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	}()
 	b.cores = cores()
 	setup := result.Setup{
-		Began: time.Now().UTC(), Commit: commit(ctx), Machine: measure.Machine(b.Dir), Runs: b.Runs, Seed: b.Seed, Size: b.Size, Quick: b.Quick, Args: b.Args,
+		Began: time.Now().UTC(), Commit: Commit(ctx), Machine: measure.Machine(b.Dir), Runs: b.Runs, Seed: b.Seed, Size: b.Size, Quick: b.Quick, Args: b.Args,
 		Versions: measure.Versions(ctx, "rsync", "bdsync", "nbdkit", "nbdcopy", "qemu-img", "certtool", "b3sum", "socat"), Cores: map[result.End]string{},
 	}
 	for _, e := range measure.Ends {
@@ -176,9 +176,9 @@ func cores() map[result.End]int {
 	return map[result.End]int{result.Source: free[0], result.Target: free[1]}
 }
 
-// commit is what this program was built from, as the toolchain recorded it; in
+// Commit is what this program was built from, as the toolchain recorded it; in
 // a work tree, of which the toolchain knows nothing, as git has it now.
-func commit(ctx context.Context) string {
+func Commit(ctx context.Context) string {
 	revision, dirty := "", ""
 	if i, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range i.Settings {

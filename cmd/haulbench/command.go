@@ -69,7 +69,7 @@ Exit code 1: a result differed, or a program failed; 10: usage.`,
 	fl.Uint64Var(&f.seed, "seed", 1, "`SEED` of the image and its changes")
 	fl.BoolVar(&f.quick, "quick", false, "a smaller image, fewer rounds, fewer peers: under two minutes")
 	fl.BoolVar(&f.cold, "cold", false, "take both disks out of the page cache before each run")
-	cmd.AddCommand(payloadCommand())
+	cmd.AddCommand(payloadCommand(), wanCommand(), reportCommand())
 	exitcode.Mark(cmd)
 	return cmd
 }
