@@ -90,6 +90,9 @@ func newBacklog(stats *packetCounters) *backlog {
 func (b *backlog) track(ctx context.Context, p processor) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if slices.Contains(b.conns, p) {
+		return
+	}
 	b.past = b.past.minus(tallyOf(p)) // may be "negative" until p is added
 	b.conns = append(b.conns, p)
 	b.stale = true

@@ -151,7 +151,7 @@ func TestBacklogGarbage(t *testing.T) {
 func TestBacklogConnections(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		a, b := &worker{}, &worker{}
-		r := newBacklogRig(t, a)
+		r := newBacklogRig(t, a, a)
 		ctx, end := context.WithCancel(t.Context())
 		r.track(ctx, b)
 		r.settle(t)

@@ -153,6 +153,11 @@ func TestPacketOptions(t *testing.T) {
 			if !bytes.Equal(got, data) {
 				t.Error("other bytes came")
 			}
+			for end, pc := range map[string]*PacketConn{"near": near, "far": far} {
+				if n := pc.backlog.tracked(); n != link.Stats().Connections {
+					t.Errorf("%s: %d connections tracked, want %d", end, n, link.Stats().Connections)
+				}
+			}
 			st := far.Stats()
 			if merges := st.GRO == "on"; merges != (st.MergedReads > 0) {
 				t.Errorf("stats %+v", st)
@@ -187,4 +192,10 @@ func receiveAll(ctx context.Context, l Listener) ([]byte, error) {
 	var b bytes.Buffer
 	_, err = b.ReadFrom(s)
 	return b.Bytes(), err
+}
+
+func (b *backlog) tracked() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.conns)
 }

@@ -254,6 +254,7 @@ func PairQUIC(ctx context.Context, pc net.PacketConn, addr net.Addr, key *Key, c
 	}
 	conn, err := s.tr.Dial(ctx, addr, conf, quicConfig(noStreams))
 	if err == nil {
+		s.track(conn)
 		defer conn.CloseWithError(quic.ApplicationErrorCode(CodeOK), "done")
 		var stream *quic.Stream
 		if stream, err = conn.OpenStream(); err == nil {

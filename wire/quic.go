@@ -30,7 +30,6 @@ type quicLink struct {
 }
 
 func newQUICLink(s *Socket, conn *quic.Conn, peer ID) *quicLink {
-	s.track(conn)
 	return &quicLink{ending: newEnding(), conn: conn, socket: s, peer: peer, addr: conn.RemoteAddr()}
 }
 

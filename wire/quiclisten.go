@@ -101,6 +101,7 @@ func (l *quicListener) run(ctx context.Context) {
 		if err != nil {
 			return // only after Close, of the listener or the socket
 		}
+		l.socket.track(conn)
 		l.wg.Go(func() { l.serve(ctx, conn) })
 	}
 }

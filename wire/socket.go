@@ -40,8 +40,9 @@ func NewSocket(pc net.PacketConn, key *Key) *Socket {
 }
 
 // track counts the packets that conn processes, so that the reader of the
-// socket does not run ahead of it. It is called for every connection, as soon as
-// its handshake is done.
+// socket does not run ahead of it. It is called for every connection as soon as
+// its handshake is done: packets of one that is not tracked look unprocessed,
+// and are waited for in vain.
 func (s *Socket) track(conn *quic.Conn) {
 	if s.backlog != nil {
 		s.backlog.track(conn.Context(), conn)
@@ -115,6 +116,7 @@ func (s *Socket) Dial(ctx context.Context, addr net.Addr, want ...ID) (Link, err
 		}
 		return nil, explainQUIC(err, addr, s.key.id)
 	}
+	s.track(conn)
 	peer, err := verifiedID(conn.ConnectionState().TLS)
 	if err != nil { // not after that handshake
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeUnauthorized), "")
