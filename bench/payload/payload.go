@@ -1,7 +1,7 @@
 // Package payload sends bytes over an encrypted link and throws them away: the
 // rate that the transport alone can have, without a disk, a hash or a journal.
 //
-// Three transports: the two of package wire as haulback uses them, with pinned
+// The transports are the two of package wire as haulback uses them, with pinned
 // keys, and plain crypto/tls over TCP, which is what they are held against. The
 // sender writes pieces of 256 KiB, of random bytes, to one-way data streams; the
 // receiver reads them to their end and answers with one byte.
@@ -27,9 +27,10 @@ import (
 
 // The transports.
 const (
-	QUIC = "quic"
-	TLS  = "tls"
-	Raw  = "crypto/tls"
+	QUIC  = "quic"
+	Stock = "quic-stock" // QUIC with the UDP socket of quic-go
+	TLS   = "tls"
+	Raw   = "crypto/tls"
 )
 
 // piece is how much is written, and read, at once: as much as haulback reads.
@@ -94,9 +95,13 @@ func Receive(ctx context.Context, transport, addr string, key *wire.Key, from wi
 	return ctx.Err()
 }
 
+func packets(transport string) wire.PacketOptions {
+	return wire.PacketOptions{Stock: transport == Stock}
+}
+
 func listen(transport, addr string, key *wire.Key, from peer) (wire.Listener, error) {
-	if transport == QUIC {
-		pc, _, err := wire.ListenPacket(addr)
+	if transport != TLS {
+		pc, _, err := packets(transport).Listen(addr)
 		if err != nil {
 			return nil, err
 		}
@@ -168,7 +173,7 @@ func dial(ctx context.Context, transport, addr string, key *wire.Key, to wire.ID
 	if err != nil {
 		return nil, err
 	}
-	pc, _, err := wire.ListenPacket("127.0.0.1:0")
+	pc, _, err := packets(transport).Listen("127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestPayload(t *testing.T) {
-	for _, transport := range []string{QUIC, TLS, Raw} {
+	for _, transport := range []string{QUIC, Stock, TLS, Raw} {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -43,7 +43,7 @@ func TestPayload(t *testing.T) {
 // free is an address where nobody listens.
 func free(t *testing.T, transport string) string {
 	t.Helper()
-	if transport == QUIC {
+	if transport == QUIC || transport == Stock {
 		c, err := net.ListenPacket("udp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

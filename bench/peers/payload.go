@@ -13,24 +13,22 @@ import (
 
 // links send bytes through an encrypted link, from haulbench to haulbench.
 func links() []Peer {
-	one := func(name, variant, title, transport string, env ...string) Peer {
+	one := func(name, variant, title, transport string) Peer {
 		return Peer{
 			Name: name, Variant: variant, Title: "payload only: " + title, Encrypted: true, Reads: true, Cases: []result.Case{result.Payload}, prepare: pair,
-			plan: func(k *Kit, j Job) (Plan, error) { return k.payload(j, transport, env) },
+			plan: func(k *Kit, j Job) (Plan, error) { return k.payload(j, transport) },
 		}
 	}
-	stock := one("haulback", "quic-stock", "QUIC with the UDP socket of quic-go", payload.QUIC, stockSocket+"=stock")
-	stock.strings = []string{stockSocket}
 	return []Peer{
 		one("crypto/tls", "", "crypto/tls over TCP, as Go has it", payload.Raw),
 		one("haulback", "quic", "QUIC of package wire", payload.QUIC),
 		one("haulback", "tls", "TLS over TCP of package wire", payload.TLS),
-		stock,
+		one("haulback", "quic-stock", "QUIC with the UDP socket of quic-go", payload.Stock),
 	}
 }
 
 // payload plans to send as many bytes as the disks have.
-func (k *Kit) payload(j Job, transport string, env []string) (Plan, error) {
+func (k *Kit) payload(j Job, transport string) (Plan, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return Plan{}, err
@@ -39,11 +37,11 @@ func (k *Kit) payload(j Job, transport string, env []string) (Plan, error) {
 	common := []string{"--transport", transport, "--address", k.listen(), "--source-key", filepath.Join(k.site("source"), "identity.key"), "--target-key", filepath.Join(k.site("target"), "identity.key")}
 	return Plan{
 		Servers: []Server{{
-			Command: measure.Command{End: result.Target, Args: append([]string{self, "payload", "receive"}, common...), Env: env, Stderr: filepath.Join(j.Dir, "receive.log")},
+			Command: measure.Command{End: result.Target, Args: append([]string{self, "payload", "receive"}, common...), Stderr: filepath.Join(j.Dir, "receive.log")},
 			Log:     PayloadReady,
 		}},
 		Clients: []measure.Command{{
-			End: result.Source, Args: append([]string{self, "payload", "send", "--bytes", fmt.Sprint(j.Size)}, common...), Env: env,
+			End: result.Source, Args: append([]string{self, "payload", "send", "--bytes", fmt.Sprint(j.Size)}, common...),
 			Stdout: out, Stderr: filepath.Join(j.Dir, "send.log"),
 		}},
 		Read: func() (map[string]float64, string, error) {

@@ -52,7 +52,7 @@ func payloadCommand() *cobra.Command {
 		},
 	}
 	for _, c := range []*cobra.Command{receive, send} {
-		c.Flags().StringVar(&transport, "transport", payload.QUIC, "`NAME` of the transport: quic, tls, crypto/tls")
+		c.Flags().StringVar(&transport, "transport", payload.QUIC, "`NAME` of the transport: quic, quic-stock, tls, crypto/tls")
 		c.Flags().StringVar(&address, "address", "127.0.0.1:17420", "`ADDRESS` of the receiver")
 		c.Flags().StringVar(&source, "source-key", "", "`FILE` with the sender's key")
 		c.Flags().StringVar(&target, "target-key", "", "`FILE` with the receiver's key")
