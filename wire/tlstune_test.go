@@ -25,6 +25,9 @@ func TestSetLong(t *testing.T) {
 				t.Errorf("buffer %d is %d, %v; want %d", opt, n, err, longBuffer)
 			}
 		}
+		if n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP); n != longBuffer || err != nil {
+			t.Errorf("the window may grow to %d, %v; want %d", n, err, longBuffer)
+		}
 		if hint := TCPHint(); hint != "" {
 			t.Errorf("buffers can be forced, and the hint is %q", hint)
 		}
