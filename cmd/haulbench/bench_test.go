@@ -13,9 +13,9 @@ import (
 	"github.com/haulback/haulback/cmd/internal/cmdtest"
 )
 
-var programs cmdtest.Programs
+var built cmdtest.Programs
 
-func TestMain(m *testing.M) { os.Exit(cmdtest.Main(m, &programs)) }
+func TestMain(m *testing.M) { os.Exit(cmdtest.Main(m, &built)) }
 
 func TestUsage(t *testing.T) {
 	for _, c := range []struct {
@@ -35,7 +35,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"--quack"}, "quack"},
 	} {
 		cmd := command()
-		cmd.SetArgs(append([]string{"--bin", programs.Dir(t)}, c.args...))
+		cmd.SetArgs(append([]string{"--bin", built.Dir(t)}, c.args...))
 		cmd.SetOut(new(bytes.Buffer))
 		err := cmd.ExecuteContext(t.Context())
 		if err == nil || !strings.Contains(err.Error(), c.want) || exitcode.Of(err) != exitcode.Of(&exitcode.UsageError{Err: errors.New("x")}) {
@@ -59,7 +59,7 @@ func TestSmoke(t *testing.T) {
 		cmd := command()
 		cmd.SetArgs([]string{
 			"--size", "8MiB", "--runs", "1", "--cases", cases, "--peers", "haulback/quic,haulback/tls,nbdcopy/plain,bdsync,cat", "--files-from", files,
-			"--dir", dir, "--out", results, "--bin", programs.Dir(t),
+			"--dir", dir, "--out", results, "--bin", built.Dir(t),
 		})
 		cmd.SetOut(&out)
 		if err := cmd.ExecuteContext(t.Context()); err != nil {
