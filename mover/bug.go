@@ -23,5 +23,8 @@ const (
 	bugWarmRead
 	bugBelieveHint
 	bugAnyBase
+	bugNoPartCheck
+	bugPartElsewhere
+	bugStaleAnswer
 	bugCount // keep last
 )

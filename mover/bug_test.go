@@ -20,13 +20,16 @@ import (
 // finders are the tests that have to find a bug. Each returns what it found;
 // without a bug that is nothing.
 var finders = map[string]func(t *testing.T, bug mover.Bug) error{
-	"no drain of old session": lateWrites,
-	"no journal record sum":   damagedRecords,
-	"no binding":              flippedBits,
-	"no digest check":         flippedBits,
-	"lower epoch accepted":    staleOwner,
-	"hint believed":           believedLie,
-	"hint of any base":        anyBase,
+	"no drain of old session":  lateWrites,
+	"no journal record sum":    damagedRecords,
+	"no binding":               flippedBits,
+	"no digest check":          flippedBits,
+	"lower epoch accepted":     staleOwner,
+	"hint believed":            believedLie,
+	"hint of any base":         anyBase,
+	"pieces not checked":       flippedPieces,
+	"piece at another place":   piecesInPlace,
+	"answer of the first read": staleAnswers,
 }
 
 // bugSeeds is within how many seeds the simulated machine has to find a bug.

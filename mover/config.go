@@ -35,6 +35,9 @@ type Config struct {
 	// Batches is how many batches may be unsettled at once; 0 means 2048. It
 	// bounds the digests in memory: 2048 batches are 1 MiB of them.
 	Batches int
+	// Refine says when the source half of a copy asks which pieces of 4 KiB of a
+	// grain differ, and sends only these; the zero value is RefineAuto.
+	Refine Refine
 	// Stall is how long a session may make no progress with work outstanding
 	// before it is given up and picked up again on a new link; 0 means 30 s.
 	Stall time.Duration
@@ -114,6 +117,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("mover: checkpoint of %d bytes, %d to %d may be", c.Checkpoint, minCheckpoint, maxCheckpoint)
 	case c.Window < 4*cbt.BatchSize:
 		return fmt.Errorf("mover: window of %d bytes is below %d", c.Window, 4*cbt.BatchSize)
+	case c.Refine > RefineOff:
+		return fmt.Errorf("mover: refine %d is none of auto, on and off", c.Refine)
 	case c.Batches < 64:
 		return fmt.Errorf("mover: %d unsettled batches are below 64", c.Batches)
 	case c.Sampling.Every < 0 || c.Sampling.Least < 0:

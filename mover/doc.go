@@ -12,6 +12,7 @@
 //	                      Manifest, Holes
 //	 1 manifests  <---------------------------------  3 tell
 //	      |                                            2 read (past the cache), hash
+//	      |               Refine, Parts             refine: read again
 //	 2 work: read, hash,      Data                     1 plan
 //	   compare, compress  --------------------------> 4 receive: check, write
 //	      |                   Same, Diff               5 flush: disk, journal, ack
@@ -25,6 +26,10 @@
 // source reads the same batch, and answers each one exactly once: "equal", or
 // Data with the grains that differ. There is no round trip per batch. The
 // files source_session.go and target_session.go open with their stages.
+//
+// Where the wire is the bottleneck the source sends of a grain that differs only
+// the pieces of 4 KiB that do. It asks for short sums of them, parks the batch,
+// and goes on; the answer makes work of it again (refine.go).
 //
 // # Settled
 //
@@ -141,5 +146,7 @@
 //     nobody.
 //   - A ColdReader whose Coldness is "cached" or "server" proves what a cache
 //     holds. The report says so.
+//   - Which pieces of a grain are sent is the choice of sums that are cut. The
+//     proof is not: it is the digest of the whole grain, read back.
 //   - Grains that a plan leaves out are not proved. The report says how many.
 package mover

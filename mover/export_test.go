@@ -26,6 +26,9 @@ var Bugs = map[string]Bug{
 	"diff reads the cache":       bugWarmRead,
 	"hint believed":              bugBelieveHint,
 	"hint of any base":           bugAnyBase,
+	"pieces not checked":         bugNoPartCheck,
+	"piece at another place":     bugPartElsewhere,
+	"answer of the first read":   bugStaleAnswer,
 }
 
 // WithBug is cfg with a mistake in it.

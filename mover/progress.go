@@ -15,7 +15,7 @@ type Progress struct {
 	total, scanned, holes, same, zero, differing atomic.Int64
 	sent, wired, durable, verified, readBack     atomic.Int64
 	had, bad, redone, lost, reconnects           atomic.Int64
-	skipped, sampled                             atomic.Int64
+	skipped, sampled, refined                    atomic.Int64
 
 	// Event, when set before the run, is called with what an operator should
 	// read: a lost link, a resume. It must not block.
@@ -46,7 +46,7 @@ func (p *Progress) Counters() wire.Counters {
 		Differing: p.differing.Load(), Sent: p.sent.Load(), Wire: p.wired.Load(), Durable: p.durable.Load(),
 		Verified: p.verified.Load(), ReadBack: p.readBack.Load(), Had: p.had.Load(), Bad: p.bad.Load(),
 		Redone: p.redone.Load(), Lost: p.lost.Load(), Reconnects: p.reconnects.Load(),
-		Skipped: p.skipped.Load(), Sampled: p.sampled.Load(),
+		Skipped: p.skipped.Load(), Sampled: p.sampled.Load(), Refined: p.refined.Load(),
 	}
 }
 
@@ -74,6 +74,7 @@ func (p *Progress) set(c *wire.Counters) {
 		{&p.reconnects, c.Reconnects},
 		{&p.skipped, c.Skipped},
 		{&p.sampled, c.Sampled},
+		{&p.refined, c.Refined},
 	} {
 		v.to.Store(v.from)
 	}

@@ -140,7 +140,8 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 	copy(tag[:], sumOf(o.opened.Identity))
 	o.opened.Tag = tag
 	ts := newTargetSession(t, l, o.open.Window, tag)
-	ts.hinted = o.open.Hinted
+	ts.hinted, ts.refine = o.open.Hinted, o.open.Refine && t.refines()
+	o.opened.Refine = ts.refine
 	var err error
 	if ts.mem, err = e.pool.share(ctx, streams); err != nil {
 		return err

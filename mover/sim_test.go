@@ -65,6 +65,9 @@ func newWorld(seed uint64, bug mover.Bug) *world {
 			CheckpointEvery: time.Duration(1+rng.IntN(40)) * time.Millisecond,
 		}, bug),
 	}
+	if seed%2 == 1 {
+		w.cfg.Refine = mover.RefineOn
+	}
 	if w.cfg.Sampling = (cbt.Sampling{Every: 1 + rng.Int64N(12), Least: 1}); rng.IntN(3) == 0 {
 		w.track = wire.TrackingUse
 		if w.liar = rng.IntN(3) == 0; w.liar {

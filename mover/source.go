@@ -69,6 +69,8 @@ type answer struct {
 	sampled wire.Mask // grains that the hint calls unchanged
 	redos   uint8     // times the target asked for grains again
 	redo    bool      // that is in work
+	parked  bool      // its verdict waits for pieces
+	asked   wire.Mask // grains whose pieces the target has not told yet
 }
 
 // ready opens the disk anew if the last link has lost it.
@@ -201,7 +203,7 @@ func (s *source) take() *answer {
 	if n := len(s.spare); n > 0 {
 		a := s.spare[n-1]
 		s.spare = s.spare[:n-1]
-		a.redos, a.redo = 0, false
+		a.redos, a.redo, a.parked, a.asked = 0, false, false, 0
 		return a
 	}
 	return new(answer)
@@ -259,7 +261,9 @@ func (s *source) foldLocked(upto int64) (freed int64, err error) {
 		return 0, wire.Errorf(wire.CodeFrame, "the target settled batch %d, at %d of %d", upto, s.settled, s.batches())
 	}
 	for s.settled < upto {
-		if a := s.answers[s.settled]; a != nil {
+		if a := s.answers[s.settled]; a != nil && a.parked {
+			return freed, wire.Errorf(wire.CodeFrame, "the target settled batch %d, which has no verdict yet", s.settled)
+		} else if a != nil {
 			a.fold(s.root)
 			s.badLocked(a)
 			s.matched += int64((wire.FullMask(a.n) &^ a.skip &^ (a.hole &^ a.diff)).Count())
@@ -353,6 +357,7 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	o := wire.Open{
 		Mode: s.mode, Full: s.full, Streams: uint8(s.workers), Owner: s.owner, Held: s.held, Start: s.settled,
 		Size: s.size, Window: uint32(s.cfg.Batches), Plan: s.planSum, Hinted: s.hinted(), Fresh: s.fresh,
+		Refine:   s.offers(l),
 		Identity: s.disk.Identity(), Reason: s.plan.Reason,
 	}
 	s.mu.Unlock()
@@ -379,6 +384,9 @@ func (s *source) open(l *lane) (wire.Opened, error) {
 	}
 	if o.Fresh && opened.Start != 0 {
 		return opened, wire.Errorf(wire.CodeFrame, "the target goes on at batch %d, of verdicts that were taken back", opened.Start)
+	}
+	if opened.Refine && !o.Refine {
+		return opened, wire.Errorf(wire.CodeFrame, "the target tells pieces, and was not asked to")
 	}
 	if err := s.resume(opened.Start); err != nil {
 		s.restart()

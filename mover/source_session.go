@@ -37,6 +37,7 @@ type sourceSession struct {
 	pulse  *pulse
 	holes  *holes
 	group  *errgroup.Group
+	refine *refinement // nil: grains are sent whole
 
 	work     chan item           // unbuffered: an item waits in stage 1 or is worked on
 	window   *semaphore.Weighted // batches that may be unsettled
@@ -57,8 +58,9 @@ type sourceSession struct {
 
 // item is one batch to be answered.
 type item struct {
-	target *answer   // what the target holds, and what of it is sampled
-	redo   wire.Mask // or: grains to be sent again
+	target *answer     // what the target holds, and what of it is sampled
+	redo   wire.Mask   // or: grains to be sent again
+	parts  *wire.Parts // or: what the target has in grains that differ
 	batch  int64
 }
 
@@ -67,7 +69,7 @@ type item struct {
 const openWait = time.Minute
 
 func newSourceSession(s *source, l *lane, opened wire.Opened) *sourceSession {
-	return &sourceSession{
+	ss := &sourceSession{
 		source: s, l: l, opened: opened, pos: wire.Position{Tag: opened.Tag, Pass: s.pass, Epoch: opened.Epoch},
 		pulse: newPulse(), holes: newHoles(s.disk, s.full), work: make(chan item),
 		window:   semaphore.NewWeighted(int64(s.cfg.Batches)),
@@ -75,6 +77,10 @@ func newSourceSession(s *source, l *lane, opened wire.Opened) *sourceSession {
 		settledK: newKick(), finished: make(chan struct{}), over: make(chan struct{}), verified: make(chan wire.Verified, 1), sameK: newKick(),
 		halted: make(chan struct{}),
 	}
+	if opened.Refine && opened.Start < s.batches() {
+		ss.refine = newRefinement(s.cfg)
+	}
+	return ss
 }
 
 func (ss *sourceSession) run(ctx context.Context, blocks []*block) (wire.Verified, error) {
@@ -91,6 +97,10 @@ func (ss *sourceSession) run(ctx context.Context, blocks []*block) (wire.Verifie
 	g.Go(func() error { return ss.l.why(ctx, ss.manifests(ctx, start)) })
 	for i, b := range blocks {
 		g.Go(func() error { return ss.l.why(ctx, ss.worker(ctx, uint8(i), b)) })
+	}
+	if ss.refine != nil {
+		g.Go(func() error { return ss.l.why(ctx, ss.askParts(ctx)) })
+		g.Go(func() error { return ss.l.why(ctx, ss.takeParts(ctx)) })
 	}
 	g.Go(func() error { return ss.sames(ctx) })
 	g.Go(func() error { return ss.control(ctx) })
@@ -371,10 +381,7 @@ func (ss *sourceSession) redo(ctx context.Context, body []byte) error {
 	if err := wire.Parse(&r, body); err != nil {
 		return err
 	}
-	ss.mu.Lock()
-	a := ss.answers[r.Batch]
-	ss.mu.Unlock()
-	if a == nil || r.Mask&^a.diff != 0 || !ss.mayRedo(a) {
+	if !ss.mayRedo(&r) {
 		return wire.Errorf(wire.CodeFrame, "redo of grains %b of batch %d, which were not sent, or too often", r.Mask, r.Batch)
 	}
 	ss.prog.redone.Add(int64(r.Mask.Count()))
@@ -384,12 +391,13 @@ func (ss *sourceSession) redo(ctx context.Context, body []byte) error {
 	return nil
 }
 
-// mayRedo counts the target's requests for a batch: one at a time, and no more
-// than a target may make before it gives up itself.
-func (ss *sourceSession) mayRedo(a *answer) bool {
+// mayRedo counts the target's requests for a batch that was sent: one at a time,
+// and no more than a target may make before it gives up itself.
+func (ss *sourceSession) mayRedo(r *wire.Redo) bool {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if a.redo || a.redos >= maxRedo {
+	a := ss.answers[r.Batch]
+	if a == nil || a.parked || r.Mask&^a.diff != 0 || a.redo || a.redos >= maxRedo {
 		return false
 	}
 	a.redo, a.redos = true, a.redos+1

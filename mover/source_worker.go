@@ -2,6 +2,7 @@ package mover
 
 import (
 	"context"
+	"time"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/wire"
@@ -14,6 +15,9 @@ type worker struct {
 	pace *pacer
 	dw   *wire.DataWriter
 	out  wire.Stream
+
+	fresh leaves       // of a second read
+	sum   *wire.Summer // of pieces
 }
 
 func (ss *sourceSession) worker(ctx context.Context, i uint8, b *block) error {
@@ -28,6 +32,9 @@ func (ss *sourceSession) worker(ctx context.Context, i uint8, b *block) error {
 	w.out = &waited{w.out, &ss.sight.streams[i]}
 	w.rd = &reader{
 		layout: ss.layout, read: ss.disk.ReadAt, holes: ss.holes, hash: cbt.NewHasher(), buf: b.raw, pulse: ss.pulse, pace: w.pace, retry: readRetries,
+	}
+	if ss.refine != nil {
+		w.sum = wire.NewSummer()
 	}
 	for {
 		select {
@@ -45,7 +52,10 @@ func (ss *sourceSession) worker(ctx context.Context, i uint8, b *block) error {
 }
 
 func (w *worker) do(ctx context.Context, it item) error {
-	if it.target == nil {
+	switch {
+	case it.parts != nil:
+		return w.refined(ctx, it)
+	case it.target == nil:
 		return w.again(ctx, it)
 	}
 	own := w.take()
@@ -67,21 +77,29 @@ func (w *worker) do(ctx context.Context, it item) error {
 		return wire.Errorf(wire.CodeDistrust, "%d of the grains in %v differ though the hint calls them unchanged", lie.Count(), w.layout.batch(it.batch))
 	}
 	diff, bad, batch := own.diff, own.unread, own.batch
-	if diff != 0 && w.mode == wire.ModeCopy {
-		w.fill(own, diff, false)
+	ask := w.refinable(own, it.target)
+	switch {
+	case ask != 0:
+		w.park(own, ask)
+	case diff != 0 && w.mode == wire.ModeCopy:
+		w.fill(own, diff, false, nil)
+		fallthrough
+	default:
+		w.record(own) // own may be settled and reused from here on
 	}
-	w.record(own) // own may be settled and reused from here on
 	w.mu.Lock()
 	w.spare = append(w.spare, it.target)
 	w.mu.Unlock()
 	switch {
+	case ask != 0:
+		return nil
 	case diff == 0:
 		w.sayLater(wire.Run{First: batch, Count: 1})
 		return nil
 	case w.mode == wire.ModeVerify:
 		return w.l.send(&wire.Diff{Batch: batch, Mask: diff, Unread: bad & diff})
 	}
-	return w.write(ctx, batch, diff&^bad)
+	return w.write(ctx)
 }
 
 // unreadable decides whether a disk with unreadable grains is worth going on
@@ -114,8 +132,9 @@ func (s *source) changed() error {
 	return nil
 }
 
-// fill builds the Data frame for the grains in mask of a.
-func (w *worker) fill(a *answer, mask wire.Mask, redo bool) {
+// fill builds the Data frame for the grains in mask of a: of those in parts, which
+// may be nil, only the pieces that differ. It returns the bytes that this saves.
+func (w *worker) fill(a *answer, mask wire.Mask, redo bool, parts *wire.Parts) (saved int64) {
 	w.dw.Reset(a.batch, redo)
 	for g := 0; g < a.n; g++ {
 		if !mask.Has(g) {
@@ -123,8 +142,7 @@ func (w *worker) fill(a *answer, mask wire.Mask, redo bool) {
 		}
 		kind, enc := w.empty(a, g)
 		if enc == 0 {
-			e := w.grain(a.batch, g)
-			w.dw.Add(e.Off, w.rd.at(e), &a.digests[g])
+			saved += w.add(a, g, parts)
 			continue
 		}
 		lo := g
@@ -133,6 +151,7 @@ func (w *worker) fill(a *answer, mask wire.Mask, redo bool) {
 		}
 		w.dw.AddEmpty(w.span(a.batch, lo, g+1), enc)
 	}
+	return saved
 }
 
 // empty says which encoding without payload grain g needs, and which other
@@ -149,15 +168,19 @@ func (w *worker) empty(a *answer, g int) (wire.Mask, wire.Encoding) {
 	return 0, 0
 }
 
-// write sends the frame that fill built; mask are its grains with data.
-func (w *worker) write(ctx context.Context, batch int64, mask wire.Mask) error {
-	raw := w.maskBytes(batch, mask)
+// write sends the frame that fill built.
+func (w *worker) write(ctx context.Context) error {
+	raw := w.dw.Raw()
 	if err := w.inflight.Acquire(ctx, raw); err != nil {
 		return err
 	}
 	f := w.dw.Frame()
+	began := time.Now()
 	if err := w.paced(ctx, f); err != nil {
 		return err
+	}
+	if w.refine != nil {
+		w.refine.wait(began, time.Now())
 	}
 	w.prog.sent.Add(raw)
 	w.prog.wired.Add(int64(len(f)))
@@ -191,8 +214,7 @@ func (w *worker) paced(ctx context.Context, f []byte) error {
 // again sends grains once more that read back wrong at the target. The source
 // may have changed since; what it says now counts.
 func (w *worker) again(ctx context.Context, it item) error {
-	var fresh leaves
-	if err := w.rd.batch(ctx, it.batch, it.redo, &fresh); err != nil {
+	if err := w.rd.batch(ctx, it.batch, it.redo, &w.fresh); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -204,15 +226,9 @@ func (w *worker) again(ctx context.Context, it item) error {
 		w.mu.Unlock()
 		return wire.Errorf(wire.CodeFrame, "redo of batch %d, which is settled", it.batch)
 	}
-	a.zero = a.zero&^it.redo | fresh.zero
-	a.hole = a.hole&^it.redo | fresh.hole
-	for g := range a.n {
-		if it.redo.Has(g) {
-			a.digests[g] = fresh.digests[g]
-		}
-	}
+	w.renewLocked(a, it.redo)
 	a.redo = false
-	w.fill(a, it.redo, true)
+	w.fill(a, it.redo, true, nil)
 	w.mu.Unlock()
-	return w.write(ctx, it.batch, it.redo)
+	return w.write(ctx)
 }

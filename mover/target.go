@@ -74,6 +74,9 @@ type tbatch struct {
 	theirs  wire.Mask // of bad: grains that the source could not read
 	sampled wire.Mask // grains that the hint calls unchanged
 	rounds  uint8     // read-backs that failed
+	asked   bool      // for pieces, by the source
+	looking bool      // for them
+	parts   wire.Mask // grains whose pieces the source was told
 }
 
 // stage is how far a batch is. The order is that of a written batch; an equal
@@ -200,7 +203,7 @@ func (t *target) same(r wire.Run) error {
 	}
 	for at := r.First; at < r.End(); {
 		if b := t.pending[at]; b != nil {
-			if b.stage != stageTold || b.unread != 0 {
+			if b.stage != stageTold || b.unread != 0 || b.looking {
 				return wire.Errorf(wire.CodeFrame, "verdict \"equal\" for batch %d, which is at stage %d", at, b.stage)
 			}
 			b.stage = stageSettled
@@ -241,8 +244,8 @@ func (t *target) claimLocked(at int64) (*tbatch, error) {
 		return nil, wire.Errorf(wire.CodeExtent, "batch %d outside a disk of %d batches", at, t.batches())
 	}
 	if b := t.pending[at]; b != nil {
-		if b.stage != stageTold {
-			return nil, wire.Errorf(wire.CodeFrame, "second verdict for batch %d", at)
+		if b.stage != stageTold || b.looking {
+			return nil, wire.Errorf(wire.CodeFrame, "second verdict for batch %d, or a question about it is open", at)
 		}
 		return b, nil
 	}
@@ -277,6 +280,9 @@ func (t *target) claim(d *wire.Data) (*tbatch, error) {
 		if d.Mask&b.skip != 0 {
 			return nil, wire.Errorf(wire.CodeExtent, "data for grains %b of batch %d, which are not in the plan", d.Mask&b.skip, d.Batch)
 		}
+		if err := b.mayPart(d); err != nil {
+			return nil, err
+		}
 		b.stage = stageWriting
 		t.answered++
 		t.lostLocked(d)
@@ -285,6 +291,9 @@ func (t *target) claim(d *wire.Data) (*tbatch, error) {
 	b := t.pending[d.Batch]
 	if b == nil || b.stage != stageRedo || d.Mask != b.fresh {
 		return nil, wire.Errorf(wire.CodeFrame, "batch %d was not asked for again", d.Batch)
+	}
+	if err := b.mayPart(d); err != nil {
+		return nil, err
 	}
 	b.stage = stageWriting
 	return b, nil

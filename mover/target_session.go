@@ -27,11 +27,13 @@ import (
 //	6 verify    verifyDepth goroutines: read back what was written, settle or
 //	            ask again
 //
+// refine_target.go answers questions for pieces beside them.
 // control takes verdicts and the end, acks tells the source, watch gives up,
 // tellPace tells the limits of a job that began here.
 type targetSession struct {
 	*target
 	hinted  bool      // the source says what is read
+	refine  bool      // it may ask for pieces
 	planned wire.Plan // of stage 1, kept
 	l       *lane
 	group   *errgroup.Group
@@ -109,6 +111,9 @@ func (ts *targetSession) run(ctx context.Context, streams int) error {
 	g.Go(func() error { return ts.flushStage(ctx) })
 	for range verifiers {
 		g.Go(func() error { return ts.verifyStage(ctx) })
+	}
+	if ts.refine && ts.start < ts.batches() {
+		g.Go(func() error { return ts.l.why(ctx, ts.refineStage(ctx)) })
 	}
 	g.Go(func() error { return ts.control(ctx) })
 	g.Go(func() error { return ts.acks(ctx) })

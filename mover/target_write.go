@@ -107,6 +107,9 @@ func (r *receiver) expand(rec *wire.Record) error {
 	if rec.Enc == wire.EncBad || rec.Enc == wire.EncHole || rec.Enc == wire.EncZero {
 		return nil
 	}
+	if rec.Parts != 0 {
+		return r.expandParts(rec)
+	}
 	p := r.at(rec.Extent)
 	if err := rec.Expand(p); err != nil {
 		return err
@@ -139,7 +142,13 @@ func (r *receiver) write(ctx context.Context) error {
 			}
 			continue
 		}
-		for i < len(recs) && recs[i].Extent.Off == e.End() && (recs[i].Enc == wire.EncRaw || recs[i].Enc == wire.EncLZ4) {
+		if recs[i-1].Parts != 0 {
+			if err := r.writeParts(ctx, &recs[i-1]); err != nil {
+				return err
+			}
+			continue
+		}
+		for i < len(recs) && recs[i].Extent.Off == e.End() && recs[i].Parts == 0 && (recs[i].Enc == wire.EncRaw || recs[i].Enc == wire.EncLZ4) {
 			e.Len += recs[i].Extent.Len
 			i++
 		}
