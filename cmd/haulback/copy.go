@@ -11,6 +11,7 @@ import (
 	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/transfer"
+	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
 )
@@ -41,6 +42,7 @@ type flags struct {
 	retry                        time.Duration
 	progressFD                   string
 	sourceTicket, targetTicket   string
+	refine                       string
 	create, strict               bool
 }
 
@@ -57,6 +59,7 @@ func copyCommand(g *global) *cobra.Command {
 	ticketFlagsOf(cmd, &f)
 	progressFlag(cmd, &f, "the target is Verified")
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of an earlier run to go on with")
+	cmd.Flags().StringVar(&f.refine, "refine", "auto", "`WHEN` to send, of grains that differ, only the pieces of 4 KiB that do: auto (while the wire is what the copy waits for), on or off; a source behind a daemon goes by that daemon's setting")
 	return cmd
 }
 
@@ -165,11 +168,15 @@ func (g *global) transfer(ctx context.Context, f *flags, mode wire.Mode, src, ds
 	if err != nil {
 		return err
 	}
+	refine, err := mover.ParseRefine(f.refine)
+	if err != nil {
+		return usage("--refine %q: auto, on or off", f.refine)
+	}
 	t, err := transfer.New(spec)
 	if err != nil {
 		return err
 	}
-	w, err := g.open(spec.Sample)
+	w, err := g.open(spec.Sample, refine)
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func (g *global) dump(ctx context.Context, s *dumpSpec) error {
 	if err != nil {
 		return err
 	}
-	w, err := g.open(s.Sample)
+	w, err := g.open(s.Sample, mover.RefineAuto)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/cmd/internal/transfer"
+	"github.com/haulback/haulback/mover"
 )
 
 func probeCommand(g *global) *cobra.Command {
@@ -43,7 +44,7 @@ func probe(ctx context.Context, g *global, f *flags, text string) (*probed, erro
 	if err != nil {
 		return nil, err
 	}
-	w, err := g.open(0)
+	w, err := g.open(0, mover.RefineAuto)
 	if err != nil {
 		return nil, err
 	}

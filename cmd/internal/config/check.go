@@ -98,6 +98,10 @@ func (c *checker) limits(t limitsTOML) Limits {
 	if l.CPUs < 0 || l.CPUs > maxCPUs {
 		c.wrong("limits.cpus", fmt.Errorf("limits.cpus: %d CPUs, 1 to %d may be", l.CPUs, maxCPUs))
 	}
+	var err error
+	if l.Refine, err = mover.ParseRefine(t.Refine); err != nil {
+		c.wrong("limits.refine", fmt.Errorf("limits.%s", strings.TrimPrefix(err.Error(), "mover: ")))
+	}
 	for _, one := range []struct {
 		key string
 		Limits

@@ -58,11 +58,12 @@ type Limits struct {
 	Memory, Checkpoint, Window int64
 	Workers, Sessions          int
 	CPUs                       int // of the process, all of it; 0: what the Go runtime finds
+	Refine                     mover.Refine
 }
 
 // Engine is the engine's configuration, without agent and log.
 func (l Limits) Engine() mover.Config {
-	return mover.Config{Memory: l.Memory, Checkpoint: l.Checkpoint, Window: l.Window, Workers: l.Workers, Sessions: l.Sessions}
+	return mover.Config{Memory: l.Memory, Checkpoint: l.Checkpoint, Window: l.Window, Workers: l.Workers, Sessions: l.Sessions, Refine: l.Refine}
 }
 
 // Export is one disk that peers may use.
@@ -133,6 +134,7 @@ type limitsTOML struct {
 	Checkpoint string `toml:"checkpoint"`
 	Window     string `toml:"window"`
 	Sessions   int    `toml:"sessions"`
+	Refine     string `toml:"refine"`
 
 	Rate     string   `toml:"rate"`
 	ReadRate string   `toml:"read_rate"`

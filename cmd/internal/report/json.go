@@ -73,12 +73,13 @@ type counters struct {
 	Reconnects int64 `json:"reconnects"`
 	Skipped    int64 `json:"skipped"`
 	Sampled    int64 `json:"sampled"`
+	Refined    int64 `json:"refined"`
 }
 
 func countersOf(c wire.Counters) counters {
 	return counters{
 		c.Total, c.Scanned, c.Holes, c.Same, c.Zero, c.Differing, c.Sent, c.Wire, c.Durable,
-		c.Verified, c.ReadBack, c.Had, c.Bad, c.Redone, c.Lost, c.Reconnects, c.Skipped, c.Sampled,
+		c.Verified, c.ReadBack, c.Had, c.Bad, c.Redone, c.Lost, c.Reconnects, c.Skipped, c.Sampled, c.Refined,
 	}
 }
 

@@ -115,6 +115,9 @@ func trackingRows(r *Result, row func(name, format string, args ...any)) {
 func copyRows(r *Result, row func(name, format string, args ...any)) {
 	c := &r.Counters
 	row("sent", "%s, as %s on the wire%s", size.Text(c.Sent), size.Text(c.Wire), over(&r.Report))
+	if c.Refined > 0 {
+		row("refined", "%s of the grains that differ were on the target already, in pieces of 4 KiB", size.Text(c.Refined))
+	}
 	row("written", "%s are durable on the target, %s were read back", size.Text(c.Durable), size.Text(c.ReadBack))
 	switch {
 	case c.Reconnects > 0:
