@@ -22,6 +22,7 @@ type network struct {
 	timers       []*time.Timer
 	planned      time.Duration
 	afterPlanned time.Duration
+	connections  int // under a link; 1 or 2, by the seed
 }
 
 const (
@@ -34,7 +35,7 @@ const (
 func newNetwork(t *testing.T) func(seed uint64) *network {
 	near, far := wiretest.Key(t), wiretest.Key(t)
 	return func(seed uint64) *network {
-		n := &network{net: wiretest.NewNet(seed), near: near, far: far}
+		n := &network{net: wiretest.NewNet(seed), near: near, far: far, connections: 1 + int(seed%2)}
 		n.source = wire.NewSocket(n.net.Endpoint(sourceAddr), near)
 		n.quiet()
 		return n
@@ -88,7 +89,7 @@ func (n *network) connect(wrap func(wire.Link) wire.Link) (wire.ID, wire.Listene
 	}
 	addr := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(targetAddr))
 	return n.near.ID(), l, func(ctx context.Context) (wire.Link, error) {
-		link, err := n.source.Dial(ctx, addr, n.far.ID())
+		link, err := n.source.Dial(ctx, addr, wire.DialConfig{Connections: n.connections}, n.far.ID())
 		if err == nil && wrap != nil {
 			link = wrap(link)
 		}

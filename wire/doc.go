@@ -29,7 +29,7 @@
 // dates, names and issuers in it mean nothing. An end goes on only if the
 // other's identity is one that it expects (dialing) or is paired with
 // (listening), and not its own. ALPN is "haulback/1" on all networks, but for
-// pairing. There are no session tickets and no 0-RTT data.
+// pairing and for further connections of a link. There are no session tickets and no 0-RTT data.
 //
 // An identity is printed as base32 (A-Z, 2-7, unpadded: 52 characters) in four
 // runs of 13, each followed by a check character, all cut into 8 groups of 7
@@ -52,17 +52,41 @@
 // second time, ends the link with CodeFrame. Frames follow each other on a
 // stream without anything between them.
 //
-// QUIC: one connection per link. The dialer opens the one bidirectional stream,
-// the control stream; the listener opens none. It exists for the listener when
-// its first bytes arrive, which have to within 5 s. Whoever writes a one-way
-// stream opens a unidirectional stream and sends 4 bytes before its frames:
+// QUIC: the dialer opens one bidirectional stream, the control stream; the
+// listener opens none. It exists for the listener when its first bytes arrive,
+// which have to within 5 s. Whoever writes a one-way stream opens a
+// unidirectional stream and sends 4 bytes before its frames:
 //
 //	0 kind u8 | 1 index u8 | 2 0 0
 //
-// A connection admits 12 of these from the peer in all. Stream windows are 8
-// MiB, the connection's 32 MiB, the idle time-out 30 s, keep-alives every 10 s.
-// A link ends with an application close: its error code is the Code, its reason
-// the text.
+// A link admits 12 of these from the peer in all. The idle time-out is 30 s,
+// keep-alives go every 10 s. A link ends with an application close: its error
+// code is the Code, its reason the text.
+//
+// A link may have up to 64 connections. The dialer of the first dials the
+// others, from the same address, before its first byte on the control stream, to
+// the same identity, with ALPN "haulback-more/1". On the one bidirectional stream
+// of each it sends 52 bytes, in 5 s:
+//
+//	0 "HBQ1" | 4 name [16] | 20 proof [32]
+//
+// Name and a key of 32 bytes are the first and the other bytes of 48 that both
+// ends export from the first connection with the label "EXPORTER-haulback-more"
+// and no context. The proof is HMAC-SHA-256, with this key, of 32 bytes exported
+// from the connection itself with the same label. The listener takes it into the
+// living link of that name if the proof is right and the identity is the link's,
+// and answers with a byte 1; or closes it with a code, and the link goes on
+// without. One-way streams may come on any connection that was taken; data stream
+// i should go on connection i modulo their number, all others go on the first.
+// When a connection that was taken ends, the link ends, with its reason on all.
+// ExportKey is that of the first.
+//
+// What a peer may have sent and nobody has read is 32 MiB in all. The first
+// connection from an address has a window of 16 MiB, 12 for a stream of it, the
+// second 4, all others 128 KiB; each may grow from what the link has left, where
+// 128 KiB stay set aside for each connection up to the 64th. A listener refuses
+// one that would exceed it with CodeLimit: the dialer makes the second before the
+// third.
 //
 // TLS 1.3 over TCP: one connection per stream, all dialed by the end that
 // dialed the first, the control stream. Each connection begins, inside TLS,

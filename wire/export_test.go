@@ -4,7 +4,7 @@ import "crypto/tls"
 
 // HostileConfig speaks the pairing protocol and believes everybody.
 func HostileConfig(key *Key) (*tls.Config, error) {
-	return tlsConfig(key, pairALPN, func(ID) error { return nil })
+	return tlsConfig(key, func(ID) error { return nil }, pairALPN)
 }
 
 // JoinAnyone is the joiner's end for one who does not look at keys.

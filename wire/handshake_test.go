@@ -33,7 +33,7 @@ var transports = []transport{
 			return l
 		},
 		dial: func(t *testing.T, ctx context.Context, l wire.Listener, key *wire.Key, want wire.ID) (wire.Link, error) {
-			return wire.DialQUIC(ctx, packets(t), udpAddr(t, l), key, want)
+			return wire.DialQUIC(ctx, packets(t), udpAddr(t, l), key, one, want)
 		},
 	},
 	{
@@ -161,7 +161,7 @@ func TestDialCancelled(t *testing.T) {
 	key, want := wiretest.Key(t), wiretest.Key(t).ID()
 	for name, dial := range map[string]func(context.Context) (wire.Link, error){
 		"quic": func(ctx context.Context) (wire.Link, error) {
-			return wire.DialQUIC(ctx, packets(t), silent.LocalAddr(), key, want)
+			return wire.DialQUIC(ctx, packets(t), silent.LocalAddr(), key, one, want)
 		},
 		"tls": func(ctx context.Context) (wire.Link, error) {
 			return wire.DialTLS(ctx, mute.Addr().String(), key, want)

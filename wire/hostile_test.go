@@ -55,7 +55,7 @@ func rawQUIC(t *testing.T) (*quic.Conn, Link) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := quic.DialAddr(t.Context(), l.Addr(), conf, quicConfig(noStreams))
+	conn, err := quic.DialAddr(t.Context(), l.Addr(), conf, new(Socket).quicConfig(noStreams, firstWindow))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestQUICStreamLimit(t *testing.T) {
 func TestPacketConnGSO(t *testing.T) {
 	conn, link := rawQUIC(t)
 	defer link.CloseWithError(CodeOK, "")
-	if want := conn.ConnectionState().GSO; link.(*quicLink).conn.ConnectionState().GSO != want {
+	if want := conn.ConnectionState().GSO; link.(*quicLink).first.ConnectionState().GSO != want {
 		t.Errorf("a bare UDPConn has GSO %v, ours not", want)
 	}
 }
@@ -165,7 +165,7 @@ func TestALPN(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		_, err = quic.DialAddr(t.Context(), l.Addr(), conf, quicConfig(noStreams))
+		_, err = quic.DialAddr(t.Context(), l.Addr(), conf, new(Socket).quicConfig(noStreams, firstWindow))
 		if err = explainQUIC(err, pc.LocalAddr(), a.id); !errors.Is(err, ErrVersion) {
 			t.Errorf("got %v, want ErrVersion", err)
 		}

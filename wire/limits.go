@@ -21,11 +21,4 @@ const (
 	// maxOneWay is one stream each for manifests, the plan and both ways of
 	// refinement, and the data streams.
 	maxOneWay = 4 + MaxDataStreams
-
-	// The windows are memory promises: a peer that never stops sending to a
-	// reader that does not read is stopped at linkWindow. streamWindow is one
-	// and a half of 1 Gbit/s x 50 ms, and is there from the start because
-	// growing to it costs round trips.
-	streamWindow = 8 << 20
-	linkWindow   = 32 << 20
 )

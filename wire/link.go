@@ -80,8 +80,9 @@ type Link interface {
 // is zero.
 type LinkStats struct {
 	RTT         time.Duration // smoothed, of the connection that has the control stream
-	MinRTT      time.Duration // the least of it, where the kernel keeps that (TCP)
+	MinRTT      time.Duration // the least of it
 	Connections int           // under the link: 1 and more
+	Fewer       string        // why not as many as the dialer asked for; "" if they are
 	Sent, Lost  uint64        // packets of all connections, sent by this end and found lost; of TCP: segments sent and sent again
 	Control     string        // congestion control of this end's sending: "reno", "cubic", "bbr"
 }

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"testing"
 
@@ -20,19 +21,36 @@ func TestPipe(t *testing.T) {
 	})
 }
 
+// one is for tests that count connections.
+var one = wire.DialConfig{Connections: 1}
+
 func TestQUIC(t *testing.T) {
-	a, b := wiretest.Key(t), wiretest.Key(t)
-	wiretest.TestLink(t, func(t *testing.T) (wire.Link, wire.Link) {
-		near, far := wire.NewSocket(packets(t), a), wire.NewSocket(packets(t), b)
-		l, err := far.Listen(wiretest.NewPeers(a.ID()), wire.ListenConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close(); near.Close(); far.Close() })
-		return wiretest.Connect(t, l, func(ctx context.Context) (wire.Link, error) {
-			return near.Dial(ctx, udpAddr(t, l), b.ID())
+	numbers := []int{1, 2, 5}
+	if testing.Short() {
+		numbers = numbers[:2]
+	}
+	for _, n := range numbers {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			a, b := wiretest.Key(t), wiretest.Key(t)
+			wiretest.TestLink(t, func(t *testing.T) (wire.Link, wire.Link) {
+				near, far := wire.NewSocket(packets(t), a), wire.NewSocket(packets(t), b)
+				l, err := far.Listen(wiretest.NewPeers(a.ID()), wire.ListenConfig{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { l.Close(); near.Close(); far.Close() })
+				dialer, listener := wiretest.Connect(t, l, func(ctx context.Context) (wire.Link, error) {
+					return near.Dial(ctx, udpAddr(t, l), wire.DialConfig{Connections: n}, b.ID())
+				})
+				for _, link := range []wire.Link{dialer, listener} {
+					if s := link.Stats(); s.Connections != n || s.Fewer != "" {
+						t.Errorf("%d connections are %+v", n, s)
+					}
+				}
+				return dialer, listener
+			})
 		})
-	})
+	}
 }
 
 func TestTLS(t *testing.T) {

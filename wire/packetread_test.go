@@ -138,7 +138,7 @@ func TestPacketOptions(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			link, err := DialQUIC(ctx, near, far.LocalAddr(), a, b.id)
+			link, err := DialQUIC(ctx, near, far.LocalAddr(), a, DialConfig{}, b.id)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -204,12 +204,12 @@ func join(state tls.ConnectionState, key *Key, code PairCode, address, agent str
 
 // pairConfig pins the one who made the code.
 func pairConfig(key *Key, code PairCode) (*tls.Config, error) {
-	return tlsConfig(key, pairALPN, func(id ID) error {
+	return tlsConfig(key, func(id ID) error {
 		if !code.Invites(id) {
 			return Errorf(CodeUnauthorized, "%w: %s is there, which has not made this code", ErrUnknownPeer, id)
 		}
 		return nil
-	})
+	}, pairALPN)
 }
 
 // closedInvitation says what a refused handshake means here.
@@ -252,7 +252,7 @@ func PairQUIC(ctx context.Context, pc net.PacketConn, addr net.Addr, key *Key, c
 	if err != nil {
 		return ID{}, err
 	}
-	conn, err := s.tr.Dial(ctx, addr, conf, quicConfig(noStreams))
+	conn, err := s.tr.Dial(ctx, addr, conf, s.quicConfig(noStreams, leastWindow))
 	if err == nil {
 		s.track(conn)
 		defer conn.CloseWithError(quic.ApplicationErrorCode(CodeOK), "done")

@@ -279,7 +279,7 @@ func TestTwoPins(t *testing.T) {
 			if tr.name == "tls" {
 				link, err = wire.DialTLS(t.Context(), l.Addr(), a, old.ID(), next.ID())
 			} else {
-				link, err = wire.DialQUIC(t.Context(), packets(t), udpAddr(t, l), a, old.ID(), next.ID())
+				link, err = wire.DialQUIC(t.Context(), packets(t), udpAddr(t, l), a, one, old.ID(), next.ID())
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -294,7 +294,7 @@ func TestTwoPins(t *testing.T) {
 		if tr.name == "tls" {
 			_, err = wire.DialTLS(t.Context(), l.Addr(), a, old.ID(), next.ID())
 		} else {
-			_, err = wire.DialQUIC(t.Context(), packets(t), udpAddr(t, l), a, old.ID(), next.ID())
+			_, err = wire.DialQUIC(t.Context(), packets(t), udpAddr(t, l), a, one, old.ID(), next.ID())
 		}
 		if !errors.Is(err, wire.ErrUnknownPeer) {
 			t.Errorf("a third key: %v", err)

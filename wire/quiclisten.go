@@ -19,7 +19,8 @@ import (
 //  2. quic-go does the handshake, verify checks the key (its goroutines);
 //  3. serve waits for the control stream, one goroutine per connection, so
 //     that a silent one delays nobody;
-//  4. Accept takes the link over, which frees the slot.
+//  4. Accept takes the link over, which frees the slot; a further connection
+//     of a link frees its own when the link has it.
 //
 // Everything before Accept is therefore bounded by the slots.
 type quicListener struct {
@@ -27,6 +28,7 @@ type quicListener struct {
 	inner  *quic.Listener
 	guard  *guard
 	inv    Inviter // may be nil
+	roster *roster
 	links  chan *quicLink
 	closed <-chan struct{}
 	stop   context.CancelFunc
@@ -36,7 +38,7 @@ type quicListener struct {
 
 // Listen makes the socket accept links from peers. A socket has one listener.
 func (s *Socket) Listen(peers Peers, cfg ListenConfig) (Listener, error) {
-	conf, err := listenConfig(s.key, peers, cfg.Inviter)
+	conf, err := listenConfig(s.key, peers, cfg.Inviter, moreALPN)
 	if err != nil {
 		return nil, err
 	}
@@ -48,14 +50,18 @@ func (s *Socket) Listen(peers Peers, cfg ListenConfig) (Listener, error) {
 	}
 	s.guard = g
 	s.mu.Unlock()
-	inner, err := s.tr.Listen(conf, quicConfig(1))
+	quicConf := s.quicConfig(1, firstWindow)
+	quicConf.GetConfigForClient = func(info *quic.ClientInfo) (*quic.Config, error) {
+		return s.quicConfig(1, s.offer(info)), nil
+	}
+	inner, err := s.tr.Listen(conf, quicConf)
 	if err != nil {
 		return nil, fmt.Errorf("wire: listen on %s: %w", s.pc.LocalAddr(), err)
 	}
 	s.acquire()
 	// Close is what ends a listener, no context of a caller's.
 	ctx, stop := context.WithCancel(context.Background())
-	l := &quicListener{socket: s, inner: inner, guard: g, inv: cfg.Inviter, links: make(chan *quicLink), closed: ctx.Done(), stop: stop}
+	l := &quicListener{socket: s, inner: inner, guard: g, inv: cfg.Inviter, roster: newRoster(), links: make(chan *quicLink), closed: ctx.Done(), stop: stop}
 	l.wg.Go(func() { l.run(ctx) })
 	return l, nil
 }
@@ -63,6 +69,7 @@ func (s *Socket) Listen(peers Peers, cfg ListenConfig) (Listener, error) {
 // attempt is a handshake's slot, carried by the connection's context.
 type attempt struct {
 	release func()
+	window  uint64      // that the connection began with
 	done    atomic.Bool // the handshake succeeded
 }
 
@@ -85,9 +92,10 @@ func (s *Socket) admit(ctx context.Context, info *quic.ClientInfo) (context.Cont
 	if !ok {
 		return nil, errBusy
 	}
-	a := &attempt{release: release}
+	a := &attempt{release: release, window: s.arrive(info)}
 	context.AfterFunc(ctx, func() {
 		defer a.release()
+		s.depart(info)
 		if !a.done.Load() {
 			g.failed(info.RemoteAddr, explainQUIC(context.Cause(ctx), info.RemoteAddr, s.key.id))
 		}
@@ -117,8 +125,14 @@ func (l *quicListener) serve(ctx context.Context, conn *quic.Conn) {
 		}
 		slot.release()
 	}()
-	if conn.ConnectionState().TLS.NegotiatedProtocol == pairALPN && l.inv != nil {
+	switch proto := conn.ConnectionState().TLS.NegotiatedProtocol; {
+	case proto == pairALPN && l.inv != nil:
 		l.pair(ctx, conn)
+		return
+	case proto == moreALPN:
+		if err := l.more(ctx, conn, slot.window); err != nil {
+			l.refuse(conn, err)
+		}
 		return
 	}
 	id, err := verifiedID(conn.ConnectionState().TLS)
@@ -126,21 +140,31 @@ func (l *quicListener) serve(ctx context.Context, conn *quic.Conn) {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeUnauthorized), err.Error())
 		return
 	}
+	link, err := newQUICLink(l.socket, conn, id, slot.window)
+	if err != nil {
+		l.refuse(conn, err)
+		return
+	}
+	l.roster.learn(link) // before the control stream comes: connections may be sooner
 	control, err := acceptControl(ctx, conn)
 	if err != nil {
 		l.guard.failed(conn.RemoteAddr(), err)
-		conn.CloseWithError(quic.ApplicationErrorCode(CodeTimeout), clean(err.Error()))
+		link.CloseWithError(CodeTimeout, err.Error())
 		return
 	}
-	l.socket.acquire()
-	link := newQUICLink(l.socket, conn, id)
-	link.start(control)
+	link.setControl(control)
 	select {
 	case l.links <- link:
 	case <-link.done:
 	case <-l.closed:
 		link.CloseWithError(CodeDraining, "the daemon is about to stop")
 	}
+}
+
+// refuse counts and closes a connection that becomes nothing.
+func (l *quicListener) refuse(conn *quic.Conn, err error) {
+	l.guard.failed(conn.RemoteAddr(), explainQUIC(err, conn.RemoteAddr(), l.socket.key.id))
+	conn.CloseWithError(quic.ApplicationErrorCode(AsError(err, CodeTimeout).Code), clean(err.Error()))
 }
 
 // pair lets the one at the other end join. The connection ends with it: the

@@ -105,7 +105,7 @@ func rateDial(ctx context.Context, kind, addr string, key *wire.Key, far wire.ID
 	if err != nil {
 		return nil, nil, err
 	}
-	link, err := wire.DialQUIC(ctx, pc, to, key, far)
+	link, err := wire.DialQUIC(ctx, pc, to, key, one, far)
 	return link, pc, err
 }
 

@@ -2,7 +2,10 @@ package wire
 
 import (
 	"context"
+	"crypto/tls"
+	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -18,10 +21,14 @@ type Socket struct {
 	// backlog is nil where pc is not a PacketConn.
 	backlog *backlog
 
-	mu      sync.Mutex
-	users   int  // links and the listener
-	private bool // closes itself after its last user
-	guard   *guard
+	mu        sync.Mutex
+	users     int  // connections and the listener
+	private   bool // closes itself after its last user
+	guard     *guard
+	budgets   map[*quic.Conn]*budget // of the links that the connections belong to
+	from      map[string]int         // connections that came to the listener, by address
+	offered   uint64                 // window of the connection that is being admitted
+	offeredTo *quic.ClientInfo
 }
 
 // NewSocket takes pc over: nothing else may use it, and Close closes it. A
@@ -30,7 +37,7 @@ func NewSocket(pc net.PacketConn, key *Key) *Socket {
 	// The same key after a restart lets peers notice the restart at once
 	// instead of after the idle timeout.
 	reset := quic.StatelessResetKey(key.derive("haulback quic stateless reset"))
-	s := &Socket{key: key, pc: pc}
+	s := &Socket{key: key, pc: pc, budgets: map[*quic.Conn]*budget{}, from: map[string]int{}}
 	s.tr = &quic.Transport{Conn: pc, StatelessResetKey: &reset, VerifySourceAddress: s.mustProve, ConnContext: s.admit}
 	if c, ok := pc.(*PacketConn); ok {
 		c.attach(s.tr)
@@ -78,67 +85,102 @@ func (s *Socket) release() {
 	}
 }
 
-// quicConfig is common to both ends. A stream's credit does not come back when
-// it completes, so the counts are those of a link's whole life.
-func quicConfig(control int64) *quic.Config {
-	return &quic.Config{
-		HandshakeIdleTimeout:           handshakeTimeout,
-		MaxIdleTimeout:                 idleTimeout,
-		KeepAlivePeriod:                keepAlive,
-		InitialStreamReceiveWindow:     streamWindow,
-		MaxStreamReceiveWindow:         streamWindow,
-		InitialConnectionReceiveWindow: linkWindow,
-		MaxConnectionReceiveWindow:     linkWindow,
-		MaxIncomingStreams:             control,
-		MaxIncomingUniStreams:          maxOneWay,
-		RequireStreamCreditRelease:     true,
-	}
+// enter keeps the socket open for a connection of a link, and lets its window
+// grow from the link's budget.
+func (s *Socket) enter(conn *quic.Conn, b *budget) {
+	s.mu.Lock()
+	s.budgets[conn] = b
+	s.mu.Unlock()
+	s.acquire()
 }
 
-// noStreams is quic.Config's way to say zero.
-const noStreams = -1
+func (s *Socket) leave(conn *quic.Conn) {
+	s.mu.Lock()
+	delete(s.budgets, conn)
+	s.mu.Unlock()
+	s.release()
+}
+
+// DialConfig is what a dialer may ask for. The zero value works.
+type DialConfig struct {
+	// Connections is how many QUIC connections the link is to have, at most
+	// MaxConnections; 0 means DefaultConnections. A link that cannot have so
+	// many does with fewer: see LinkStats.
+	Connections int
+}
+
+// DefaultConnections is for a fast network: what this program has processors
+// for, at most 2.
+func DefaultConnections() int { return min(runtime.GOMAXPROCS(0), 2) }
 
 // Dial connects to the peer want at addr; a peer that is about to change its
 // key has two identities. That the peer in turn does not know
 // us shows at the first read, because TLS 1.3 is done at our end before the
 // peer has seen our key.
-func (s *Socket) Dial(ctx context.Context, addr net.Addr, want ...ID) (Link, error) {
+func (s *Socket) Dial(ctx context.Context, addr net.Addr, cfg DialConfig, want ...ID) (Link, error) {
+	if cfg.Connections == 0 {
+		cfg.Connections = DefaultConnections()
+	}
+	if cfg.Connections < 1 || cfg.Connections > MaxConnections {
+		return nil, fmt.Errorf("wire: %d connections, 1 to %d may be", cfg.Connections, MaxConnections)
+	}
 	conf, err := dialConfig(s.key, want...)
 	if err != nil {
 		return nil, err
 	}
 	s.acquire()
-	conn, err := s.tr.Dial(ctx, addr, conf, quicConfig(noStreams))
+	defer s.release()
+	conn, err := s.connect(ctx, addr, conf, connWindow(0))
 	if err != nil {
-		s.release()
-		if isType[*quic.IdleTimeoutError](err) { // quic-go's word for silence, also here
-			return nil, Errorf(CodeUnreachable, "no answer from %s over UDP within %v: %w", addr, handshakeTimeout, err)
-		}
-		return nil, explainQUIC(err, addr, s.key.id)
-	}
-	s.track(conn)
-	peer, err := verifiedID(conn.ConnectionState().TLS)
-	if err != nil { // not after that handshake
-		conn.CloseWithError(quic.ApplicationErrorCode(CodeUnauthorized), "")
-		s.release()
 		return nil, err
 	}
-	link := newQUICLink(s, conn, peer)
+	link, err := s.open(conn)
+	if err != nil {
+		conn.CloseWithError(quic.ApplicationErrorCode(AsError(err, CodeUnauthorized).Code), "")
+		return nil, err
+	}
+	link.widen(ctx, cfg.Connections)
+	return link, nil
+}
+
+// connect makes one connection.
+func (s *Socket) connect(ctx context.Context, addr net.Addr, conf *tls.Config, window uint64) (*quic.Conn, error) {
+	conn, err := s.tr.Dial(ctx, addr, conf, s.quicConfig(noStreams, window))
+	switch {
+	case err == nil:
+		s.track(conn)
+		return conn, nil
+	case isType[*quic.IdleTimeoutError](err): // quic-go's word for silence, also here
+		return nil, Errorf(CodeUnreachable, "no answer from %s over UDP within %v: %w", addr, handshakeTimeout, err)
+	}
+	return nil, explainQUIC(err, addr, s.key.id)
+}
+
+// open makes a link of the connection that was dialed first.
+func (s *Socket) open(conn *quic.Conn) (*quicLink, error) {
+	peer, err := verifiedID(conn.ConnectionState().TLS)
+	if err != nil { // not after that handshake
+		return nil, err
+	}
+	link, err := newQUICLink(s, conn, peer, connWindow(0))
+	if err != nil {
+		return nil, err
+	}
 	control, err := conn.OpenStream()
 	if err != nil {
 		link.CloseWithError(CodeFrame, "no control stream")
-		return nil, explainQUIC(err, addr, s.key.id)
+		return nil, explainQUIC(err, link.addr, s.key.id)
 	}
-	link.start(control)
+	link.setControl(control)
 	return link, nil
 }
 
 // DialQUIC connects to the peer want at addr over pc, which the link takes
 // over: pc is closed a second after the link has ended. Use a Socket for
 // several links on one pc.
-func DialQUIC(ctx context.Context, pc net.PacketConn, addr net.Addr, key *Key, want ...ID) (Link, error) {
+func DialQUIC(ctx context.Context, pc net.PacketConn, addr net.Addr, key *Key, cfg DialConfig, want ...ID) (Link, error) {
 	s := NewSocket(pc, key)
-	link, err := s.Dial(ctx, addr, want...)
+	link, err := s.Dial(ctx, addr, cfg, want...)
 	if err != nil {
 		s.Close()
 		return nil, err

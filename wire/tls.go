@@ -28,7 +28,7 @@ type Peers interface {
 // tlsConfig is what both ends have in common. Dates are ignored, there is no
 // CA and no name: the peer is its key, checked by verify on every handshake.
 // There are no tickets and no 0-RTT, so nothing can be replayed.
-func tlsConfig(key *Key, proto string, verify func(ID) error) (*tls.Config, error) {
+func tlsConfig(key *Key, verify func(ID) error, protos ...string) (*tls.Config, error) {
 	cert, err := key.certificate()
 	if err != nil {
 		return nil, err
@@ -37,11 +37,11 @@ func tlsConfig(key *Key, proto string, verify func(ID) error) (*tls.Config, erro
 		MinVersion:         tls.VersionTLS13,
 		Certificates:       []tls.Certificate{cert},
 		ClientAuth:         tls.RequireAnyClientCert,
-		NextProtos:         []string{proto},
+		NextProtos:         protos,
 		InsecureSkipVerify: true, // VerifyConnection pins the key instead
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			if cs.NegotiatedProtocol != proto {
-				return Errorf(CodeVersion, "%w: the peer does not speak %s", ErrVersion, proto)
+			if !slices.Contains(protos, cs.NegotiatedProtocol) {
+				return Errorf(CodeVersion, "%w: the peer does not speak %s", ErrVersion, protos[0])
 			}
 			id, err := keyID(cs)
 			if err != nil {
@@ -55,20 +55,20 @@ func tlsConfig(key *Key, proto string, verify func(ID) error) (*tls.Config, erro
 	}, nil
 }
 
-// listenConfig admits who peers admits. While inv has an invitation open, any
+// listenConfig admits who peers admits, to alpn and the protocols in more. While inv has an invitation open, any
 // key may come to pair, and do nothing else; inv may be nil.
-func listenConfig(key *Key, peers Peers, inv Inviter) (*tls.Config, error) {
-	conf, err := tlsConfig(key, alpn, func(id ID) error {
+func listenConfig(key *Key, peers Peers, inv Inviter, more ...string) (*tls.Config, error) {
+	conf, err := tlsConfig(key, func(id ID) error {
 		if id == key.id || !peers.Allowed(id) {
 			return Errorf(CodeUnauthorized, "%w: %s; to admit it run: haulback peer add %s", ErrUnknownPeer, id, id)
 		}
 		return nil
-	})
+	}, append([]string{alpn}, more...)...)
 	if err != nil || inv == nil {
 		return conf, err
 	}
 	session := conf.VerifyConnection
-	conf.NextProtos = []string{alpn, pairALPN}
+	conf.NextProtos = append(conf.NextProtos, pairALPN)
 	conf.VerifyConnection = func(cs tls.ConnectionState) error {
 		if cs.NegotiatedProtocol != pairALPN {
 			return session(cs)
@@ -84,24 +84,30 @@ func listenConfig(key *Key, peers Peers, inv Inviter) (*tls.Config, error) {
 
 // dialConfig admits want only: one identity, or two of a peer that is about to
 // change its key.
-func dialConfig(key *Key, want ...ID) (*tls.Config, error) {
+func dialConfig(key *Key, want ...ID) (*tls.Config, error) { return pinned(key, alpn, want) }
+
+// pinned is dialConfig for proto.
+func pinned(key *Key, proto string, want []ID) (*tls.Config, error) {
 	if len(want) == 0 || slices.ContainsFunc(want, ID.IsZero) {
 		return nil, fmt.Errorf("%w: no ID to expect", ErrUnknownPeer)
 	}
-	return tlsConfig(key, alpn, func(id ID) error {
+	return tlsConfig(key, func(id ID) error {
 		if !slices.Contains(want, id) {
 			return Errorf(CodeUnauthorized, "%w: the peer is %s and not %s; if its key was remade run: haulback peer add %s",
 				ErrUnknownPeer, id, want[0], id)
 		}
 		return nil
-	})
+	}, proto)
 }
 
 // verifiedID is the identity of the other end of a connection whose handshake
 // proved that it holds the key.
-func verifiedID(cs tls.ConnectionState) (ID, error) {
-	if cs.NegotiatedProtocol != alpn {
-		return ID{}, Errorf(CodeVersion, "%w: the peer does not speak %s", ErrVersion, alpn)
+func verifiedID(cs tls.ConnectionState) (ID, error) { return provenID(cs, alpn) }
+
+// provenID is verifiedID of a connection that speaks proto.
+func provenID(cs tls.ConnectionState, proto string) (ID, error) {
+	if cs.NegotiatedProtocol != proto {
+		return ID{}, Errorf(CodeVersion, "%w: the peer does not speak %s", ErrVersion, proto)
 	}
 	return keyID(cs)
 }

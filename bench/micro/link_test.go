@@ -108,6 +108,6 @@ func dialQUIC(b *testing.B) (near, far wire.Link) {
 		b.Fatal(err)
 	}
 	return wiretest.Connect(b, l, func(ctx context.Context) (wire.Link, error) {
-		return from.Dial(ctx, addr, peer.ID())
+		return from.Dial(ctx, addr, wire.DialConfig{}, peer.ID())
 	})
 }

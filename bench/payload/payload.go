@@ -177,7 +177,7 @@ func dial(ctx context.Context, transport, addr string, key *wire.Key, to wire.ID
 	if err != nil {
 		return nil, err
 	}
-	return wire.DialQUIC(ctx, pc, udp, key, to)
+	return wire.DialQUIC(ctx, pc, udp, key, wire.DialConfig{}, to)
 }
 
 // fill writes n random bytes, the same ones again and again: nothing here compresses.

@@ -64,7 +64,7 @@ func (p *place) over(ctx context.Context, by mover.Route) (wire.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wire.DialQUIC(ctx, pc, addr, p.key, p.ids...)
+	return wire.DialQUIC(ctx, pc, addr, p.key, wire.DialConfig{Connections: by.Connections}, p.ids...)
 }
 
 // maxConnections is how many connections over may put under one link of QUIC.
