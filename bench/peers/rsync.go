@@ -60,6 +60,8 @@ func bdsync() []Peer {
 func bdsyncPlan(_ *Kit, j Job) (Plan, error) {
 	const patch = port + 1
 	log := func(name string) string { return filepath.Join(j.Dir, name) }
+	// A shell waits for both ends of its pipe: a socat that runs the patch itself does not wait for it.
+	apply := fmt.Sprintf("set -o pipefail; socat -u TCP-LISTEN:%d,bind=127.0.0.1,reuseaddr - | bdsync --patch=%s", patch, shell(j.Disks[0].Target))
 	script := fmt.Sprintf("set -o pipefail; bdsync -b 65536 -h sha256 'socat - TCP:127.0.0.1:%d' %s %s | socat -u - TCP:127.0.0.1:%d", port, shell(j.Disks[0].Source), shell(j.Disks[0].Target), patch)
 	return Plan{
 		Servers: []Server{
@@ -69,7 +71,7 @@ func bdsyncPlan(_ *Kit, j Job) (Plan, error) {
 			}, TCP: port},
 			{Command: measure.Command{
 				End: result.Target, Stderr: log("patch.log"),
-				Args: []string{"socat", "-u", fmt.Sprintf("TCP-LISTEN:%d,bind=127.0.0.1,reuseaddr", patch), "EXEC:bdsync --patch=" + j.Disks[0].Target},
+				Args: []string{"bash", "-c", apply},
 			}, TCP: patch, Finish: true},
 		},
 		Clients: []measure.Command{{End: result.Source, Args: []string{"bash", "-c", script}, Stderr: log("bdsync.log")}},
