@@ -54,7 +54,8 @@ func wanTable(out *bytes.Buffer, r *result.Results) {
 	fmt.Fprintf(out, "## A long link, emulated\n\n")
 	for _, i := range r.Images {
 		if len(all) > 0 && i.Case == all[0].Case && i.Text != "" {
-			fmt.Fprintf(out, "%s, and with more of it.\n\n", i.Text)
+			text, _, _ := strings.Cut(i.Text, ", loss")
+			fmt.Fprintf(out, "%s. Rates are of what became durable, without the start.\n\n", text)
 		}
 	}
 	t := table{out: out, left: 2, numbers: 5}
