@@ -62,7 +62,7 @@ copy that is not over after 45 s is ended; its rate counts.`,
 
 // measurement checks what was typed.
 func (f *wanFlags) measurement() (m wan.Measurement, err error) {
-	if f.bin, err = programs(f.bin); err != nil {
+	if f.bin, err = programsIn(f.bin); err != nil {
 		return m, err
 	}
 	if f.dir == "" {
@@ -98,8 +98,8 @@ func (f *wanFlags) measurement() (m wan.Measurement, err error) {
 	return m, nil
 }
 
-// programs is the directory where haulback's programs are.
-func programs(dir string) (string, error) {
+// programsIn is the directory where haulback's programs are.
+func programsIn(dir string) (string, error) {
 	if dir == "" {
 		self, err := os.Executable()
 		if err != nil {
