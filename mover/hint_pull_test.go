@@ -221,7 +221,7 @@ func TestLingeringSourceHears(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := bubble(t, func(ctx context.Context) error {
-				d := newTracked(rand.New(rand.NewPCG(6, 6)), 64<<20)
+				d := newTracked(rand.New(rand.NewPCG(6, 6)), 16<<20)
 				d.err = tt.err
 				p, err := newPulled(ctx, d, few)
 				if err != nil {

@@ -14,7 +14,7 @@ import (
 // whether a hint may narrow a copy to it: only for a disk that nobody has left
 // in pieces, or the very run, pass and plan that did.
 func TestHintForWhatTheJournalSays(t *testing.T) {
-	const size = 40 << 20
+	const size = 8 << 20
 	d := newTracked(rand.New(rand.NewPCG(5, 5)), size)
 	before, hint, sampling := d.dst.Bytes(), d.hint, few.Sampling
 	sampling.Seed = 1<<56 + 1 // of wire.RunID{1}, pass 1

@@ -33,7 +33,7 @@ func TestLingeringSourceHearsTheHint(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := bubble(t, func(ctx context.Context) error {
-				d := newTracked(rand.New(rand.NewPCG(6, 6)), 64<<20)
+				d := newTracked(rand.New(rand.NewPCG(6, 6)), 16<<20)
 				p, err := newPulled(ctx, d, few)
 				if err != nil {
 					return err
