@@ -297,7 +297,7 @@ func (t *target) begin(o *wire.Open) error {
 	if err := t.journal.open(t.epoch, t.passSpec.run, t.pass, o.Owner, o.Plan, t.size); err != nil {
 		return err
 	}
-	t.marked = st.State == wire.StateInconsistent && st.Run == t.passSpec.run && st.Pass == t.pass
+	t.marked.Store(st.State == wire.StateInconsistent && st.Run == t.passSpec.run && st.Pass == t.pass)
 	t.had = st.Durable.Union(cbt.Map{}) // a copy: the journal goes on
 	// What an earlier link or session punched was not read back: a hole in the
 	// map may be one that never reached the device.

@@ -3,6 +3,7 @@ package mover
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/mover/throttle"
@@ -34,9 +35,9 @@ type target struct {
 	brokenErr error // the first failure of the disk or journal
 
 	journalMu sync.Mutex
-	journal   *journal // nil in ModeVerify
-	suspect   bool     // a flush failed before: the map of holes is not believed
-	marked    bool     // the journal says Inconsistent for this run and pass
+	journal   *journal    // nil in ModeVerify
+	suspect   bool        // a flush failed before: the map of holes is not believed
+	marked    atomic.Bool // the journal says Inconsistent for this run and pass
 
 	mu         sync.Mutex
 	settled    int64             // root covers the batches below
@@ -155,15 +156,18 @@ func (t *target) mark() error {
 	if t.cfg.bug == bugNoMark {
 		return nil
 	}
+	if t.marked.Load() { // without the lock: a checkpoint holds it while its record is flushed
+		return nil
+	}
 	t.journalMu.Lock()
 	defer t.journalMu.Unlock()
-	if t.marked {
+	if t.marked.Load() {
 		return nil
 	}
 	if err := t.journal.mark(); err != nil {
 		return t.failed(err)
 	}
-	t.marked = true
+	t.marked.Store(true)
 	return nil
 }
 
