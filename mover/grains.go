@@ -54,6 +54,8 @@ type reader struct {
 	holes *holes
 	hash  *cbt.Hasher
 	buf   []byte // cbt.BatchSize
+	drop  bool   // nobody wants the bytes once they are hashed: all pieces lie at the start of buf
+	base  int64  // the offset of what lies there
 	pulse *pulse
 	pace  *pacer    // nil: no limits
 	retry int       // more tries of a grain that cannot be read
@@ -74,6 +76,7 @@ func (r *reader) batch(ctx context.Context, b int64, want wire.Mask, v *leaves) 
 	v.hole = r.holes.mask(r.layout, b) & want
 	v.zero = v.hole
 	want &= wire.FullMask(v.n) &^ v.hole
+	r.base = b * cbt.BatchSize
 	step := readPiece / cbt.GrainSize
 	if r.far {
 		step = cbt.BatchGrains
@@ -118,6 +121,9 @@ func bridge(m wire.Mask) wire.Mask {
 // are in the cache.
 func (r *reader) piece(b int64, lo, hi int, want wire.Mask, v *leaves) (err error) {
 	whole := r.span(b, lo, hi)
+	if r.drop {
+		r.base = whole.Off
+	}
 	if r.into(whole) != nil { // find out which grains it is, one by one
 		for g := lo; g < hi; g++ {
 			if !want.Has(g) {
@@ -149,7 +155,7 @@ func (r *reader) piece(b int64, lo, hi int, want wire.Mask, v *leaves) (err erro
 
 // at is the place of e in the batch's buffer.
 func (r *reader) at(e cbt.Extent) []byte {
-	off := e.Off % cbt.BatchSize
+	off := e.Off - r.base
 	return r.buf[off : off+e.Len]
 }
 
