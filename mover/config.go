@@ -53,6 +53,9 @@ type Config struct {
 	// Limits are those of all sessions together; the zero value is none.
 	// Engine.SetLimits changes them.
 	Limits throttle.Limits
+	// Compress says when a source of this engine compresses what it sends; the
+	// target takes both. The zero value measures what is faster.
+	Compress Compress
 	// Agent is the program and version told to peers.
 	Agent string
 	// Log gets what begins, ends and is retried; nil discards it.

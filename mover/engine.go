@@ -253,7 +253,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 	})
 	p.endLink()
 	rep.Hinted, rep.Reason = s.hinted(), s.plan.Reason
-	rep.Counters, rep.Bad = p.Counters(), s.bad
+	rep.Counters, rep.Bad, rep.Compression = p.Counters(), s.bad, s.compress.report()
 	return rep, err
 }
 

@@ -146,6 +146,8 @@ type Report struct {
 	Target    string
 	Larger    int64    // bytes by which the target is longer than the source; they were left alone
 	Bad       []BadRun // ranges that differ (verify) or could not be read (copy), at most 1000; Progress.Different gets all
+	// Compression is what the source did, when it was of this engine.
+	Compression Compression
 }
 
 // BadRun is a range of bytes that stays different.

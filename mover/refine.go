@@ -251,12 +251,12 @@ func (w *worker) add(a *answer, g int, parts *wire.Parts) (saved int64) {
 	e := w.grain(a.batch, g)
 	p := w.rd.at(e)
 	if parts == nil || !parts.Mask.Has(g) {
-		w.dw.Add(e.Off, p, &a.digests[g])
+		w.pack.add(e.Off, p, &a.digests[g])
 		return 0
 	}
 	m := w.pieces(p, &parts.Sums[g])
 	if m == wire.PartsOf(e.Len) || m.Count() > maxParts {
-		w.dw.Add(e.Off, p, &a.digests[g])
+		w.pack.add(e.Off, p, &a.digests[g])
 		return 0
 	}
 	w.dw.AddParts(e.Off, p, m, &a.digests[g])

@@ -24,15 +24,16 @@ type passSpec struct {
 type source struct {
 	layout
 	passSpec
-	cfg     *Config
-	pool    *pool
-	disk    Disk
-	prog    *Progress
-	workers int            // of one link, each with a block and a data stream
-	by      terms          // of the link
-	gate    *throttle.Gate // of by
-	way     *way           // of the run, if this end dials; nil: it was dialed
-	owner   [16]byte
+	cfg      *Config
+	pool     *pool
+	disk     Disk
+	prog     *Progress
+	workers  int // of one link, each with a block and a data stream
+	compress *compressor
+	by       terms          // of the link
+	gate     *throttle.Gate // of by
+	way      *way           // of the run, if this end dials; nil: it was dialed
+	owner    [16]byte
 
 	track   wire.Tracking
 	base    uint32     // the pass that the hint counts from; 0: not said
@@ -139,7 +140,7 @@ func (e *Engine) fit(disk Disk, spec passSpec, unproved bool) error {
 }
 
 func newSource(cfg *Config, p *pool, disk Disk, spec passSpec, prog *Progress) *source {
-	s := &source{layout: layout{disk.Size()}, passSpec: spec, cfg: cfg, pool: p, disk: disk, prog: prog}
+	s := &source{layout: layout{disk.Size()}, passSpec: spec, cfg: cfg, pool: p, disk: disk, prog: prog, compress: newCompressor(cfg.Compress)}
 	s.usePlan(cbt.PlanFull(disk.Size()))
 	s.prog.total.Store(s.size)
 	s.restart()
@@ -346,6 +347,7 @@ func (s *source) session(ctx context.Context, l *lane) (wire.Opened, wire.Verifi
 		return opened, wire.Verified{}, err
 	}
 	defer s.pool.put(blocks)
+	s.compress.link(l.link.Transport(), s.workers, s.by.here, s.gate.WireRate)
 	v, err := newSourceSession(s, l, opened).run(ctx, blocks)
 	return opened, v, err
 }

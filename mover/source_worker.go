@@ -14,6 +14,7 @@ type worker struct {
 	rd   *reader
 	pace *pacer
 	dw   *wire.DataWriter
+	pack *packer
 	out  wire.Stream
 
 	fresh leaves       // of a second read
@@ -26,6 +27,7 @@ func (ss *sourceSession) worker(ctx context.Context, i uint8, b *block) error {
 		return onLink(err)
 	}
 	w := &worker{sourceSession: ss, pace: &pacer{ss.gate, ss.pulse}, dw: wire.NewDataWriter(b.frame, binder)}
+	w.pack = &packer{compressor: ss.compress, dw: w.dw}
 	if w.out, err = ss.l.link.OpenSend(ctx, wire.StreamID{Kind: wire.StreamData, Index: i}); err != nil {
 		return onLink(err)
 	}
@@ -151,6 +153,7 @@ func (w *worker) fill(a *answer, mask wire.Mask, redo bool, parts *wire.Parts) (
 		}
 		w.dw.AddEmpty(w.span(a.batch, lo, g+1), enc)
 	}
+	w.pack.end()
 	return saved
 }
 
@@ -182,6 +185,7 @@ func (w *worker) write(ctx context.Context) error {
 	if w.refine != nil {
 		w.refine.wait(began, time.Now())
 	}
+	w.compress.wrote(time.Since(began), raw, int64(len(f)))
 	w.prog.sent.Add(raw)
 	w.prog.wired.Add(int64(len(f)))
 	w.pulse.beat()

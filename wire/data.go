@@ -125,12 +125,18 @@ func (w *DataWriter) seal(at int, enc Encoding, n int) {
 }
 
 // Add appends grain p at off, whose digest is d, compressed where that gains
-// at least a sixteenth.
-func (w *DataWriter) Add(off int64, p []byte, d *cbt.Digest) {
+// at least a sixteenth, and returns how long its payload is.
+func (w *DataWriter) Add(off int64, p []byte, d *cbt.Digest) int {
 	at := w.record(cbt.Extent{Off: off, Len: int64(len(p))}, EncLZ4, d)
 	enc, n := w.payload(p)
 	w.seal(at, enc, n)
 	w.raw += int64(len(p))
+	return n
+}
+
+// Gains says whether p, a part of a grain that is to be added, compresses.
+func (w *DataWriter) Gains(p []byte) bool {
+	return w.lz.Encode(w.buf[len(w.buf):len(w.buf)+len(p)-len(p)/16], p) > 0
 }
 
 // payload appends p as it will travel: n bytes in encoding enc.

@@ -58,6 +58,20 @@ func (g *Gate) take(ctx context.Context, k kind, n int64, daemon bool) error {
 	return nil
 }
 
+// WireRate is the lowest rate that the wire is kept to, in bytes per second; 0:
+// none.
+func (g *Gate) WireRate() int64 {
+	job, _, _ := g.Job.Now()
+	if g.Daemon == nil || g.Here {
+		return job.Wire
+	}
+	daemon, _, _ := g.Daemon.Now()
+	if job.Wire == 0 || daemon.Wire > 0 && daemon.Wire < job.Wire {
+		return daemon.Wire
+	}
+	return job.Wire
+}
+
 // Target is the latency that is wanted; 0: none.
 func (g *Gate) Target() time.Duration {
 	t := g.Job.latency.Load()
