@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +37,7 @@ be an operator of the source.`
 // flags are those of copy and verify, as typed.
 type flags struct {
 	rate, transport, verify, run string
+	compress                     string
 	readRate, latency            string
 	cbt                          string
 	sample                       int64
@@ -60,6 +62,8 @@ func copyCommand(g *global) *cobra.Command {
 	progressFlag(cmd, &f, "the target is Verified")
 	cmd.Flags().StringVar(&f.run, "run", "", "`ID` of an earlier run to go on with")
 	cmd.Flags().StringVar(&f.refine, "refine", "auto", "`WHEN` to send, of grains that differ, only the pieces of 4 KiB that do: auto (while the wire is what the copy waits for), on or off; a source behind a daemon goes by that daemon's setting")
+	cmd.Flags().StringVar(&f.compress, "compress", "auto", "`WHEN` to compress what is sent from a disk of this machine: auto (where the wire is slower than the encoder), on or off; "+
+		"a daemon that sends goes by its own configuration")
 	return cmd
 }
 
@@ -102,6 +106,19 @@ func linkFlags(cmd *cobra.Command, f *flags) {
 func ticketFlagsOf(cmd *cobra.Command, f *flags) {
 	cmd.Flags().StringVar(&f.sourceTicket, "source-ticket", "", "`FILE` with a controller's ticket, for a source export that wants one; read again at every try, so that a new one can take its place")
 	cmd.Flags().StringVar(&f.targetTicket, "target-ticket", "", "`FILE` with a controller's ticket, for a target export that wants one")
+}
+
+// packing is what --compress asks for. The end that sends compresses, so it is of
+// no use where that is another one.
+func (f *flags) packing(src string) (mover.Compress, error) {
+	c, err := mover.ParseCompress(f.compress)
+	if err != nil {
+		return c, usage("--%w", err)
+	}
+	if c != mover.CompressAuto && strings.HasPrefix(src, "haulback://") {
+		return c, usage("--compress %s: it is the source's daemon that sends %s: set compress in its configuration", c, src)
+	}
+	return c, nil
 }
 
 // spec is what the flags ask for.
@@ -176,7 +193,11 @@ func (g *global) transfer(ctx context.Context, f *flags, mode wire.Mode, src, ds
 	if err != nil {
 		return err
 	}
-	w, err := g.open(spec.Sample, refine)
+	compress, err := f.packing(src)
+	if err != nil {
+		return err
+	}
+	w, err := g.open(spec.Sample, refine, compress)
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,8 @@ func TestBadInput(t *testing.T) {
 		{"slow read rate", []string{"verify", a, b, "--read-rate", "1KiB"}, 10, []string{"--read-rate", "64KiB"}},
 		{"latency", []string{"copy", a, b, "--latency", "20"}, 10, []string{"--latency", "20ms"}},
 		{"transport", []string{"copy", a, b, "--transport", "tcp"}, 10, []string{"tcp", "auto, quic or tls"}},
+		{"compress", []string{"copy", a, b, "--compress", "zstd"}, 10, []string{"--compress", "zstd", "auto, on or off"}},
+		{"compress there", []string{"copy", "haulback://h:1/x", b, "--compress", "on"}, 10, []string{"--compress", "configuration"}},
 		{"verify how", []string{"copy", a, b, "--verify", "half"}, 10, []string{"half", "pass or full"}},
 		{"run", []string{"copy", a, b, "--run", "xyz"}, 10, []string{"--run", "xyz"}},
 		{"create there", []string{"copy", a, "haulback://h:1/x", "--create"}, 10, []string{"--create"}},

@@ -23,7 +23,7 @@ type work struct {
 
 // open makes an engine on the site of g. It compares one grain in sample of what
 // change tracking calls unchanged; 0 means the default.
-func (g *global) open(sample int64, refine mover.Refine) (*work, error) {
+func (g *global) open(sample int64, refine mover.Refine, compress mover.Compress) (*work, error) {
 	s, err := g.site()
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func (g *global) open(sample int64, refine mover.Refine) (*work, error) {
 	if w.journals, err = s.Journals(); err != nil {
 		return nil, err
 	}
-	w.engine, err = mover.NewEngine(mover.Config{Agent: build.Agent("haulback"), Sampling: cbt.Sampling{Every: sample}, Refine: refine}, w.journals)
+	w.engine, err = mover.NewEngine(mover.Config{Agent: build.Agent("haulback"), Sampling: cbt.Sampling{Every: sample}, Refine: refine, Compress: compress}, w.journals)
 	if err != nil {
 		w.journals.Close()
 		return nil, err

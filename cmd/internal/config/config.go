@@ -59,11 +59,12 @@ type Limits struct {
 	Workers, Sessions          int
 	CPUs                       int // of the process, all of it; 0: what the Go runtime finds
 	Refine                     mover.Refine
+	Compress                   mover.Compress // of what this daemon sends
 }
 
 // Engine is the engine's configuration, without agent and log.
 func (l Limits) Engine() mover.Config {
-	return mover.Config{Memory: l.Memory, Checkpoint: l.Checkpoint, Window: l.Window, Workers: l.Workers, Sessions: l.Sessions, Refine: l.Refine}
+	return mover.Config{Memory: l.Memory, Checkpoint: l.Checkpoint, Window: l.Window, Workers: l.Workers, Sessions: l.Sessions, Refine: l.Refine, Compress: l.Compress}
 }
 
 // Export is one disk that peers may use.
@@ -108,6 +109,7 @@ type file struct {
 	GSO        *bool            `toml:"gso"`
 	StateDir   string           `toml:"state_dir"`
 	KeyFile    string           `toml:"key_file"`
+	Compress   string           `toml:"compress"`
 	Log        logTOML          `toml:"log"`
 	Limits     limitsTOML       `toml:"limits"`
 	Control    controlTOML      `toml:"control"`
@@ -248,6 +250,10 @@ func (c *checker) check(f *file) *Config {
 	cfg := &Config{File: c.path, Listen: c.listen(f.Listen), Log: c.log(f.Log), Limits: c.limits(f.Limits), Throttle: c.throttle(f.Limits)}
 	cfg.QUIC, cfg.TLS = c.transports(f.Transports)
 	cfg.GRO, cfg.GSO = f.GRO == nil || *f.GRO, f.GSO == nil || *f.GSO
+	var err error
+	if cfg.Limits.Compress, err = mover.ParseCompress(f.Compress); err != nil {
+		c.wrong("compress", err)
+	}
 	c.site(f, cfg)
 	cfg.Exports = c.exports(f.Export, cfg.Peers)
 	if cfg.Site != nil {

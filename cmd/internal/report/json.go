@@ -117,6 +117,8 @@ type summaryLine struct {
 	SampledGrains   int64       `json:"sampled_grains,omitempty"`
 	UnchangedGrains int64       `json:"unchanged_grains,omitempty"` // by change tracking's word, the sampled ones included
 	Cold            string      `json:"cold_reads,omitempty"`
+	Compress        string      `json:"compress,omitempty"`    // what was asked for, of a copy that this process sent
+	Compression     string      `json:"compression,omitempty"` // what was done, and why
 	Larger          int64       `json:"target_larger"`
 	SourceIdentity  string      `json:"source_identity,omitempty"`
 	TargetIdentity  string      `json:"target_identity,omitempty"`
@@ -143,6 +145,9 @@ func (j *jsonOutput) Summary(r Result) {
 		SourceIdentity: r.Report.Source, TargetIdentity: r.Report.Target,
 	}
 	if !r.Verify {
+		if k := &r.Compression; k.Grains > 0 {
+			s.Compress, s.Compression = k.Asked.String(), k.Text()
+		}
 		s.ActualTracking, s.TrackingReason = "full", OneLine(r.Reason)
 		if r.Hinted {
 			s.ActualTracking = "hint"

@@ -118,6 +118,9 @@ func copyRows(r *Result, row func(name, format string, args ...any)) {
 	if c.Refined > 0 {
 		row("refined", "%s of the grains that differ were on the target already, in pieces of 4 KiB", size.Text(c.Refined))
 	}
+	if k := &r.Compression; k.Grains > 0 && r.Report.Transport != "pipe" {
+		row("compressed", "%s (%s was asked for)", k.Text(), k.Asked)
+	}
 	row("written", "%s are durable on the target, %s were read back", size.Text(c.Durable), size.Text(c.ReadBack))
 	switch {
 	case c.Reconnects > 0:
