@@ -21,11 +21,11 @@ const (
 	// worth is how long the rest has to take, as it goes now, for a change to be
 	// worth it: that costs about a second.
 	worth = 3 * time.Second
-	// remember is in which time half of what was counted is forgotten: Reno gets
-	// slower for seconds after its first losses.
-	remember = 2 * time.Second
-	// fewLost is less than which say nothing.
-	fewLost = 3
+	// remember is in which time half of what was counted is forgotten.
+	remember = 10 * time.Second
+	// fewTimes is how often packets have to be lost, at different looks: one burst
+	// is the end of a slow start. It is less than 3 because of what is forgotten.
+	fewTimes = 2.5
 	// renoRoom is how many times what Reno's law allows a copy may move and still be
 	// held up by it: it has begun faster, and the law is of the long run.
 	renoRoom = 3
@@ -74,12 +74,13 @@ type judge struct {
 	rate     float64       // bytes per second while it did, of about the last second
 	packets  float64       // sent while no queue stood, forgetting
 	lost     float64
+	times    float64 // looks at which packets were lost while no queue stood, forgetting
 }
 
 // begin is for a link over route whose session begins.
 func (j *judge) begin(route Route) {
 	j.route = route
-	j.last, j.least, j.standing, j.bound, j.rate, j.packets, j.lost = seen{}, 0, false, 0, 0, 0, 0
+	j.last, j.least, j.standing, j.bound, j.rate, j.packets, j.lost, j.times = seen{}, 0, false, 0, 0, 0, 0, 0
 }
 
 // look takes what was seen until now; left is how many bytes there may be to move
@@ -98,7 +99,7 @@ func (j *judge) look(s *seen, left int64) (to Route, why string, ok bool) {
 	case j.least < shortRTT:
 		return j.near()
 	}
-	if share < boundShare || j.bound < boundFor || j.lost < fewLost {
+	if share < boundShare || j.bound < boundFor || j.times < fewTimes {
 		return Route{}, "", false
 	}
 	return j.lossy(s)
@@ -129,9 +130,12 @@ func (j *judge) count(s *seen) (share float64) {
 	part := min(1, dur.Seconds())
 	j.rate += (float64(bytes)/dur.Seconds() - j.rate) * max(part, min(1, dur.Seconds()/j.bound.Seconds()))
 	keep := math.Exp2(-dur.Seconds() / remember.Seconds())
-	j.packets, j.lost = j.packets*keep, j.lost*keep
+	j.packets, j.lost, j.times = j.packets*keep, j.lost*keep, j.times*keep
 	if !j.standing && !stood {
 		j.packets, j.lost = j.packets+float64(packets), j.lost+float64(lost)
+		if lost > 0 {
+			j.times++
+		}
 	}
 	return share
 }

@@ -56,11 +56,16 @@ func setLong(fd int) {
 }
 
 // force sets both buffers, which needs CAP_NET_ADMIN. The kernel doubles what it
-// is asked for.
+// is asked for. A receive buffer that was set does not grow any more, and with it
+// the window of a connection that exists stays at its first 64 KiB, 8 Mbit/s at 50
+// ms, unless it is told that it may.
 func force(fd int) error {
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, longBuffer/2)
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, longBuffer/2)
+	}
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, longBuffer/2)
 	}
 	return err
 }
