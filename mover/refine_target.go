@@ -19,7 +19,7 @@ const refiners = 4
 // that is taken to be 4 KiB at most.
 type Sectored interface {
 	// Sector is the length of the disk's logical sectors in bytes.
-	Sector() int
+	Sector() int64
 }
 
 // refines reports whether pieces can be told, and written without a

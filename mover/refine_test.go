@@ -229,3 +229,76 @@ func TestRefineCut(t *testing.T) {
 		t.Errorf("the counters do not come to the disk: %+v", c)
 	}
 }
+
+// TestRefinePull has the target in the process that asks: the setting is that of
+// the daemon that reads the source.
+func TestRefinePull(t *testing.T) {
+	for _, refine := range []mover.Refine{mover.RefineOn, mover.RefineOff} {
+		before, want := pieced(rand.New(rand.NewPCG(6, 6)), 3<<20+777)
+		target := disk(before)
+		var rep mover.Report
+		err := bubble(t, func(ctx context.Context) error {
+			s, err := newSite(ctx, mover.Config{Memory: 64 << 20, Refine: refine}, memState{},
+				mover.Export{Name: "disk", Role: mover.RoleSource, Open: endpoint("disk", disk(want)).Open})
+			if err != nil {
+				return err
+			}
+			defer func() { s.server.Drain(); _ = s.engine.Close() }()
+			here, err := mover.NewEngine(mover.Config{Memory: 64 << 20}, movertest.NewCrashableState(movertest.NewPower()).Mount())
+			if err != nil {
+				return err
+			}
+			defer here.Close() // holds nothing
+			rep, err = here.Run(ctx, mover.Job{Run: wire.RunID{1}, Mode: wire.ModeCopy, Source: s.remote("disk"), Target: endpoint("target", target)}, new(mover.Progress))
+			return err
+		})
+		c := rep.Counters
+		if err != nil || !bytes.Equal(target.Bytes(), want) || c.Refined > 0 != (refine == mover.RefineOn) || c.Sent+c.Refined != c.Differing {
+			t.Errorf("refine %v: %+v, %v", refine, rep, err)
+		}
+	}
+}
+
+// A target that writes in larger units than a piece gets whole grains.
+func TestRefineSectors(t *testing.T) {
+	for sector, pieces := range map[int64]bool{512: true, wire.PartSize: true, 16 << 10: false} {
+		before, want := pieced(rand.New(rand.NewPCG(7, 7)), 2<<20)
+		target := disk(before)
+		e := newEngine(t, mover.Config{Refine: mover.RefineOn})
+		open := func(ctx context.Context, a mover.Access) (mover.Disk, error) {
+			d, err := endpoint("target", target).Open(ctx, a)
+			if err != nil {
+				return nil, err
+			}
+			return sectored{d.(*movertest.Memory), sector}, nil
+		}
+		rep, err := run(t, e, mover.Job{Source: endpoint("source", disk(want)), Target: mover.Endpoint{Name: "target", Open: open}})
+		if err != nil || !bytes.Equal(target.Bytes(), want) || rep.Counters.Refined > 0 != pieces {
+			t.Errorf("sectors of %d: %+v, %v", sector, rep, err)
+		}
+	}
+}
+
+type sectored struct {
+	*movertest.Memory
+	sector int64
+}
+
+func (d sectored) Sector() int64 { return d.sector }
+
+func TestParseRefine(t *testing.T) {
+	for _, r := range []mover.Refine{mover.RefineAuto, mover.RefineOn, mover.RefineOff} {
+		if got, err := mover.ParseRefine(r.String()); got != r || err != nil {
+			t.Errorf("%v comes back as %v, %v", r, got, err)
+		}
+	}
+	if r, err := mover.ParseRefine(""); r != mover.RefineAuto || err != nil {
+		t.Errorf("empty is %v, %v", r, err)
+	}
+	if _, err := mover.ParseRefine("sometimes"); err == nil {
+		t.Error("sometimes is a choice")
+	}
+	if err := (mover.Config{Refine: 9}).Validate(); err == nil {
+		t.Error("9 is a choice")
+	}
+}

@@ -87,6 +87,9 @@ func (d *Device) init(opts Options) error {
 	return nil
 }
 
+// Sector is the length of a logical sector in bytes.
+func (d *Device) Sector() int64 { return d.sector }
+
 // geometry reads the size and the logical sector.
 func (d *Device) geometry() error {
 	size, err := unix.IoctlGetInt(d.fd, unix.BLKGETSIZE64)

@@ -161,6 +161,9 @@ func (d *NBD) Check() error {
 	return nil
 }
 
+// Sector is the least that the server lets one write, in bytes.
+func (d *NBD) Sector() int64 { return int64(d.Offer().MinBlock) }
+
 // Describe says what was negotiated.
 func (d *NBD) Describe() Description {
 	x := d.Offer()
