@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// situation is a link as its sender sees it, four looks a second.
-type situation struct {
+// scene is a link as its sender sees it, four looks a second.
+type scene struct {
 	name     string
 	route    Route
 	only     string // the one transport that may be used
@@ -27,7 +27,7 @@ func TestJudge(t *testing.T) {
 	quic, tls := Route{Transport: "quic", Connections: 1}, Route{Transport: "tls"}
 	const big = 1 << 40
 	ms := time.Millisecond
-	for _, c := range []situation{
+	for _, c := range []scene{
 		{name: "LAN, TCP late", route: quic, rtt: ms / 5, rate: 2000, share: .9, left: big, want: tls, atMost: 8},
 		{name: "LAN, slow disk", route: quic, rtt: ms / 5, rate: 2000, share: .2, left: big},
 		{name: "LAN, quic asked for", route: quic, only: "quic", rtt: ms / 5, rate: 2000, share: .9, left: big},
@@ -56,8 +56,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// run shows the situation to j until it decides.
-func (c *situation) run(j *judge, looks int) (Route, int) {
+// run shows the scene to j until it decides.
+func (c *scene) run(j *judge, looks int) (Route, int) {
 	s := seen{rtt: c.rtt, bbr: c.bbr}
 	var lost float64
 	for i := 1; i <= looks; i++ {
@@ -86,7 +86,7 @@ func (c *situation) run(j *judge, looks int) (Route, int) {
 // not asked for again.
 func TestJudgeChanges(t *testing.T) {
 	t.Parallel()
-	lossy := situation{rtt: 50 * time.Millisecond, rate: 16, loss: .001, share: .9, bbr: true, left: 1 << 40}
+	lossy := scene{rtt: 50 * time.Millisecond, rate: 16, loss: .001, share: .9, bbr: true, left: 1 << 40}
 	quic, tls := Route{Transport: "quic", Connections: 1}, Route{Transport: "tls"}
 	start := func() *judge {
 		j := &judge{may: func(Route) bool { return true }}
