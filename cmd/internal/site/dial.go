@@ -68,7 +68,7 @@ func (p *place) over(ctx context.Context, by mover.Route) (wire.Link, error) {
 }
 
 // maxConnections is how many connections over may put under one link of QUIC.
-const maxConnections = 1
+const maxConnections = wire.MaxConnections
 
 // closedOnce is a link whose CloseWithError returns when the first call of it
 // has returned, that is when the last packet of QUIC has left: a process that
