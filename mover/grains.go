@@ -55,7 +55,7 @@ type reader struct {
 	hash  *cbt.Hasher
 	buf   []byte // cbt.BatchSize
 	drop  bool   // nobody wants the bytes once they are hashed: all pieces lie at the start of buf
-	base  int64  // the offset of what lies there
+	base  int64  // with drop: the offset of what lies there
 	pulse *pulse
 	pace  *pacer    // nil: no limits
 	retry int       // more tries of a grain that cannot be read
@@ -76,7 +76,6 @@ func (r *reader) batch(ctx context.Context, b int64, want wire.Mask, v *leaves) 
 	v.hole = r.holes.mask(r.layout, b) & want
 	v.zero = v.hole
 	want &= wire.FullMask(v.n) &^ v.hole
-	r.base = b * cbt.BatchSize
 	step := readPiece / cbt.GrainSize
 	if r.far {
 		step = cbt.BatchGrains
@@ -155,7 +154,10 @@ func (r *reader) piece(b int64, lo, hi int, want wire.Mask, v *leaves) (err erro
 
 // at is the place of e in the batch's buffer.
 func (r *reader) at(e cbt.Extent) []byte {
-	off := e.Off - r.base
+	off := e.Off % cbt.BatchSize
+	if r.drop {
+		off = e.Off - r.base
+	}
 	return r.buf[off : off+e.Len]
 }
 

@@ -21,7 +21,7 @@ func (t *target) depth() (readers, verifiers int) {
 func (ts *targetSession) reader() *reader {
 	read, _ := cold(ts.disk)
 	return &reader{
-		layout: ts.layout, read: read, holes: &holes{}, hash: cbt.NewHasher(), pulse: ts.pulse, pace: ts.pace, drop: true, paid: true, far: ts.cold != coldCached,
+		layout: ts.layout, read: read, holes: &holes{}, hash: cbt.NewHasher(), pulse: ts.pulse, pace: ts.pace, paid: true, far: ts.cold != coldCached,
 	}
 }
 

@@ -179,6 +179,7 @@ func (ts *targetSession) enqueue(ctx context.Context, at int64, want, sampled wi
 // as different, and writing it may well mend it.
 func (ts *targetSession) readStage(ctx context.Context) error {
 	rd := ts.reader()
+	rd.drop = true
 	if ts.cfg.bug == bugWarmRead {
 		rd.read = ts.disk.ReadAt
 	}

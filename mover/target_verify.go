@@ -12,6 +12,7 @@ import (
 // the cache, after it was flushed. Only then does it count.
 func (ts *targetSession) verifyStage(ctx context.Context) error {
 	rd := ts.reader()
+	rd.drop = true
 	for {
 		b := ts.takeFlushed()
 		if b == nil {
