@@ -47,12 +47,7 @@ func tunePath(conn *tls.Conn) {
 func setLong(fd int) {
 	_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, control)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
-	if force(fd) == nil {
-		// A receive buffer that somebody has set no longer grows by itself, and nor
-		// does the window of a connection that lives already: it would stay at the
-		// 64 KiB of its handshake, 12 Mbit/s at 50 ms.
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, longBuffer)
-	}
+	_ = force(fd)
 }
 
 // force sets both buffers, which needs CAP_NET_ADMIN. The kernel doubles what it
@@ -65,7 +60,7 @@ func force(fd int) error {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, longBuffer/2)
 	}
 	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, longBuffer/2)
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, longBuffer)
 	}
 	return err
 }

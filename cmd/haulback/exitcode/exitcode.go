@@ -178,7 +178,7 @@ func ofWire(e *wire.Error) Code {
 		return Usage
 	case wire.CodeHint:
 		return Tracking
-	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeLimit, wire.CodeOpen, wire.CodeDiskLost:
+	case wire.CodeUnreachable, wire.CodeTimeout, wire.CodeDraining, wire.CodeLimit, wire.CodeOpen, wire.CodeDiskLost, wire.CodeSwitch:
 		return Unavailable
 	}
 	return ofEndpoint(e)

@@ -59,6 +59,7 @@ var byCode = map[wire.Code]class{
 	wire.CodeDistrust:     {job.ReasonCBT, later},
 	wire.CodeDiskLost:     {job.ReasonUnavailable, later},
 	wire.CodeTicket:       {job.ReasonAuth, somebody},
+	wire.CodeSwitch:       {job.ReasonUnavailable, later},
 }
 
 // byExit has the conditions of this process, by the exit code that the command

@@ -37,6 +37,7 @@ func TestClassifyCodes(t *testing.T) {
 		wire.CodeUnreadable: {"STORAGE", 3, 1}, wire.CodeOpen: {"ENDPOINT_UNAVAILABLE", 2, 13}, wire.CodeUnauthorized: {"AUTH", 3, 12},
 		wire.CodeUnreachable: {"ENDPOINT_UNAVAILABLE", 2, 13}, wire.CodeSuperseded: {"FENCED", 3, 1}, wire.CodeHint: {"CBT_INVALID", 3, 14},
 		wire.CodeDistrust: {"CBT_INVALID", 2, 1}, wire.CodeDiskLost: {"ENDPOINT_UNAVAILABLE", 2, 13}, wire.CodeTicket: {"AUTH", 3, 12},
+		wire.CodeSwitch: {"ENDPOINT_UNAVAILABLE", 2, 13},
 	}
 	for code := wire.CodeInternal; !strings.HasPrefix(code.String(), "code "); code++ {
 		w, ok := want[code]
