@@ -74,7 +74,7 @@ type compressor struct {
 	why                       reason
 	grains, packed            int64 // of the run, those with bytes
 	packedRaw, packedWire     int64 // bytes of packed
-	tries, triedRaw, triedOut int64 // since facts were brought up to date
+	triedRaw, triedOut int64 // since facts were brought up to date
 	tryTime                   time.Duration
 }
 
