@@ -71,11 +71,11 @@ type compressor struct {
 	sent    int64         // and of their frames
 	writing time.Duration // and what the workers waited in writes
 
-	why                       reason
-	grains, packed            int64 // of the run, those with bytes
-	packedRaw, packedWire     int64 // bytes of packed
-	triedRaw, triedOut int64 // since facts were brought up to date
-	tryTime                   time.Duration
+	why                   reason
+	grains, packed        int64 // of the run, those with bytes
+	packedRaw, packedWire int64 // bytes of packed
+	triedRaw, triedOut    int64 // since facts were brought up to date
+	tryTime               time.Duration
 }
 
 func newCompressor(asked Compress) *compressor {

@@ -102,6 +102,9 @@ func (c *checker) limits(t limitsTOML) Limits {
 	if l.Refine, err = mover.ParseRefine(t.Refine); err != nil {
 		c.wrong("limits.refine", fmt.Errorf("limits.%s", strings.TrimPrefix(err.Error(), "mover: ")))
 	}
+	if l.Compress, err = mover.ParseCompress(t.Compress); err != nil {
+		c.wrong("limits.compress", fmt.Errorf("limits.%w", err))
+	}
 	for _, one := range []struct {
 		key string
 		Limits

@@ -109,7 +109,6 @@ type file struct {
 	GSO        *bool            `toml:"gso"`
 	StateDir   string           `toml:"state_dir"`
 	KeyFile    string           `toml:"key_file"`
-	Compress   string           `toml:"compress"`
 	Log        logTOML          `toml:"log"`
 	Limits     limitsTOML       `toml:"limits"`
 	Control    controlTOML      `toml:"control"`
@@ -137,6 +136,7 @@ type limitsTOML struct {
 	Window     string `toml:"window"`
 	Sessions   int    `toml:"sessions"`
 	Refine     string `toml:"refine"`
+	Compress   string `toml:"compress"`
 
 	Rate     string   `toml:"rate"`
 	ReadRate string   `toml:"read_rate"`
@@ -250,10 +250,6 @@ func (c *checker) check(f *file) *Config {
 	cfg := &Config{File: c.path, Listen: c.listen(f.Listen), Log: c.log(f.Log), Limits: c.limits(f.Limits), Throttle: c.throttle(f.Limits)}
 	cfg.QUIC, cfg.TLS = c.transports(f.Transports)
 	cfg.GRO, cfg.GSO = f.GRO == nil || *f.GRO, f.GSO == nil || *f.GSO
-	var err error
-	if cfg.Limits.Compress, err = mover.ParseCompress(f.Compress); err != nil {
-		c.wrong("compress", err)
-	}
 	c.site(f, cfg)
 	cfg.Exports = c.exports(f.Export, cfg.Peers)
 	if cfg.Site != nil {

@@ -74,7 +74,7 @@ func TestMistakes(t *testing.T) {
 		{"no unit", "[limits]\nwindow = \"64\"\n", 2, []string{"window", "unit"}},
 		{"too large", "[limits]\nmemory = \"9000000TiB\"\n", 2, []string{"too large"}},
 		{"below the least", "[limits]\nmemory = \"1MiB\"\n", 2, []string{"memory", "64 MiB"}},
-		{"compress", "compress = \"zstd\"\n", 1, []string{"zstd", "auto, on or off"}},
+		{"compress", "[limits]\ncompress = \"zstd\"\n", 2, []string{"limits.compress", "zstd", "auto, on or off"}},
 		{"workers", "[limits]\nworkers = 999\n", 2, []string{"999 workers"}},
 		{"cpus", "[limits]\ncpus = -1\n", 2, []string{"limits.cpus", "-1 CPUs", "1 to 1024"}},
 		{"rate without a unit", "[limits]\nrate = \"50\"\n", 2, []string{"limits.rate", "unit"}},

@@ -19,6 +19,9 @@
 //	checkpoint = "64MiB"            # written bytes between two flushes
 //	window     = "32MiB"            # sent beyond a checkpoint
 //	sessions   = 256
+//	cpus       = 2                  # GOMAXPROCS
+//	refine     = "auto"             # send pieces of 4 KiB: auto, on, off
+//	compress   = "auto"             # LZ4: auto, on, off
 //	rate       = "100MiB"           # per second on the network, all sessions together
 //	read_rate  = "400MiB"           # per second from disks; these four change at SIGHUP
 //	latency    = "20ms"             # of the storage, above which reading backs off

@@ -44,11 +44,11 @@ func (c *Config) defaults() map[string]any {
 	bytes := func(n int64) string { return strings.Replace(strings.Replace(size.Text(n), ".0 ", "", 1), " ", "", 1) }
 	return map[string]any{
 		"listen": c.Listen, "transports": []string{"quic", "tls"}, "gro": true, "gso": true, "state_dir": c.Site.Dir(), "key_file": c.Site.KeyFile(),
-		"compress":  e.Compress.String(),
 		"log.level": strings.ToLower(c.Log.Level.String()), "log.format": c.Log.Format,
 		"limits.memory": bytes(e.Memory), "limits.workers": e.Workers, "limits.checkpoint": bytes(e.Checkpoint),
 		"limits.cpus": runtime.GOMAXPROCS(0), "limits.window": bytes(e.Window), "limits.sessions": e.Sessions, "limits.refine": e.Refine.String(),
-		"control.socket": c.Control.Socket, "jobs.disks": 4, "jobs.per_host": 2, "jobs.keep": "720h",
+		"limits.compress": e.Compress.String(),
+		"control.socket":  c.Control.Socket, "jobs.disks": 4, "jobs.per_host": 2, "jobs.keep": "720h",
 		"controller.name": hostName(), "controller.vms": 4, "controller.disks": 8, "replication.timeout": short(DefaultTimeout),
 	}
 }
