@@ -149,8 +149,8 @@ func (g *guard) mustProve(addr net.Addr) bool {
 
 // failed counts a handshake that had a slot and came to nothing.
 func (g *guard) failed(addr net.Addr, err error) {
-	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote && app.ErrorCode == quic.ApplicationErrorCode(CodeOK) {
-		return // of two links that it made the dialer wants the other
+	if notWanted(err) {
+		return
 	}
 	if errors.Is(err, ErrUnknownPeer) {
 		g.refusals.Unknown.Add(1)
@@ -160,6 +160,17 @@ func (g *guard) failed(addr net.Addr, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.reportLocked(addr, err)
+}
+
+// notWanted reports whether the peer has ended in order what became no link: of
+// two that it made the dialer wants the other, and one that is cancelled before
+// its control stream is here, too, is nothing to warn of.
+func notWanted(err error) bool {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Remote && e.Code == CodeOK
+	}
+	app, ok := errors.AsType[*quic.ApplicationError](err)
+	return ok && app.Remote && app.ErrorCode == quic.ApplicationErrorCode(CodeOK)
 }
 
 // reportLocked logs the first refusal and then at most one in 10 s, with the

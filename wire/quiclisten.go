@@ -148,6 +148,9 @@ func (l *quicListener) serve(ctx context.Context, conn *quic.Conn) {
 	l.roster.learn(link) // before the control stream comes: connections may be sooner
 	control, err := acceptControl(ctx, conn)
 	if err != nil {
+		if ended := link.Err(); ended != nil { // it knows who has ended it
+			err = ended
+		}
 		l.guard.failed(conn.RemoteAddr(), err)
 		link.CloseWithError(CodeTimeout, err.Error())
 		return
