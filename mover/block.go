@@ -2,7 +2,6 @@ package mover
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +40,7 @@ type pool struct {
 	max   int64
 	taken atomic.Int64  // of them, now
 	store chan struct{} // the right to one batch buffer each, to be lent
+	mmap  func(n int) ([]byte, error)
 
 	mu     sync.Mutex
 	raws   [][]byte // the last one that was used is used first: it may be in a cache
@@ -57,7 +57,7 @@ const (
 func newPool(bytes int64) *pool {
 	n := min(bytes/storePart/cbt.BatchSize, storeMost)
 	bytes -= n * cbt.BatchSize
-	p := &pool{bound: semaphore.NewWeighted(bytes), max: bytes, store: make(chan struct{}, n)}
+	p := &pool{bound: semaphore.NewWeighted(bytes), max: bytes, store: make(chan struct{}, n), mmap: anonymous}
 	for range n {
 		p.store <- struct{}{}
 	}
@@ -138,9 +138,14 @@ func (p *pool) buffer(free *[][]byte, n int) ([]byte, error) {
 		*free = (*free)[:k-1]
 		return b, nil
 	}
+	return p.mmap(n)
+}
+
+// anonymous is n bytes of fresh memory.
+func anonymous(n int) ([]byte, error) {
 	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
-		return nil, fmt.Errorf("map %d bytes for a buffer: %w", n, err)
+		return nil, wire.Errorf(wire.CodeLimit, "the system has no memory for a buffer of %d bytes: %w", n, err)
 	}
 	return b, nil
 }

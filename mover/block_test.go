@@ -99,6 +99,30 @@ func TestManyShares(t *testing.T) {
 	}
 }
 
+// A read-back that gets no buffer has read nothing: that is no proof, for no
+// grain, and the batch is not settled.
+func TestReadBackWithoutMemory(t *testing.T) {
+	p := newPool(64 << 20)
+	defer p.close()
+	mem, err := p.share(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.close()
+	none := errors.New("no memory")
+	p.mmap = func(int) ([]byte, error) { return nil, none }
+	ts := &targetSession{target: &target{layout: layout{cbt.BatchSize}, cfg: &Config{}}, mem: mem}
+	rd := &reader{layout: ts.layout, holes: &holes{}, hash: cbt.NewHasher()}
+	b := &tbatch{stage: stageFlushed, fresh: 1, written: 1}
+	b.n = cbt.BatchGrains
+	if err := ts.readBackOf(t.Context(), rd, b); !errors.Is(err, none) || b.stage != stageFlushed || !ts.ready.Empty() {
+		t.Errorf("the batch is at stage %d, %v", b.stage, err)
+	}
+	if len(mem.own) != 1 {
+		t.Error("the right to a buffer is lost")
+	}
+}
+
 // Gaps of up to two grains are closed, and nothing else.
 func TestBridge(t *testing.T) {
 	for m, want := range map[wire.Mask]wire.Mask{

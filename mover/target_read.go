@@ -25,14 +25,17 @@ func (ts *targetSession) reader() *reader {
 	}
 }
 
-// readBatch is rd.batch within the limits and the memory of the session.
-func (ts *targetSession) readBatch(ctx context.Context, rd *reader, b int64, want wire.Mask, v *leaves) (err error) {
-	if err = ts.pace.read(ctx, rd.cost(b, want)); err != nil {
-		return err
+// readBatch is rd.batch within the limits and the memory of the session. bad is
+// what rd.batch returns, with v saying where. After err nothing was read, v says
+// nothing, and the session has to end.
+func (ts *targetSession) readBatch(ctx context.Context, rd *reader, b int64, want wire.Mask, v *leaves) (bad, err error) {
+	if err := ts.pace.read(ctx, rd.cost(b, want)); err != nil {
+		return nil, err
 	}
 	if rd.buf, err = ts.mem.borrow(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	defer ts.mem.giveBack(rd.buf)
-	return rd.batch(ctx, b, want, v)
+	bad = rd.batch(ctx, b, want, v)
+	return bad, ctx.Err() // then it may not have been read at all
 }

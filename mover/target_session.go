@@ -192,16 +192,16 @@ func (ts *targetSession) readStage(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
-			err := ts.readBatch(ctx, rd, j.batch, j.want, &j.leaves)
-			if ctx.Err() != nil {
-				return ctx.Err()
+			bad, err := ts.readBatch(ctx, rd, j.batch, j.want, &j.leaves)
+			if err != nil {
+				return err
 			}
 			j.skip = wire.FullMask(j.n) &^ j.want
-			if retryable(err) {
-				return ts.failed(diskError(wire.CodeRead, "target", "read", ts.batch(j.batch), err))
+			if retryable(bad) {
+				return ts.failed(diskError(wire.CodeRead, "target", "read", ts.batch(j.batch), bad))
 			}
-			if err != nil && ts.mode == wire.ModeVerify {
-				ts.cfg.Log.Warn("target grains cannot be read", "run", ts.passSpec.run, "extent", ts.batch(j.batch), "err", err)
+			if bad != nil && ts.mode == wire.ModeVerify {
+				ts.cfg.Log.Warn("target grains cannot be read", "run", ts.passSpec.run, "extent", ts.batch(j.batch), "err", bad)
 			}
 			j.ready <- nil
 		case <-ctx.Done():

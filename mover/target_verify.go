@@ -62,9 +62,9 @@ func (ts *targetSession) readBackOf(ctx context.Context, rd *reader, b *tbatch) 
 	}
 	var back leaves
 	rd.near = wire.FullMask(b.n) &^ b.skip
-	readErr := ts.readBatch(ctx, rd, b.batch, b.fresh, &back)
-	if ctx.Err() != nil {
-		return ctx.Err() // it may not have been read at all
+	readErr, err := ts.readBatch(ctx, rd, b.batch, b.fresh, &back)
+	if err != nil {
+		return err
 	}
 	if retryable(readErr) {
 		return ts.failed(diskError(wire.CodeRead, "target", "read back", ts.batch(b.batch), readErr))
@@ -89,7 +89,7 @@ func (ts *targetSession) readBackOf(ctx context.Context, rd *reader, b *tbatch) 
 		return ts.failed(ts.poison(fmt.Sprintf("%d grains at %v read back wrong %d times (%v)", wrong.Count(), ts.batch(b.batch), round, readErr)))
 	}
 	ts.journalMu.Lock()
-	err := ts.journal.forget(m)
+	err = ts.journal.forget(m)
 	ts.journalMu.Unlock()
 	if err != nil {
 		return ts.failed(err)
