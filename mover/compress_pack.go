@@ -60,6 +60,18 @@ func (k *packer) add(off int64, p []byte, d *cbt.Digest) {
 	k.batch.raw, k.batch.wire = k.batch.raw+int64(len(p)), k.batch.wire+int64(n)
 }
 
+// addParts appends the pieces in parts of grain p, which is e. They are no trial:
+// where compression is off they go as they are.
+func (k *packer) addParts(e cbt.Extent, p []byte, parts wire.Mask, d *cbt.Digest) {
+	raw := wire.PartBytes(e.Len, parts)
+	n := int64(k.dw.AddParts(e.Off, p, parts, d, k.on.Load()))
+	k.batch.grains++
+	if n < raw {
+		k.batch.packed++
+		k.batch.raw, k.batch.wire = k.batch.raw+raw, k.batch.wire+n
+	}
+}
+
 // want says whether the next grain is to be tried: all, or now and then one, so
 // that it is known what compressing would cost and gain.
 func (k *packer) want() bool {

@@ -259,7 +259,7 @@ func (w *worker) add(a *answer, g int, parts *wire.Parts) (saved int64) {
 		w.pack.add(e.Off, p, &a.digests[g])
 		return 0
 	}
-	w.dw.AddParts(e.Off, p, m, &a.digests[g])
+	w.pack.addParts(e, p, m, &a.digests[g])
 	return e.Len - wire.PartBytes(e.Len, m)
 }
 

@@ -55,7 +55,7 @@ func TestHostileRefine(t *testing.T) {
 		at := cbt.BatchSize + int64(bits.TrailingZeros16(uint16(g)))*cbt.GrainSize
 		var d cbt.Digest
 		e.dw.Reset(1, redo)
-		e.dw.AddParts(at, grain(), 2, &d)
+		e.dw.AddParts(at, grain(), 2, &d, true)
 		return e.dw.Frame()
 	}
 	for name, c := range map[string]struct {

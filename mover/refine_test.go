@@ -259,6 +259,26 @@ func TestRefinePull(t *testing.T) {
 	}
 }
 
+// Pieces are compressed where grains are, and not where that is switched off.
+func TestRefineCompress(t *testing.T) {
+	for _, compress := range []mover.Compress{mover.CompressOn, mover.CompressOff} {
+		before := bytes.Repeat([]byte("all the same "), (1<<20)/13+1)[:1<<20]
+		want := bytes.Clone(before)
+		for at := 100; at < len(want); at += cbt.GrainSize {
+			want[at] ^= 1
+		}
+		target := disk(before)
+		rep, err := run(t, newEngine(t, mover.Config{Refine: mover.RefineOn, Compress: compress}), mover.Job{Source: endpoint("source", disk(want)), Target: endpoint("target", target)})
+		c := rep.Counters
+		if err != nil || !bytes.Equal(target.Bytes(), want) || c.Sent != int64(len(want))/wire.GrainParts {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if on := compress == mover.CompressOn; c.Wire < c.Sent != on || rep.Compression.Packed == rep.Compression.Grains != on || rep.Compression.Grains != cbt.BatchGrains {
+			t.Errorf("compress %v: %d bytes for %d, %+v", compress, c.Wire, c.Sent, rep.Compression)
+		}
+	}
+}
+
 // A target that writes in larger units than a piece gets whole grains.
 func TestRefineSectors(t *testing.T) {
 	for sector, pieces := range map[int64]bool{512: true, wire.PartSize: true, 16 << 10: false} {

@@ -28,8 +28,8 @@ func sampleFrame(t testing.TB) []byte {
 	add(9, grainOf(r, 0, cbt.GrainSize))
 	w.AddEmpty(cbt.Extent{Off: 11 * cbt.GrainSize, Len: cbt.GrainSize}, EncBad)
 	cbt.NewHasher().Sum(grainOf(r, 1, cbt.GrainSize), &d)
-	w.AddParts(12*cbt.GrainSize, grainOf(r, 1, cbt.GrainSize), 0x8102, &d)
-	w.AddParts(13*cbt.GrainSize, grainOf(r, 0, cbt.GrainSize), 0x0001, &d)
+	w.AddParts(12*cbt.GrainSize, grainOf(r, 1, cbt.GrainSize), 0x8102, &d, true)
+	w.AddParts(13*cbt.GrainSize, grainOf(r, 0, cbt.GrainSize), 0x0001, &d, true)
 	add(15, grainOf(r, 0, 100))
 	return bytes.Clone(w.Frame()[headerLen:])
 }

@@ -128,9 +128,10 @@ func partsFit(enc Encoding, n int64, parts Mask) bool {
 	return (enc == EncRaw || enc == EncLZ4) && n > 0 && n <= cbt.GrainSize && parts&^PartsOf(n) == 0 && parts != PartsOf(n)
 }
 
-// AddParts appends the pieces in parts, some and not all, of grain p at off. d is
-// the digest of the whole grain.
-func (w *DataWriter) AddParts(off int64, p []byte, parts Mask, d *cbt.Digest) {
+// AddParts appends the pieces in parts, some and not all, of grain p at off,
+// compressed if pack is set and that gains at least a sixteenth. d is the digest of
+// the whole grain. It returns how long the pieces are as they travel.
+func (w *DataWriter) AddParts(off int64, p []byte, parts Mask, d *cbt.Digest, pack bool) (n int) {
 	at := w.record(cbt.Extent{Off: off, Len: int64(len(p))}, EncLZ4, d)
 	binary.BigEndian.PutUint16(w.buf[at+18:], uint16(parts))
 	w.buf = append(w.buf, w.binder.out[:bindingLen]...) // room for the check
@@ -143,11 +144,17 @@ func (w *DataWriter) AddParts(off int64, p []byte, parts Mask, d *cbt.Digest) {
 			w.pieces = append(w.pieces, p[i*PartSize:min((i+1)*PartSize, len(p))]...)
 		}
 	}
-	enc, n := w.payload(w.pieces)
+	enc := EncRaw
+	if pack {
+		enc, n = w.payload(w.pieces)
+	} else {
+		w.buf, n = append(w.buf, w.pieces...), len(w.pieces)
+	}
 	w.seal(at, enc, bindingLen+n)
 	rec := w.buf[at : at+recordLen]
 	copy(w.buf[at+recordLen:], w.binder.check(rec[:recordLen-bindingLen], w.pieces))
 	w.raw += int64(len(w.pieces))
+	return n
 }
 
 // check is the sum that the payload of a part record begins with: of the fields

@@ -23,7 +23,7 @@ func TestGoldenParts(t *testing.T) {
 	w := NewDataWriter(make([]byte, 0, DataBufferLen), testBinder(t))
 	d := cbt.Digest(bytes32)
 	w.Reset(0, false)
-	w.AddParts(0, p, 0b101, &d)
+	w.AddParts(0, p, 0b101, &d, true)
 	got := w.Frame()[headerLen+dataHeadLen:]
 	want := unhex(t, "0000000000000000 00002004")
 	want = binary.BigEndian.AppendUint32(want, uint32(len(got)-recordLen))
@@ -77,7 +77,7 @@ func TestPartsRoundTrip(t *testing.T) {
 		var dg cbt.Digest
 		cbt.NewHasher().Sum(want, &dg)
 		w.Reset(0, r.IntN(2) == 1)
-		w.AddParts(0, want, parts, &dg)
+		w.AddParts(0, want, parts, &dg, true)
 		if err := d.ParseData(w.Frame()[headerLen:], size, in); err != nil {
 			t.Fatalf("seed %d: pieces %x of %d bytes: %v", seed, parts, size, err)
 		}
@@ -108,7 +108,7 @@ func TestPartsCheckIsBound(t *testing.T) {
 		w := NewDataWriter(make([]byte, DataBufferLen), testBinder(t))
 		var d cbt.Digest
 		w.Reset(0, false)
-		w.AddParts(off, p, parts, &d)
+		w.AddParts(off, p, parts, &d, true)
 		return bytes.Clone(w.Frame()[headerLen:])
 	}
 	const payload = dataHeadLen + recordLen
@@ -184,7 +184,7 @@ func TestPartsAllocs(t *testing.T) {
 			for i := range GrainParts {
 				sums.Sum(p[i*PartSize:(i+1)*PartSize], &told.Sums[g][i])
 			}
-			w.AddParts(g*cbt.GrainSize, p, 0x0110, &dg)
+			w.AddParts(g*cbt.GrainSize, p, 0x0110, &dg, true)
 		}
 		b = AppendFrame(b[:0], &told)
 		err := Parse(&heard, b[headerLen:])
