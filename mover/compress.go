@@ -53,6 +53,7 @@ const (
 type compressor struct {
 	asked Compress
 	on    atomic.Bool
+	bound atomic.Bool                      // the wire is what the workers wait for, and there are processors to spare
 	first atomic.Bool                      // no window of this link is over
 	now   func() time.Time                 //
 	cpu   func() (own, idle time.Duration) // of this process; of all processors since some time
@@ -95,10 +96,12 @@ func (c *compressor) link(transport string, workers int, here bool, limit func()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.here, c.limit = here, limit
+	c.facts = situation{workers: float64(workers), send: sendCost(transport), encode: encodeCost, ratio: usualRatio}
+	c.bound.Store(false)
+	defer c.beginLocked()
 	if c.asked != CompressAuto {
 		return
 	}
-	c.facts = situation{workers: float64(workers), send: sendCost(transport), encode: encodeCost, ratio: usualRatio}
 	c.first.Store(!here)
 	c.on.Store(false)
 	c.turn, c.wireAt = 0, time.Time{}
@@ -108,7 +111,6 @@ func (c *compressor) link(transport string, workers int, here bool, limit func()
 	case limit() > 0: // the wire is slow by order
 		c.decideLocked(true)
 	}
-	c.beginLocked()
 }
 
 func (c *compressor) beginLocked() {
@@ -122,7 +124,7 @@ func (c *compressor) beginLocked() {
 func (c *compressor) wrote(took time.Duration, raw, sent int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.asked != CompressAuto || c.here {
+	if c.here {
 		return
 	}
 	c.raw, c.sent, c.writing = c.raw+raw, c.sent+sent, c.writing+took
@@ -132,7 +134,10 @@ func (c *compressor) wrote(took time.Duration, raw, sent int64) {
 	}
 	if wall := c.now().Sub(c.began); wall >= length && c.raw >= windowLeast {
 		c.measureLocked(wall)
-		c.decideLocked(c.first.Swap(false))
+		c.bound.Store(c.facts.wireBound(c.bound.Load()))
+		if c.asked == CompressAuto {
+			c.decideLocked(c.first.Swap(false))
+		}
 		c.beginLocked()
 	}
 }

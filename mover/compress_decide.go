@@ -68,6 +68,19 @@ func (s situation) decide() (bool, reason) {
 	return on, s.reason(on, wire, saved)
 }
 
+// wireBound says whether fewer bytes would make the copy faster, whatever else
+// they cost: the workers wait for the wire, and not because the machine, where the
+// other end may run too, has nothing left to make it faster with. Once fewer bytes
+// go, as was says, the workers wait less: that is no reason to stop unless next to
+// nothing is left of it.
+func (s situation) wireBound(was bool) bool {
+	least := stall
+	if was {
+		least = stall / 5
+	}
+	return s.stalled >= least && s.idle >= 0.1*(s.busy+s.idle)
+}
+
 // reason explains the verdict.
 func (s situation) reason(on bool, wire, saved float64) reason {
 	switch {

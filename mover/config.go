@@ -61,7 +61,8 @@ type Config struct {
 	// Log gets what begins, ends and is retried; nil discards it.
 	Log *slog.Logger
 
-	bug bug // tests only: a deliberate mistake, see bug.go
+	bug bug                              // tests only: a deliberate mistake, see bug.go
+	cpu func() (own, idle time.Duration) // tests only: instead of processors
 }
 
 // Limits of a Config that are not a matter of taste.

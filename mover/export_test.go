@@ -1,6 +1,8 @@
 package mover
 
 import (
+	"time"
+
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/wire"
 )
@@ -34,6 +36,16 @@ var Bugs = map[string]Bug{
 // WithBug is cfg with a mistake in it.
 func WithBug(cfg Config, b Bug) Config {
 	cfg.bug = b
+	return cfg
+}
+
+// WithIdle is cfg on a machine of which that share of a processor is idle.
+func WithIdle(cfg Config, share float64) Config {
+	began := time.Now()
+	cfg.cpu = func() (own, idle time.Duration) {
+		d := float64(time.Since(began))
+		return time.Duration(d * (1 - share)), time.Duration(d * share)
+	}
 	return cfg
 }
 

@@ -77,8 +77,8 @@ type refinement struct {
 	free  chan *wire.Parts // answers that nobody works on
 }
 
-func newRefinement(cfg *Config) *refinement {
-	r := &refinement{policy: newPolicy(cfg), askK: newKick(), free: make(chan *wire.Parts, cfg.Workers+1)}
+func newRefinement(cfg *Config, c *compressor) *refinement {
+	r := &refinement{policy: policy{refine: cfg.Refine, bound: &c.bound}, askK: newKick(), free: make(chan *wire.Parts, cfg.Workers+1)}
 	for range cap(r.free) { // one for each worker, one for who reads them
 		r.free <- new(wire.Parts)
 	}

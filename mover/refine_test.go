@@ -174,18 +174,26 @@ func flippedPieces(t *testing.T, bug mover.Bug) error {
 	return nil
 }
 
-// TestRefineAuto asks only where the wire is what the copy waits for.
+// TestRefineAuto asks only where the wire is what the copy waits for, and the
+// processors are not.
 func TestRefineAuto(t *testing.T) {
 	before, want := pieced(rand.New(rand.NewPCG(3, 3)), 24<<20)
 	for name, c := range map[string]struct {
-		slow    time.Duration
-		refined bool
-	}{"slow wire": {200 * time.Millisecond, true}, "fast wire": {0, false}} {
+		slow     time.Duration
+		idle     float64
+		compress mover.Compress
+		refined  bool
+	}{
+		"slow wire":                 {200 * time.Millisecond, 0.5, mover.CompressAuto, true},
+		"slow wire, not compressed": {200 * time.Millisecond, 0.5, mover.CompressOff, true},
+		"fast wire":                 {0, 0.5, mover.CompressAuto, false},
+		"slow other end, which has all processors": {200 * time.Millisecond, 0.05, mover.CompressAuto, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			target := disk(bytes.Clone(before))
 			var rep mover.Report
 			err := bubble(t, func(ctx context.Context) error {
-				cfg := mover.Config{Memory: 64 << 20, Workers: 2}
+				cfg := mover.WithIdle(mover.Config{Memory: 64 << 20, Workers: 2, Compress: c.compress}, c.idle)
 				s, err := newSite(ctx, cfg, movertest.NewCrashableState(movertest.NewPower()).Mount(),
 					mover.Export{Name: "disk", Role: mover.RoleTarget, Open: endpoint("disk", target).Open})
 				if err != nil {

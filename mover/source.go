@@ -141,6 +141,9 @@ func (e *Engine) fit(disk Disk, spec passSpec, unproved bool) error {
 
 func newSource(cfg *Config, p *pool, disk Disk, spec passSpec, prog *Progress) *source {
 	s := &source{layout: layout{disk.Size()}, passSpec: spec, cfg: cfg, pool: p, disk: disk, prog: prog, compress: newCompressor(cfg.Compress)}
+	if cfg.cpu != nil {
+		s.compress.cpu = cfg.cpu
+	}
 	s.usePlan(cbt.PlanFull(disk.Size()))
 	s.prog.total.Store(s.size)
 	s.restart()

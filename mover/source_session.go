@@ -78,7 +78,7 @@ func newSourceSession(s *source, l *lane, opened wire.Opened) *sourceSession {
 		halted: make(chan struct{}),
 	}
 	if opened.Refine && opened.Start < s.batches() {
-		ss.refine = newRefinement(s.cfg)
+		ss.refine = newRefinement(s.cfg, s.compress)
 	}
 	return ss
 }

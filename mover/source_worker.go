@@ -182,9 +182,6 @@ func (w *worker) write(ctx context.Context) error {
 	if err := w.paced(ctx, f); err != nil {
 		return err
 	}
-	if w.refine != nil {
-		w.refine.wait(began, time.Now())
-	}
 	w.compress.wrote(time.Since(began), raw, int64(len(f)))
 	w.prog.sent.Add(raw)
 	w.prog.wired.Add(int64(len(f)))
