@@ -61,8 +61,9 @@ type Config struct {
 	// Log gets what begins, ends and is retried; nil discards it.
 	Log *slog.Logger
 
-	bug bug                              // tests only: a deliberate mistake, see bug.go
-	cpu func() (own, idle time.Duration) // tests only: instead of processors
+	bug  bug                              // tests only: a deliberate mistake, see bug.go
+	cpu  func() (own, idle time.Duration) // tests only: instead of processors
+	path pathTest                         // tests only: decides for the judge
 }
 
 // Limits of a Config that are not a matter of taste.

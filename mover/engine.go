@@ -223,7 +223,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 	} else if err := s.narrow(ctx, job.Track, job.Source.Hint); err != nil {
 		return Report{Run: spec.run, Pass: spec.pass, Source: disk.Identity(), Track: job.Track, Reason: s.plan.Reason}, err
 	}
-	s.way = newWay(p)
+	s.way = newWay(p, &e.cfg)
 	defer s.way.close()
 	to = s.way.wrap(to)
 	hello := wire.Hello{Op: wire.OpPush, Mode: spec.mode, Run: spec.run, Pass: spec.pass, Export: to.Export, Agent: e.cfg.Agent}
@@ -234,7 +234,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 		}
 		l, err := dial(ctx, to, &hello, nil)
 		if err != nil {
-			return false, to.renewed(ctx, err, hello.Ticket)
+			return false, s.way.failed(ctx, false, to.renewed(ctx, err, hello.Ticket))
 		}
 		s.way.begin(l.link)
 		s.by = by // nobody at the other end of this link was told anything
@@ -249,7 +249,8 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 			err = s.conclude(&rep, &v)
 		}
 		l.end(err)
-		return opened.Epoch > 0, to.renewed(ctx, s.learn(err), hello.Ticket)
+		began := opened.Epoch > 0
+		return began, s.way.failed(ctx, began, to.renewed(ctx, s.learn(err), hello.Ticket))
 	})
 	p.endLink()
 	rep.Hinted, rep.Reason = s.hinted(), s.plan.Reason
@@ -300,7 +301,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 		hello.Track = track.Tell()
 	}
 	said := false
-	by := newWay(p)
+	by := newWay(p, &e.cfg)
 	defer by.close()
 	from = by.wrap(from)
 	exp := &Export{Name: job.Target.Name, Open: job.Target.Open, floor: job.Fence}
@@ -314,7 +315,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 		hello.Rate = now.Wire
 		l, err := dial(ctx, from, &hello, tells)
 		if err != nil {
-			return false, from.renewed(ctx, err, hello.Ticket)
+			return false, by.failed(ctx, false, from.renewed(ctx, err, hello.Ticket))
 		}
 		by.begin(l.link)
 		o, err := e.receive(ctx, l, exp, spec, terms{job: job.Throttle, tells: true, told: wire.Pace{Wire: hello.Rate}}, p, openWait)
@@ -334,7 +335,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 		if err == nil {
 			err = o.verdict(spec.mode, p.bad.Load())
 		}
-		return o.began, from.renewed(ctx, err, hello.Ticket)
+		return o.began, by.failed(ctx, o.began, from.renewed(ctx, err, hello.Ticket))
 	})
 	rep.Counters = p.Counters()
 	return rep, err

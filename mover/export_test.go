@@ -49,6 +49,13 @@ func WithIdle(cfg Config, share float64) Config {
 	return cfg
 }
 
+// WithJudge is cfg whose path is looked at each millisecond, and changed when want
+// says so.
+func WithJudge(cfg Config, want func(from Route, c wire.Counters) (Route, bool)) Config {
+	cfg.path = pathTest{every: time.Millisecond, want: want}
+	return cfg
+}
+
 // JournalLen is the least length of a journal file.
 const JournalLen = journalLen
 

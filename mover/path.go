@@ -32,7 +32,8 @@ type Rerouter interface {
 	// May reports whether Reroute could make a link over to.
 	May(to Route) bool
 	// Reroute makes another link to the same peer, over to, for the reason why, and
-	// may prefer that for later links. The link that it is asked of stays.
+	// may prefer that for later links. The link that it is asked of stays, and may
+	// have ended before.
 	Reroute(ctx context.Context, to Route, why string) (wire.Link, error)
 }
 
@@ -41,31 +42,122 @@ type Rerouter interface {
 // end that was dialed, and does nothing.
 type way struct {
 	prog *Progress
+	test pathTest
 
 	mu      sync.Mutex
 	judge   judge
 	link    Rerouter  // of the session now; nil: nothing can be chosen
 	next    wire.Link // for the session that follows; nil: it is dialed
 	busy    bool      // a change is being made
+	last    *turn     // the last change, until the run goes back
+	back    *turn     // to be gone back on by the next dial
 	control string    // congestion control of the end that sends, as it says
 }
 
-func newWay(p *Progress) *way { return &way{prog: p} }
+// turn is a change that was made.
+type turn struct {
+	link     Rerouter // that was left
+	from, to Route
+	since    time.Time // the new link was taken; zero: not yet
+	why      string    // of going back
+}
 
-// wrap is r whose next link is the one that was asked for, if there is one.
+// pathTest decides in place of the judge, for tests.
+type pathTest struct {
+	every time.Duration // 0: pathEvery
+	want  func(from Route, c wire.Counters) (Route, bool)
+}
+
+func newWay(p *Progress, cfg *Config) *way { return &way{prog: p, test: cfg.path} }
+
+// wrap is r whose next link is the one that was asked for, if there is one, or
+// over the old route again, if that one was of no use.
 func (w *way) wrap(r *Remote) *Remote {
 	by := *r
 	by.Dial = func(ctx context.Context) (wire.Link, error) {
 		w.mu.Lock()
-		next := w.next
-		w.next = nil
+		next, back := w.next, w.back
+		w.next, w.back = nil, nil
+		if next != nil {
+			w.last.since = time.Now()
+		}
 		w.mu.Unlock()
-		if next != nil && next.Err() == nil {
+		switch {
+		case next != nil && next.Err() == nil:
 			return next, nil
+		case next != nil:
+			next.CloseWithError(wire.CodeOK, "")
+			if link := w.instead(ctx, next.Err()); link != nil {
+				return link, nil
+			}
+		case back != nil:
+			if link, err := back.link.Reroute(ctx, back.from, back.why); err == nil {
+				return link, nil
+			}
 		}
 		return r.Dial(ctx)
 	}
 	return &by
+}
+
+// instead makes a link where the one that was asked for has ended with err before
+// it was used; nil if there is none to be had.
+func (w *way) instead(ctx context.Context, err error) wire.Link {
+	w.mu.Lock()
+	t := w.last
+	w.mu.Unlock()
+	to, why := t.to, "the change took long"
+	if codeOf(err) != wire.CodeTimeout || !remote(err) { // else nobody spoke on it for too long
+		w.goBack(err)
+		w.mu.Lock()
+		w.back = nil
+		w.mu.Unlock()
+		to, why = t.from, t.why
+	}
+	if link, err := t.link.Reroute(ctx, to, why); err == nil {
+		return link
+	}
+	return nil
+}
+
+// goBack has the next dial go over the route before the last change, of which
+// err has come. Nothing is changed after that.
+func (w *way) goBack(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.last
+	t.why = t.to.String() + " was of no use: " + oneLine(err)
+	w.judge.done, w.last, w.back = true, nil, t
+	w.prog.event("goes on over " + t.from.String() + " again: " + t.why)
+}
+
+// trial is how long a link after a change has to hold for its end not to be
+// blamed on the change.
+const trial = 10 * time.Second
+
+// failed takes the error that an attempt has ended with, and gives the one to go
+// on with. A link that was changed to and is lost at once is nothing that a run
+// ends or waits for: it goes back to what it had. Began says whether the session
+// began on it.
+func (w *way) failed(ctx context.Context, began bool, err error) error {
+	w.mu.Lock()
+	t := w.last
+	w.mu.Unlock()
+	if err == nil || t == nil || t.since.IsZero() || ctx.Err() != nil || !retryable(err) && !waits(err) {
+		return err
+	}
+	switch codeOf(err) {
+	case wire.CodeSwitch, wire.CodeDraining, wire.CodeDistrust, wire.CodeFlush, wire.CodeDiskLost:
+		return err
+	}
+	if began && w.prog.advanced() && time.Since(t.since) > trial {
+		return err
+	}
+	w.goBack(err)
+	if !began {
+		w.prog.switched.Add(-1) // there was no session on it
+	}
+	return wire.Errorf(wire.CodeSwitch, "changes the transport: %s", t.why)
 }
 
 // begin is for a session on link.
@@ -107,6 +199,10 @@ func (w *way) ask(s *seen) (to Route, why string, ok bool) {
 	if w.link == nil || w.busy {
 		return to, "", false
 	}
+	if w.test.want != nil {
+		to, w.busy = w.test.want(w.judge.route, c)
+		return to, "a test wants it", w.busy
+	}
 	to, why, w.busy = w.judge.look(s, max(0, c.Total-c.Verified))
 	return to, why, w.busy
 }
@@ -132,13 +228,16 @@ func (w *way) change(ctx context.Context, to Route, why string, finished <-chan 
 	defer w.mu.Unlock()
 	if err != nil {
 		w.busy = false
-		if w.judge.refused(to); ctx.Err() == nil && w.judge.least >= shortRTT {
+		if ctx.Err() != nil { // the session has ended, which says nothing of that route
+			return false
+		}
+		if w.judge.refused(to); w.judge.least >= shortRTT {
 			w.prog.event("stays with " + from.String() + " though " + why + ": " + to.String() + " is not to be had: " + oneLine(err))
 		}
 		return false
 	}
 	w.judge.changed(to)
-	w.next = next
+	w.next, w.last = next, &turn{link: link, from: from, to: to}
 	w.prog.event("goes on over " + to.String() + " instead of " + from.String() + ": " + why)
 	return true
 }
@@ -244,7 +343,11 @@ func (ss *sourceSession) path(ctx context.Context) error {
 	if ss.l.link.Transport() == "pipe" {
 		return nil
 	}
-	tick := time.NewTicker(pathEvery)
+	every := pathEvery
+	if ss.cfg.path.every > 0 {
+		every = ss.cfg.path.every
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for n := 1; ; n++ {
 		select {
@@ -265,6 +368,7 @@ func (ss *sourceSession) path(ctx context.Context) error {
 			continue
 		}
 		if to, why, ok := ss.way.ask(&now); ok && ss.way.change(ctx, to, why, ss.finished) {
+			close(ss.halted)
 			return ss.drain(ctx, why)
 		}
 	}
@@ -296,16 +400,16 @@ func (ss *sourceSession) toDrain(ctx context.Context, body []byte) error {
 		return wire.Errorf(wire.CodeFrame, "a Path %d from the target", f.Op)
 	}
 	if ss.draining.CompareAndSwap(false, true) { // who says so twice is not heard twice
+		close(ss.halted) // before the next Ack makes room
 		ss.group.Go(func() error { return ss.drain(ctx, "the other end asks for it") })
 	}
 	return nil
 }
 
-// drain hands out no more batches, waits until all that was sent is durable, and
-// ends the session so that it goes on over another link. What is sent and not yet
-// durable after drainWait may have to be sent again.
+// drain, where no more batches are handed out, waits until all that was sent is
+// durable, and ends the session so that it goes on over another link. What is sent
+// and not yet durable after drainWait may have to be sent again.
 func (ss *sourceSession) drain(ctx context.Context, why string) error {
-	close(ss.halted)
 	wait, cancel := context.WithTimeout(ctx, drainWait)
 	defer cancel()
 	_ = ss.inflight.Acquire(wait, ss.cfg.Checkpoint+ss.cfg.Window) // in time or not

@@ -212,15 +212,20 @@ func (ss *sourceSession) dispatch(ctx context.Context, t *answer) error {
 
 func (ss *sourceSession) push(ctx context.Context, it item) error {
 	select {
-	case <-ss.halted: // the next link has it
-		<-ctx.Done()
-		return ctx.Err()
+	case <-ss.halted:
 	default:
+		select {
+		case ss.work <- it:
+			return nil
+		case <-ss.halted:
+		case <-ss.finished:
+		case <-ctx.Done():
+		}
 	}
 	select {
-	case ss.work <- it:
-		return nil
-	case <-ctx.Done():
+	case <-ss.finished:
+		return wire.Errorf(wire.CodeFrame, "batch %d was settled while it was asked for", it.batch)
+	case <-ctx.Done(): // the next link has it
 		return ctx.Err()
 	}
 }
