@@ -41,6 +41,7 @@ type pool struct {
 	taken atomic.Int64  // of them, now
 	store chan struct{} // the right to one batch buffer each, to be lent
 	mmap  func(n int) ([]byte, error)
+	guard func(b []byte, taken bool) // tests only: nobody may touch b unless it is taken
 
 	mu     sync.Mutex
 	raws   [][]byte // the last one that was used is used first: it may be in a cache
@@ -136,6 +137,9 @@ func (p *pool) buffer(free *[][]byte, n int) ([]byte, error) {
 	if k := len(*free); k > 0 {
 		b := (*free)[k-1]
 		*free = (*free)[:k-1]
+		if p.guard != nil {
+			p.guard(b, true)
+		}
 		return b, nil
 	}
 	return p.mmap(n)
@@ -155,8 +159,11 @@ func (p *pool) keep(free *[][]byte, b []byte) {
 		return
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.guard != nil {
+		p.guard(b, false)
+	}
 	*free = append(*free, b)
-	p.mu.Unlock()
 }
 
 // close returns the memory of what is free to the system.

@@ -20,12 +20,20 @@ func TestEachShareGetsOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	var held [][]byte
-	for range 1 + cap(p.store) {
-		b, err := greedy.borrow(ctx)
-		if err != nil || len(b) != cbt.BatchSize {
-			t.Fatalf("buffer %d: %d bytes, %v", len(held), len(b), err)
+	for again := range 2 { // new ones, and those that were given back
+		at := make(map[*byte]bool)
+		for range 1 + cap(p.store) {
+			b, err := greedy.borrow(ctx)
+			if err != nil || len(b) != cbt.BatchSize || at[&b[0]] {
+				t.Fatalf("buffer %d: %d bytes, lent already: %v, %v", len(held), len(b), at[&b[0]], err)
+			}
+			at[&b[0]] = true
+			held = append(held, b)
 		}
-		held = append(held, b)
+		for again == 0 && len(held) > 0 {
+			greedy.giveBack(held[0])
+			held = held[1:]
+		}
 	}
 	canceled, cancel := context.WithCancel(ctx)
 	cancel()

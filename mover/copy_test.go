@@ -26,6 +26,7 @@ func newEngine(t *testing.T, cfg mover.Config) *mover.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.GuardBuffers()
 	t.Cleanup(func() {
 		if err := e.Close(); err != nil {
 			t.Errorf("close engine: %v", err)

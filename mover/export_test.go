@@ -3,6 +3,8 @@ package mover
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/wire"
 )
@@ -54,6 +56,20 @@ func WithIdle(cfg Config, share float64) Config {
 func WithJudge(cfg Config, want func(from Route, c wire.Counters) (Route, bool)) Config {
 	cfg.path = pathTest{every: time.Millisecond, want: want}
 	return cfg
+}
+
+// GuardBuffers makes every touch of a buffer that nobody has taken a fault: one
+// that was given back too early ends the test.
+func (e *Engine) GuardBuffers() {
+	e.pool.guard = func(b []byte, taken bool) {
+		prot := unix.PROT_NONE
+		if taken {
+			prot = unix.PROT_READ | unix.PROT_WRITE
+		}
+		if err := unix.Mprotect(b, prot); err != nil {
+			panic(err)
+		}
+	}
 }
 
 // JournalLen is the least length of a journal file.
