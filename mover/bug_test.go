@@ -253,6 +253,9 @@ func damagedRecords(t *testing.T, bug mover.Bug) error {
 			continue
 		}
 		for bit := range 8 {
+			if testing.Short() && bit != off%8 { // each costs 8 MiB of memory
+				continue
+			}
 			st, err := j.replay(off, byte(1)<<bit, bug)
 			if err != nil {
 				return fmt.Errorf("byte %d bit %d: %w", off, bit, err)
