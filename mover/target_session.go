@@ -43,6 +43,7 @@ type targetSession struct {
 	holes   *holes
 	start   int64
 
+	room     int64 // batches that window holds
 	window   *semaphore.Weighted
 	finished chan struct{}
 
@@ -78,10 +79,11 @@ func newTargetSession(t *target, l *lane, window uint32, tag [16]byte) *targetSe
 	ts := &targetSession{
 		target: t, l: l, pos: wire.Position{Tag: tag, Pass: t.pass, Epoch: t.epoch}, pulse: newPulse(),
 		holes: newHoles(t.disk, t.full || t.suspect || t.hearsay() && t.mode == wire.ModeVerify), start: t.settled,
-		window:   semaphore.NewWeighted(int64(min(uint32(t.cfg.Batches), window))),
+		room:     int64(min(uint32(t.cfg.Batches), window)),
 		finished: make(chan struct{}), jobs: make(chan *job, n), order: make(chan *job, n), free: make(chan *job, n),
 		flushK: newKick(), verifyK: newKick(), ackK: newKick(), heard: newKick(),
 	}
+	ts.window = semaphore.NewWeighted(ts.room)
 	ts.pace = &pacer{t.gate, ts.pulse}
 	for range n {
 		ts.free <- &job{ready: make(chan error, 1)}

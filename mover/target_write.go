@@ -237,12 +237,19 @@ func (ts *targetSession) flushStage(ctx context.Context) error {
 // only to move the window.
 const pressedEvery = 20 * time.Millisecond
 
+// pressed says whether a source soon has nothing to do because the window of
+// room batches does not move: of the batches below told, all below settled are
+// done and so many answered. With half of the window free it is only fast.
+func pressed(told, answered, settled, room int64) bool {
+	return told-answered < room/4 && told-settled >= room/2
+}
+
 // due says whether to flush now: a checkpoint is full, something has waited
 // long enough, the window is about to close, or no more data will come.
 func (ts *targetSession) due() bool {
 	ts.mu.Lock()
 	head := ts.pending[ts.settled]
-	pressed := head != nil && head.stage == stageWritten && ts.toldTo-ts.answered < int64(ts.cfg.Batches)/4
+	pressed := head != nil && head.stage == stageWritten && pressed(ts.toldTo, ts.answered, ts.settled, ts.room)
 	last := ts.answered == ts.batches()
 	ts.mu.Unlock()
 	ts.doneMu.Lock()
