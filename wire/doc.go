@@ -81,15 +81,12 @@
 // When a connection that was taken ends, the link ends, with its reason on all.
 // ExportKey is that of the first.
 //
-// What a peer may have sent and nobody has read is 32 MiB in all. The first two
-// connections from an address begin with a window of 1 MiB, half of it for a
-// stream, all others with 128 KiB. Each may grow from what the link has left,
-// to what 1 GB/s need in a round trip and at most 24 MiB; 128 KiB stay set aside
-// for each connection up to the 64th. A listener refuses one that would exceed
-// it with CodeLimit: the dialer makes the second before the third. A window is
-// for all streams of a connection: a stream that is not read may come to hold up
-// the others that go the same way, but none that goes the other way. So who
-// reads data must not wait for something else from the same end.
+// What a peer may have sent and nobody has read is 32 MiB in all. The first
+// connection from an address has a window of 16 MiB, 12 for a stream of it, the
+// second 4, all others 128 KiB; each may grow from what the link has left, where
+// 128 KiB stay set aside for each connection up to the 64th. A listener refuses
+// one that would exceed it with CodeLimit: the dialer makes the second before the
+// third.
 //
 // TLS 1.3 over TCP: one connection per stream, all dialed by the end that
 // dialed the first, the control stream. Each connection begins, inside TLS,

@@ -71,7 +71,7 @@ func (l *quicLink) add(conn *quic.Conn, window uint64) error {
 		return Errorf(CodeLimit, "no more than %d connections in %d MiB", len(l.conns), linkWindow>>20)
 	}
 	l.conns = append(l.conns, conn)
-	l.socket.enter(conn, l.windows, window)
+	l.socket.enter(conn, l.windows)
 	context.AfterFunc(conn.Context(), func() {
 		if l.lost(conn) {
 			l.fail(l.reason(context.Cause(conn.Context())))

@@ -25,7 +25,7 @@ type Socket struct {
 	users     int  // connections and the listener
 	private   bool // closes itself after its last user
 	guard     *guard
-	windows   map[*quic.Conn]*growth // of connections that belong to links
+	budgets   map[*quic.Conn]*budget // of the links that the connections belong to
 	from      map[string]int         // connections that came to the listener, by address
 	offered   uint64                 // window of the connection that is being admitted
 	offeredTo *quic.ClientInfo
@@ -37,7 +37,7 @@ func NewSocket(pc net.PacketConn, key *Key) *Socket {
 	// The same key after a restart lets peers notice the restart at once
 	// instead of after the idle timeout.
 	reset := quic.StatelessResetKey(key.derive("haulback quic stateless reset"))
-	s := &Socket{key: key, pc: pc, windows: map[*quic.Conn]*growth{}, from: map[string]int{}}
+	s := &Socket{key: key, pc: pc, budgets: map[*quic.Conn]*budget{}, from: map[string]int{}}
 	s.tr = &quic.Transport{Conn: pc, StatelessResetKey: &reset, VerifySourceAddress: s.mustProve, ConnContext: s.admit}
 	if c, ok := pc.(*PacketConn); ok {
 		c.attach(s.tr)
@@ -86,17 +86,17 @@ func (s *Socket) release() {
 }
 
 // enter keeps the socket open for a connection of a link, and lets its window
-// grow from what it is now, out of the link's budget.
-func (s *Socket) enter(conn *quic.Conn, b *budget, window uint64) {
+// grow from the link's budget.
+func (s *Socket) enter(conn *quic.Conn, b *budget) {
 	s.mu.Lock()
-	s.windows[conn] = &growth{link: b, window: window}
+	s.budgets[conn] = b
 	s.mu.Unlock()
 	s.acquire()
 }
 
 func (s *Socket) leave(conn *quic.Conn) {
 	s.mu.Lock()
-	delete(s.windows, conn)
+	delete(s.budgets, conn)
 	s.mu.Unlock()
 	s.release()
 }

@@ -2,41 +2,39 @@ package wire
 
 import (
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/quic-go/quic-go"
 )
 
 // The windows of QUIC are memory promises: what a peer has sent and nobody has
 // read is kept. A link promises linkWindow, over all its connections together.
-// Each connection begins with little and grows while its path needs more and
-// the link has something left; of that, leastWindow for each connection that
-// may still come is set aside.
-//
-// Little, because data in flight leave the processor's cache before they are
-// read: on a fast network a window of megabytes halves the rate. On a long path
-// Reno begins with less than firstWindow and doubles no faster than the window.
+// Each connection has a window from its first packet on, because growing to it
+// costs round trips, and may grow while the link has something left; of that,
+// leastWindow for each connection that may still come is set aside.
 const (
 	linkWindow = 32 << 20
-	// firstWindow is for the connections that a link of a fast network has. One
-	// that takes no part in a link never has more.
-	firstWindow = 1 << 20
+	// firstWindow and streamWindow are for a link of one connection: a stream
+	// has twice 1 Gbit/s x 50 ms, and what is beyond it is for the others.
+	firstWindow  = 16 << 20
+	streamWindow = 12 << 20
+	// secondWindow is for the two connections of a fast network: 8 ms at 500
+	// MiB/s, in which a receiver may be late.
+	secondWindow = 4 << 20
 	// leastWindow is for the many connections of a lossy line: one that loses 1
 	// packet in 1000 at 50 ms has 75 to 100 KB in flight.
 	leastWindow = 128 << 10
 
 	maxStreamWindow = 16 << 20
 	maxConnWindow   = 24 << 20
-
-	// pathRate in bytes per second is the most that a window is made for.
-	pathRate = 1_000_000_000
 )
 
 // connWindow is what a link gives its next connection when it has n.
 func connWindow(n int) uint64 {
-	if n < 2 {
+	switch n {
+	case 0:
 		return firstWindow
+	case 1:
+		return secondWindow
 	}
 	return leastWindow
 }
@@ -71,7 +69,7 @@ func (s *Socket) quicConfig(control int64, window uint64) *quic.Config {
 		HandshakeIdleTimeout:           handshakeTimeout,
 		MaxIdleTimeout:                 idleTimeout,
 		KeepAlivePeriod:                keepAlive,
-		InitialStreamReceiveWindow:     max(window/2, leastWindow),
+		InitialStreamReceiveWindow:     min(streamWindow, window),
 		MaxStreamReceiveWindow:         maxStreamWindow,
 		InitialConnectionReceiveWindow: window,
 		MaxConnectionReceiveWindow:     maxConnWindow,
@@ -117,43 +115,11 @@ func (s *Socket) depart(info *quic.ClientInfo) {
 	}
 }
 
-// growth is the window of a connection of a link.
-type growth struct {
-	link *budget
-	rtt  atomic.Int64 // least of the path, in ns; 0: not known
-
-	mu     sync.Mutex
-	window uint64
-}
-
-// measure takes the round trip from conn.
-func (g *growth) measure(conn *quic.Conn) { g.rtt.Store(int64(conn.ConnectionStats().MinRTT)) }
-
-// take reports whether the path needs more than there is, and delta more could
-// be had.
-func (g *growth) take(delta uint64) bool {
-	need := uint64(time.Duration(g.rtt.Load()).Seconds() * pathRate)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.window >= need || !g.link.take(delta) {
-		return false
-	}
-	g.window += delta
-	return true
-}
-
-// mayGrow is asked by quic-go whenever a window was used up within a few round
-// trips, under locks of the connection: it must not call it. So it decides by
-// the round trip that was measured when it was asked before: the first ones of
-// a connection are long, and what has grown stays. A connection that belongs to
-// no link stays as it is.
+// mayGrow is asked by quic-go under locks of the connection: it must not call
+// it. One that belongs to no link stays as it is.
 func (s *Socket) mayGrow(conn *quic.Conn, delta uint64) bool {
 	s.mu.Lock()
-	g := s.windows[conn]
+	b := s.budgets[conn]
 	s.mu.Unlock()
-	if g == nil {
-		return false
-	}
-	go g.measure(conn)
-	return g.take(delta)
+	return b != nil && b.take(delta)
 }
