@@ -160,7 +160,7 @@ func TestStateFull(t *testing.T) {
 func TestTwoCopies(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "")
-	first := b.copy(t, "--rate", "3MiB")
+	first := b.copy(t, "--rate", "1MiB") // far longer than the second takes to begin
 	flows(t, first)
 	wantEnd(t, b.rig.copy(t, b.img[0], b.daemon.uri("disk")), 11, "in use by run")
 	if ended(first) {

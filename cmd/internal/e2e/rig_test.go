@@ -73,11 +73,16 @@ func lines(t *testing.T, text string) (all []line) {
 // last is the last line of that type, or nil.
 func last(t *testing.T, text, kind string) line {
 	t.Helper()
-	all := lines(t, text)
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].text("message_type") == kind {
-			return all[i]
+	for {
+		at := strings.LastIndex(text, `"message_type":"`+kind+`"`)
+		if at < 0 {
+			break
 		}
+		begin := strings.LastIndexByte(text[:at], '\n') + 1
+		if end := strings.IndexByte(text[at:], '\n'); end >= 0 { // else it is being written
+			return lines(t, text[begin:at+end+1])[0]
+		}
+		text = text[:begin]
 	}
 	return nil
 }
