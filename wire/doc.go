@@ -452,7 +452,7 @@
 // takes all sessions of that disk that have a target, and no others, down to
 // 1 MiB/s.
 //
-// Path. A source that was dialed tells the dialer about once a second what it has
+// Path. A source that was dialed tells the dialer twice a second what it has
 // seen of the link since the session began: packets, bytes on data streams, the
 // time in microseconds, how much of it a data stream has kept its writer waiting,
 // and the round trip now. The dialer may answer with Path drain, all else in it
