@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/haulback/haulback/wire"
 )
 
 // What a judge goes by. docs/performance.md, and facts of a measured link of 1 Gbit/s
@@ -31,8 +33,6 @@ const (
 	renoRoom = 3
 	// slower is how much of the old rate a new route has to give to be kept.
 	slower = 0.8
-	// shortRTT is a path on which the processor is the limit, see site.
-	shortRTT = 2 * time.Millisecond
 	// fastCPU is a rate in bytes per second from which on the processor of QUIC
 	// matters.
 	fastCPU = 64 << 20
@@ -96,7 +96,7 @@ func (j *judge) look(s *seen, left int64) (to Route, why string, ok bool) {
 		return j.compare()
 	case j.route.Transport == "tls":
 		return Route{}, "", false // with what there is to be had on the way
-	case j.least < shortRTT:
+	case j.least < wire.LongPath:
 		return j.near()
 	}
 	if share < boundShare || j.bound < boundFor || j.times < fewTimes {
@@ -121,7 +121,7 @@ func (j *judge) count(s *seen) (share float64) {
 	// Who loses packets because the line is full sees the queue before it first:
 	// then it is used, and no other route would do better.
 	stood := j.standing
-	j.standing = s.rtt > j.least*5/4+shortRTT
+	j.standing = s.rtt > j.least*5/4+wire.LongPath
 	share = min(1, waited.Seconds()/dur.Seconds())
 	if share < boundShare {
 		return share

@@ -208,8 +208,7 @@ func (w *way) ask(s *seen) (to Route, why string, ok bool) {
 }
 
 // change makes the link that is to be next; ok if there is one: then the session is
-// to be drained and ended.
-// A session that is finished meanwhile ends it.
+// to be drained and ended. A session that is finished meanwhile ends it.
 func (w *way) change(ctx context.Context, to Route, why string, finished <-chan struct{}) (ok bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -231,7 +230,7 @@ func (w *way) change(ctx context.Context, to Route, why string, finished <-chan 
 		if ctx.Err() != nil { // the session has ended, which says nothing of that route
 			return false
 		}
-		if w.judge.refused(to); w.judge.least >= shortRTT {
+		if w.judge.refused(to); w.judge.least >= wire.LongPath {
 			w.prog.event("stays with " + from.String() + " though " + why + ": " + to.String() + " is not to be had: " + oneLine(err))
 		}
 		return false

@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// LongPath is the least round trip at which loss and the size of buffers decide
+// how fast a link is. Below it, which is within one building, it is the processor.
+const LongPath = 2 * time.Millisecond
+
 const (
-	// longPath is the round trip from which on loss and the size of buffers decide
-	// how fast TCP is. Below it the kernel's own choices are right.
-	longPath = 2 * time.Millisecond
 	// longBuffer is the kernel's buffer in each direction of a TCP connection on a
 	// long path, its own overhead included: twice what 1 Gbit/s has under way in 50
 	// ms. A link has as many of them as it has streams.
@@ -32,7 +33,7 @@ const (
 // the kernel refuses is a reason not to go on.
 func tunePath(conn *tls.Conn) {
 	info, _, ok := tcpInfo(conn.NetConn())
-	if !ok || time.Duration(info.Min_rtt)*time.Microsecond < longPath {
+	if !ok || time.Duration(info.Min_rtt)*time.Microsecond < LongPath {
 		return
 	}
 	raw, err := tcpOf(conn.NetConn()).SyscallConn()

@@ -25,11 +25,10 @@ const (
 	// raceAfter is as long as a person does not notice, and two round trips of a
 	// bad line.
 	raceAfter = 300 * time.Millisecond
-	// shortPath is a round trip within one building. TCP moves the same bytes for
-	// a third of the processor there, and loses none (docs/performance.md).
-	shortPath = 2 * time.Millisecond
-	// shortMaybe is when it is worth asking: the handshake that shows the round trip
-	// has waited for the processor as well.
+	// shortMaybe is the round trip below which it is worth asking whether the path is
+	// a long one (wire.LongPath): the handshake that shows it has waited for the
+	// processor as well. On a short path TCP moves the same bytes for a third of the
+	// processor, and loses none (docs/performance.md).
 	shortMaybe = 5 * time.Millisecond
 	// shortGrace is what TLS gets to answer on such a path: several round trips and
 	// a handshake on a busy machine. Where a firewall swallows TCP, it is lost.
@@ -153,7 +152,7 @@ func (d *Dialer) short(ctx context.Context, p *place, tls mover.Route) (wire.Lin
 		return nil, "", false
 	}
 	rtt := link.Stats().MinRTT
-	if rtt >= shortPath {
+	if rtt >= wire.LongPath {
 		d.discard(link, wire.CodeOK, unused)
 		return nil, "", false
 	}
@@ -212,13 +211,16 @@ func (d *Dialer) race(ctx context.Context, p *place, first, second mover.Route) 
 		})
 	}()
 	both, failed := false, error(nil)
+	other := func() {
+		if !both {
+			both, running = true, running+1
+			dial(second)
+		}
+	}
 	for {
 		select {
 		case <-silence.C:
-			if !both {
-				both, running = true, running+1
-				dial(second)
-			}
+			other()
 		case t := <-tries:
 			running--
 			switch {
@@ -235,10 +237,7 @@ func (d *Dialer) race(ctx context.Context, p *place, first, second mover.Route) 
 			if t.route == first {
 				lost = t.err
 			}
-			if !both {
-				both, running = true, running+1
-				dial(second)
-			}
+			other()
 		}
 	}
 }
