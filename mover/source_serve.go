@@ -21,8 +21,8 @@ func (e *Engine) serveSource(ctx context.Context, l *lane, exp *Export, spec pas
 	}
 	defer func() {
 		linger := e.cfg.Linger
-		if err == nil || !retryable(err) && codeOf(err) != wire.CodeTicket {
-			linger = 0
+		if err == nil || !retryable(err) && codeOf(err) != wire.CodeTicket && codeOf(err) != wire.CodeSuperseded {
+			linger = 0 // of a link of the same run that came before this one has ended it goes on with what is compared
 		}
 		_ = e.sources.release(h, linger) // a source: nothing can be lost
 	}()
