@@ -14,12 +14,13 @@ import (
 )
 
 // deep is a disk that answers only when several ask at once: the first time a
-// batch is read, and again when it is read back.
+// batch is read, when it is written, and again when it is read back.
 type deep struct {
 	mover.WritableDisk
 	mu    sync.Mutex
 	reads map[int64]int
 	first *meeting
+	write *meeting
 	back  *meeting
 	alone bool // a call waited in vain
 }
@@ -57,22 +58,31 @@ func (d *deep) ReadCold(p []byte, off int64) (int, error) {
 		m = d.back
 	}
 	d.mu.Unlock()
+	d.meet(m)
+	return d.ReadAt(p, off)
+}
+
+func (d *deep) WriteAt(p []byte, off int64) (int, error) {
+	d.meet(d.write)
+	return d.WritableDisk.WriteAt(p, off)
+}
+
+func (d *deep) meet(m *meeting) {
 	if !m.come(&d.mu) {
 		d.mu.Lock()
 		d.alone = true
 		d.mu.Unlock()
 	}
-	return d.ReadAt(p, off)
 }
 
-// A target has several reads with its device at once, whatever the number of
-// processors: when it compares, and when it reads back.
-func TestTargetReadsAtADepth(t *testing.T) {
+// A target has several calls with its device at once, whatever the number of
+// processors and data streams: when it compares, writes, and reads back.
+func TestTargetWorksAtADepth(t *testing.T) {
 	t.Parallel()
 	want := image(rand.New(rand.NewPCG(6, 1)), 12<<20)
 	before := bytes.Repeat([]byte{1}, len(want))
 	m := disk(before)
-	d := &deep{reads: make(map[int64]int), first: newMeeting(8), back: newMeeting(4)}
+	d := &deep{reads: make(map[int64]int), first: newMeeting(8), write: newMeeting(4), back: newMeeting(4)}
 	rep, err := run(t, newEngine(t, mover.Config{Workers: 1}), mover.Job{
 		Run: wire.RunID{1}, Mode: wire.ModeCopy, Source: endpoint("source", disk(want)),
 		Target: mover.Endpoint{Name: "target", Open: func(context.Context, mover.Access) (mover.Disk, error) {
@@ -85,6 +95,6 @@ func TestTargetReadsAtADepth(t *testing.T) {
 		t.Errorf("copy: %v (%v)", err, rep.State)
 	}
 	if d.alone {
-		t.Errorf("the device had %d and %d calls too few at once", d.first.left, d.back.left)
+		t.Errorf("the device had %d reads, %d writes and %d reads back too few at once", d.first.left, d.write.left, d.back.left)
 	}
 }

@@ -198,8 +198,8 @@ func (b *tbatch) mayPart(d *wire.Data) error {
 }
 
 // expandParts brings the pieces of rec to their places in the buffer.
-func (r *receiver) expandParts(rec *wire.Record) error {
-	err := rec.ExpandParts(r.at(rec.Extent), r.binder)
+func (r *receiver) expandParts(a *arrival, rec *wire.Record) error {
+	err := rec.ExpandParts(a.at(rec.Extent), r.binder)
 	if e, ok := err.(*wire.Error); ok && e.Code == wire.CodeDigest && r.cfg.bug == bugNoPartCheck {
 		return nil
 	}
@@ -207,15 +207,15 @@ func (r *receiver) expandParts(rec *wire.Record) error {
 }
 
 // writeParts writes the pieces of rec, neighbours in one call.
-func (r *receiver) writeParts(ctx context.Context, rec *wire.Record) error {
-	r.prog.refined.Add(rec.Extent.Len - rec.Bytes())
+func (w *writer) writeParts(ctx context.Context, a *arrival, rec *wire.Record) error {
+	w.prog.refined.Add(rec.Extent.Len - rec.Bytes())
 	for lo, hi := range spans(rec.Parts) {
 		e := partsOf(rec.Extent, lo, hi)
-		if r.cfg.bug == bugPartElsewhere && e.End() < rec.Extent.End() {
-			copy(r.at(cbt.Extent{Off: e.Off + wire.PartSize, Len: e.Len})[:e.Len], r.at(e))
+		if w.cfg.bug == bugPartElsewhere && e.End() < rec.Extent.End() {
+			copy(a.at(cbt.Extent{Off: e.Off + wire.PartSize, Len: e.Len})[:e.Len], a.at(e))
 			e.Off += wire.PartSize
 		}
-		if err := r.writeAt(ctx, e); err != nil {
+		if err := w.writeAt(ctx, a, e); err != nil {
 			return err
 		}
 	}

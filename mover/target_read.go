@@ -7,17 +7,17 @@ import (
 	"github.com/haulback/haulback/wire"
 )
 
-// depth is how many goroutines read, and read back. A device needs several calls
-// at once, and a goroutine that waits for one costs nothing; what a cache holds
-// is there at once, and more than one per processor only costs.
-func (t *target) depth() (readers, verifiers int) {
+// depth is how many goroutines read, write and read back. A device needs several
+// calls at once, and a goroutine that waits for one costs nothing; what a cache
+// holds is there at once, and more than one per processor only costs.
+func (t *target) depth() (readers, writers, verifiers int) {
 	if t.cold == coldCached {
-		return t.cfg.Workers, 1
+		return t.cfg.Workers, t.cfg.Workers, 1
 	}
-	return max(readDepth, t.cfg.Workers), verifyDepth
+	return max(readDepth, t.cfg.Workers), max(writeDepth, t.cfg.Workers), verifyDepth
 }
 
-// reader is for stages 2 and 6; its buffer is borrowed for each batch.
+// reader is for stages 2 and 7; its buffer is borrowed for each batch.
 func (ts *targetSession) reader() *reader {
 	read, _ := cold(ts.disk)
 	return &reader{

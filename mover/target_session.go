@@ -20,10 +20,10 @@ import (
 //	            window of unsettled batches
 //	2 read      readDepth goroutines: read past the cache, hash
 //	3 tell      one goroutine: manifests in order to the source
-//	4 receive   one goroutine per data stream: parse, expand, check, write, in
-//	            straight-line code
-//	5 flush     one goroutine: the checkpoint (disk, journal, ack: in this order)
-//	6 verify    verifyDepth goroutines: read back what was written, settle or
+//	4 receive   one goroutine per data stream: parse, expand, check
+//	5 write     writeDepth goroutines
+//	6 flush     one goroutine: the checkpoint (disk, journal, ack: in this order)
+//	7 verify    verifyDepth goroutines: read back what was written, settle or
 //	            ask again
 //
 // refine_target.go answers questions for pieces beside them.
@@ -48,6 +48,7 @@ type targetSession struct {
 	finished chan struct{}
 
 	jobs, order, free chan *job
+	arrived, spare    chan *arrival // stages 4 and 5
 
 	flushK, verifyK, ackK kick
 	heard                 kick         // a frame came on the control stream
@@ -101,13 +102,17 @@ func (ts *targetSession) run(ctx context.Context, streams int) error {
 	} else {
 		g.Go(func() error { return ts.plan(ctx) })
 	}
-	readers, verifiers := ts.depth()
+	readers, writers, verifiers := ts.depth()
 	for range readers {
 		g.Go(func() error { return ts.readStage(ctx) })
 	}
 	g.Go(func() error { return ts.l.why(ctx, ts.tellStage(ctx)) })
+	ts.arrivals(streams + writers)
 	for i := range streams {
 		g.Go(func() error { return ts.l.why(ctx, ts.receive(ctx, uint8(i), ts.mem.frames[i])) })
+	}
+	for range writers {
+		g.Go(func() error { return ts.writeStage(ctx) })
 	}
 	g.Go(func() error { return ts.flushStage(ctx) })
 	for range verifiers {
@@ -123,6 +128,7 @@ func (ts *targetSession) run(ctx context.Context, streams int) error {
 		g.Go(func() error { return ts.by.tellPace(ctx, ts.l, ts.finished) })
 	}
 	err := g.Wait()
+	ts.unwritten()
 	if ts.last != nil {
 		return nil // the last word is out: how the link ends after that changes nothing
 	}

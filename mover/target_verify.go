@@ -8,7 +8,7 @@ import (
 	"github.com/haulback/haulback/wire"
 )
 
-// verifyStage is stage 6: what was written is read back from the device, past
+// verifyStage is stage 7: what was written is read back from the device, past
 // the cache, after it was flushed. Only then does it count.
 func (ts *targetSession) verifyStage(ctx context.Context) error {
 	rd := ts.reader()
