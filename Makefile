@@ -52,7 +52,7 @@ proto: ## the control API's Go code from wire/control/v1/haulback.proto; needs p
 proto-accept: ## record additions to the control API; refuses whatever else changed
 	$(GO) test ./wire/control/v1 -count=1 -run '^TestOnlyAdditions$$' -accept
 
-bench: bench-programs ## haulback beside rsync, bdsync, nbdcopy and qemu-img on 4 GiB: tables and plots under docs/bench; 25 minutes, 13 GiB
+bench: bench-programs ## haulback beside rsync, bdsync, nbdcopy and qemu-img on 4 GiB, on disk and in memory: tables and plots under docs/bench; 40 minutes, 13 GiB of disk, 9 of memory
 	@deploy/bench/bench.sh --out docs/bench $(BENCH)
 
 bench-quick: bench-programs ## the same on 1 GiB with fewer rounds and peers, under out/bench; two minutes
@@ -82,5 +82,5 @@ help: ## this list
 	@echo '  HAULBACK_DEMO_DIR   where the demos make their directory; 5 GiB (default /var/tmp)'
 	@echo '  HAULBACK_DEMO_RATE  how fast the first pass of make demo may be on the wire (default 6MiB)'
 	@echo '  HAULBACK_BENCH_DIR  where make bench keeps its images (default /var/tmp/haulback-bench)'
-	@echo '  BENCH="..."         more arguments of haulbench, as in BENCH="--cases 1pct --peers haulback,rsync --cold"'
+	@echo '  BENCH="..."         more arguments of haulbench, as in BENCH="--cases 1pct --peers haulback,rsync --on cold"'
 	@echo '  HAULBACK_DEMO_VM    the same as VM="REPLICA.img:ORIGINAL.img ..."; raw images, copied and never changed'

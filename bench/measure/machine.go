@@ -23,7 +23,7 @@ func Machine(dir string) result.Machine {
 		m.CPU, m.Virtual = parseCPU(string(text))
 	}
 	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
-		m.Memory = parseMemory(string(text))
+		m.Memory = parseMemory(string(text), "MemTotal:")
 	}
 	if text, err := os.ReadFile("/etc/os-release"); err == nil {
 		m.OS = parseRelease(string(text))
@@ -63,9 +63,15 @@ func parseCPU(text string) (model, virtual string) {
 	return model, virtual
 }
 
-func parseMemory(text string) int64 {
+// Available is how much memory the kernel would hand out now without swapping.
+func Available() (int64, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	return parseMemory(string(text), "MemAvailable:"), err
+}
+
+func parseMemory(text, name string) int64 {
 	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "MemTotal:" {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == name {
 			n, _ := strconv.ParseInt(f[1], 10, 64)
 			return n << 10
 		}

@@ -65,8 +65,11 @@ func TestMachineParsers(t *testing.T) {
 	if model != "Some CPU 9" || virtual == "" {
 		t.Errorf("CPU %q %q", model, virtual)
 	}
-	if n := parseMemory("MemFree: 1 kB\nMemTotal:       2048 kB\n"); n != 2<<20 {
+	if n := parseMemory("MemFree: 1 kB\nMemTotal:       2048 kB\n", "MemTotal:"); n != 2<<20 {
 		t.Errorf("memory %d", n)
+	}
+	if n, err := Available(); n <= 0 || err != nil {
+		t.Errorf("available memory %d, %v", n, err)
 	}
 	if s := parseRelease("NAME=x\nPRETTY_NAME=\"Some OS 12\"\n"); s != "Some OS 12" {
 		t.Errorf("release %q", s)

@@ -23,8 +23,8 @@ const (
 	panelRoom = vg.Length(72)
 )
 
-func drawThroughput(r *result.Results) (*figure, error) {
-	return drawBars(r, "Throughput: size of the disk by wall time", "GiB of disk per second (longer is better)", func(s *result.Summary) result.Spread {
+func drawThroughput(r *result.Results, title string) (*figure, error) {
+	return drawBars(r, title, "GiB of disk per second (longer is better)", func(s *result.Summary) result.Spread {
 		if s.Wall.Min == 0 {
 			return result.Spread{}
 		}

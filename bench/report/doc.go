@@ -4,9 +4,10 @@
 //
 // [Write] puts everything into one directory:
 //
-//	README.md             machine, targets, a table for each case
-//	throughput.svg .png   GiB of disk a second, for each case and peer
-//	cpu.svg .png          CPU seconds of both ends for each GiB of disk
+//	README.md             machine, targets, a table for each place and case
+//	throughput.svg .png   GiB of disk a second, for each case and peer, on disk
+//	memory.svg .png       the same in memory, if it was measured
+//	cpu.svg .png          CPU seconds of both ends for each GiB of disk, on disk
 //	wan.svg .png          payload rate by loss and transport, if it was measured
 //
 // A picture is left out when there is nothing to show in it. Bars are medians,
@@ -18,6 +19,7 @@
 //
 // Why a target was missed is something only people can say. They say it in a file
 // of JSON, one object, whose keys are targets ("P7") or one condition of one
-// ("P7: full copy, QUIC: ..."); the text stands beside the target. A reason for
-// what is met is not shown.
+// ("P7: full copy, QUIC: ..."); the text stands beside the target. Those keys are
+// of results on disk; "P7 in memory" and "P7 cold" are of the other places. A reason
+// for what is met is not shown; of what is missed without one, that is said.
 package report

@@ -31,7 +31,6 @@ var headings = []struct {
 	{result.HintSmall, "A sparse disk with named changes", ""},
 	{result.HintLarge, "The same changes on a disk of four times the size", ""},
 	{result.Huge, "A sparse disk of 1 TiB", ""},
-	{result.Memory, "Full copy, both disks in memory", ""},
 	{result.ManyDisks, "64 disks at once", ""},
 	{result.OneDisk, "The bytes of 64 disks as one disk", ""},
 	{result.Payload, "Payload through an encrypted link", ""},
@@ -77,8 +76,8 @@ func Markdown(out *bytes.Buffer, r *result.Results, reasons Reasons, drawn []str
 			fmt.Fprintf(out, "## %s\n\n![%s](%s.svg)\n\n%s\n\n", p.title, p.title, p.name, p.text)
 		}
 	}
-	for _, c := range cases(r) {
-		caseTable(out, r, c)
+	for _, p := range places {
+		place(out, r.At(p.place), p.title, p.text)
 	}
 	wanTable(out, r)
 	commands(out, r)
@@ -93,7 +92,7 @@ func setup(out *bytes.Buffer, s *result.Setup) {
 	t.row("machine", join(m.CPU, fmt.Sprintf("%d cores", m.Cores), fmt.Sprintf("%.1f GiB of memory", float64(m.Memory)/gib), m.Virtual))
 	t.row("system", join(m.OS, m.Kernel, m.Disk))
 	t.row("cores of each end", fmt.Sprintf("source %s, target %s", orDash(s.Cores[result.Source]), orDash(s.Cores[result.Target])))
-	t.row("runs", fmt.Sprintf("%d of each, the peers of a case alternate; load before the first: %s", s.Runs, orDash(m.Load)))
+	t.row("runs", fmt.Sprintf("the peers of a case alternate, in as many rounds as its section says; load before the first: %s", orDash(m.Load)))
 	t.row("image", fmt.Sprintf("%s MiB, seed %d", number(float64(s.Size)/mib), s.Seed))
 	t.row("CPU time by", orDash(s.CPUBy))
 	var versions []string
@@ -107,28 +106,9 @@ func setup(out *bytes.Buffer, s *result.Setup) {
 	}
 }
 
-// targets are the conditions with what became of them.
-func targets(out *bytes.Buffer, r *result.Results, reasons Reasons) {
-	fmt.Fprintf(out, "## Targets\n\n")
-	t := table{out: out, left: 2, numbers: 2}
-	t.row("", "what", "wanted", "measured", "", "reason")
-	for _, c := range r.Evaluate() {
-		measured := "–"
-		if c.Verdict != result.NotMeasured {
-			measured = number(c.Value)
-		}
-		verdict := string(c.Verdict)
-		if c.Verdict == result.Missed {
-			verdict = "**missed**"
-		}
-		t.row(c.Target, c.Text, strings.NewReplacer("<=", "≤", ">=", "≥").Replace(c.Rule()), measured, verdict, reasons.of(&c))
-	}
-	fmt.Fprintln(out)
-}
-
 // caseTable is a row for each peer of one case, the fastest first.
 func caseTable(out *bytes.Buffer, r *result.Results, c result.Case) {
-	fmt.Fprintf(out, "## %s\n\n", title(c))
+	fmt.Fprintf(out, "### %s\n\n", title(c))
 	for _, i := range r.Images {
 		if i.Case == c && i.Text != "" {
 			fmt.Fprintf(out, "%s\n\n", i.Text)
@@ -334,7 +314,7 @@ func commands(out *bytes.Buffer, r *result.Results) {
 	}
 	first := true
 	for _, l := range r.LeftOut {
-		if l.Case == "" {
+		if l.Case == "" && l.Name != "" {
 			if first {
 				fmt.Fprintf(out, "## Left out\n\n")
 			}

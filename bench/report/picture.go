@@ -26,12 +26,21 @@ var pictures = []struct {
 	{
 		"throughput", "Throughput",
 		"Size of the disk by wall time, whatever had to be sent. Longer is better. Bars are medians, whiskers the slowest and the fastest run.",
-		drawThroughput,
+		func(r *result.Results) (*figure, error) {
+			return drawThroughput(r.At(result.OnDisk), "Throughput: size of the disk by wall time")
+		},
+	},
+	{
+		"memory", "Throughput in memory",
+		"The same with both disks on a tmpfs, where no device is the limit.",
+		func(r *result.Results) (*figure, error) {
+			return drawThroughput(r.At(result.InMemory), "Throughput in memory: size of the disk by wall time")
+		},
 	},
 	{
 		"cpu", "CPU time",
 		"CPU seconds of all processes of both ends for each GiB of disk. Shorter is better.",
-		drawCPU,
+		func(r *result.Results) (*figure, error) { return drawCPU(r.At(result.OnDisk)) },
 	},
 	{
 		"wan", "Payload over a long link",

@@ -40,7 +40,7 @@ func TestMarkdown(t *testing.T) {
 	const golden = "testdata/README.golden.md"
 	r, reasons := load(t)
 	var got bytes.Buffer
-	Markdown(&got, r, reasons, []string{"throughput", "cpu", "wan"})
+	Markdown(&got, r, reasons, []string{"throughput", "memory", "cpu", "wan"})
 	if *accept {
 		if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
@@ -84,6 +84,24 @@ func TestMarkdownOfNothing(t *testing.T) {
 	}
 }
 
+// TestLeftOutPlace: a page without results in memory says why there are none.
+func TestLeftOutPlace(t *testing.T) {
+	r, reasons := load(t)
+	r = r.At(result.OnDisk)
+	var plain, said bytes.Buffer
+	Markdown(&plain, r, reasons, nil)
+	r.LeftOut = append(r.LeftOut, result.LeftOut{Place: result.InMemory, Why: "9.1 GiB of memory are needed"})
+	Markdown(&said, r, reasons, nil)
+	for _, text := range []string{"## In memory", "**There are no results of it**: 9.1 GiB of memory are needed."} {
+		if !strings.Contains(said.String(), text) || strings.Contains(plain.String(), text) {
+			t.Errorf("%q is to be on the page that was told why, and on no other:\n%s", text, said.String())
+		}
+	}
+	if strings.Contains(said.String(), "| in memory |") {
+		t.Error("the targets have a column without results")
+	}
+}
+
 func TestWrite(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drawing takes seconds under the race detector, and has one goroutine")
@@ -95,6 +113,7 @@ func TestWrite(t *testing.T) {
 	}
 	for name, labels := range map[string][]string{
 		"throughput": {"Throughput", "identical disks", "1 % changed", "10 % changed", "full copy", "haulback/quic", "rsync/delta", "nbdcopy/tls", "b3sum", "GiB of disk per second", "haulback", "peer, encrypted", "2.76"},
+		"memory":     {"Throughput in memory", "identical disks", "haulback/quic", "GiB of disk per second"},
 		"cpu":        {"CPU time of both ends", "CPU seconds per GiB of disk", "bdsync/sha256", "haulback/quic-refine"},
 		"wan":        {"haulback/auto", "haulback/quic", "haulback/tls", "0 %", "0.01 %", "0.1 %", "1 %", "payload, Mbit/s", "75 % of it (target)", "1 Gbit/s, round trip 50ms"},
 	} {
@@ -140,25 +159,30 @@ func svgText(t *testing.T, path string) string {
 }
 
 func TestReasons(t *testing.T) {
-	r, err := parseReasons(strings.NewReader(`{"P3": "all of it", "P4: b": "this one"}`))
+	r, err := parseReasons(strings.NewReader(`{"P3": "all of it", "P4: b": "this one", "P4 in memory": "that", "P4 cold: b": "and that"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
 		check result.Check
+		place result.Place
 		want  string
 	}{
-		{result.Check{Target: "P3", Text: "x", Verdict: result.Missed}, "all of it"},
-		{result.Check{Target: "P3", Text: "x", Verdict: result.Met}, ""},
-		{result.Check{Target: "P4", Text: "a", Verdict: result.Missed}, ""},
-		{result.Check{Target: "P4", Text: "b", Verdict: result.Missed}, "this one"},
-		{result.Check{Target: "P3", Verdict: result.NotMeasured, Why: "nobody ran"}, "nobody ran"},
+		{result.Check{Target: "P3", Text: "x", Verdict: result.Missed}, "", "all of it"},
+		{result.Check{Target: "P3", Text: "x", Verdict: result.Met}, "", ""},
+		{result.Check{Target: "P4", Text: "a", Verdict: result.Missed}, "", "not explained"},
+		{result.Check{Target: "P3", Text: "x", Verdict: result.Missed}, result.InMemory, "in memory: not explained"},
+		{result.Check{Target: "P4", Text: "b", Verdict: result.Missed}, result.InMemory, "in memory: that"},
+		{result.Check{Target: "P4", Text: "b", Verdict: result.Missed}, result.Cold, "cold: and that"},
+		{result.Check{Target: "P4", Text: "b", Verdict: result.NotMeasured, Why: "nobody ran"}, result.Cold, ""},
+		{result.Check{Target: "P4", Text: "b", Verdict: result.Missed}, "", "this one"},
+		{result.Check{Target: "P3", Verdict: result.NotMeasured, Why: "nobody ran"}, "", "nobody ran"},
 	} {
-		if got := r.of(&tc.check); got != tc.want {
-			t.Errorf("%+v: reason %q, want %q", tc.check, got, tc.want)
+		if got := r.of(&tc.check, tc.place); got != tc.want {
+			t.Errorf("%+v, %v: reason %q, want %q", tc.check, tc.place, got, tc.want)
 		}
 	}
-	for _, bad := range []string{``, `[]`, `{"p3": ""}`, `{"P3":"a"} {}`, `{"P3": 1}`} {
+	for _, bad := range []string{``, `[]`, `{"p3": ""}`, `{"P3":"a"} {}`, `{"P3": 1}`, `{"P3 on tape": "x"}`} {
 		if _, err := parseReasons(strings.NewReader(bad)); err == nil {
 			t.Errorf("%q is taken", bad)
 		}

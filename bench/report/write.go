@@ -15,7 +15,8 @@ import (
 )
 
 // Reasons say why targets were missed, by target ("P7") or by target and text of
-// a condition ("P7: full copy, ...").
+// a condition ("P7: full copy, ..."); of another place than the disk, with the
+// place behind the target ("P7 in memory", "P7 in memory: full copy, ...").
 type Reasons map[string]string
 
 // ReadReasons reads a file of reasons; one that is not there has none.
@@ -35,7 +36,7 @@ func ReadReasons(path string) (Reasons, error) {
 	return r, nil
 }
 
-var isTarget = regexp.MustCompile(`^P[1-9][0-9]?(: .+)?$`)
+var isTarget = regexp.MustCompile(`^P[1-9][0-9]?( in memory| cold)?(: .+)?$`)
 
 func parseReasons(in io.Reader) (Reasons, error) {
 	var r Reasons
@@ -48,24 +49,31 @@ func parseReasons(in io.Reader) (Reasons, error) {
 	}
 	for key := range r {
 		if !isTarget.MatchString(key) {
-			return nil, fmt.Errorf("%q is no target: P1, or P1 and a condition after a colon", key)
+			return nil, fmt.Errorf("%q is no target: P1, P1 in memory or P1 cold, or one of these and a condition after a colon", key)
 		}
 	}
 	return r, nil
 }
 
-// of is the reason for a check, or nothing.
-func (r Reasons) of(c *result.Check) string {
-	if c.Verdict == result.NotMeasured {
-		return c.Why
+// of is the reason for a check at a place, or nothing. What limits a disk is no
+// reason in memory: each place has its own. That nobody gave one is said.
+func (r Reasons) of(c *result.Check, p result.Place) string {
+	target, where := c.Target, ""
+	if p != result.OnDisk {
+		target, where = target+" "+p.String(), p.String()+": "
 	}
-	if c.Verdict == result.Met {
+	switch {
+	case c.Verdict == result.NotMeasured && p == result.OnDisk:
+		return c.Why
+	case c.Verdict != result.Missed:
 		return ""
 	}
-	if text, ok := r[c.Target+": "+c.Text]; ok {
-		return text
+	for _, key := range []string{target + ": " + c.Text, target} {
+		if text, ok := r[key]; ok {
+			return where + text
+		}
 	}
-	return r[c.Target]
+	return where + "not explained"
 }
 
 // Write puts page and pictures into dir, which it makes. Pictures of an earlier

@@ -11,9 +11,10 @@
 //	{"peer":{"name":"rsync","variant":"delta","commands":["taskset -c 1 rsync --daemon ..."]}}
 //	{"left_out":{"name":"bdsync","variant":"sha256","why":"bdsync is not in PATH"}}
 //	{"image":{"case":"1pct","bytes":4294967296,"changed":42000384}}
+//	{"left_out":{"place":"memory","why":"9.1 GiB are needed, and ..."}}
 //	{"run":{"case":"1pct","peer":"rsync","variant":"delta","n":1,"wall":5.99,...}}
 //
-// Units are seconds and bytes. Readers ignore fields they do not know.
+// A run without a "place" is one on disk. Units are seconds and bytes. Readers ignore fields they do not know.
 //
 // The numbers of two files are not comparable with each other, only the ratios
 // inside one: machines differ, and the load beside the benchmark does.

@@ -33,6 +33,27 @@ func (r *Results) Add(l Line) {
 	}
 }
 
+// At are the results of one place.
+func (r *Results) At(p Place) *Results {
+	some := &Results{Setup: r.Setup, Peers: r.Peers}
+	for _, l := range r.LeftOut {
+		if l.Place == p {
+			some.LeftOut = append(some.LeftOut, l)
+		}
+	}
+	for _, i := range r.Images {
+		if i.Place == p {
+			some.Images = append(some.Images, i)
+		}
+	}
+	for _, run := range r.Runs {
+		if run.Place == p {
+			some.Runs = append(some.Runs, run)
+		}
+	}
+	return some
+}
+
 // maxLine bounds a line of a file: a run is about 500 bytes, a peer 2 KiB.
 const maxLine = 1 << 20
 

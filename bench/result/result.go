@@ -16,7 +16,6 @@ const (
 	HintSmall  Case = "hint-sparse"  // a sparse disk, the same number of changes as HintLarge
 	HintLarge  Case = "hint-sparse4" // a sparse disk of four times the size
 	Huge       Case = "huge"         // a sparse disk of 1 TiB
-	Memory     Case = "tmpfs"        // as Empty, both disks in memory: no device, no flush
 	ManyDisks  Case = "disks64"      // 64 disks at once
 	OneDisk    Case = "disks1"       // the bytes of ManyDisks as one disk
 	Payload    Case = "payload"      // bytes through an encrypted link; no disk
@@ -24,6 +23,30 @@ const (
 	WANLoss    Case = "wan-loss"     // the same with 0.1 % loss
 	WANLowLoss Case = "wan-lowloss"  // the same with 0.01 % loss
 )
+
+// Place is where the disks of a run are.
+type Place string
+
+// The places.
+const (
+	OnDisk   Place = ""       // in a file system on a device; what is read is in the page cache before
+	InMemory Place = "memory" // on a tmpfs: nobody waits for a device
+	Cold     Place = "cold"   // as OnDisk, and both disks are taken out of the page cache before each run
+)
+
+// Places are all places, in the order in which they are told.
+var Places = []Place{OnDisk, InMemory, Cold}
+
+// String is a place as people call it.
+func (p Place) String() string {
+	switch p {
+	case OnDisk:
+		return "on disk"
+	case InMemory:
+		return "in memory"
+	}
+	return string(p)
+}
 
 // End is one side of a transfer.
 type End string
@@ -49,6 +72,7 @@ const (
 // Wire, CPU and RSS.
 type Run struct {
 	Case    Case    `json:"case"`
+	Place   Place   `json:"place,omitempty"`
 	Peer    string  `json:"peer"`    // program: haulback, rsync, nbdcopy, ...
 	Variant string  `json:"variant"` // how it was run: quic, delta, tls, ...
 	N       int     `json:"n"`       // the how manieth round, from 1; the peers of a case alternate
@@ -66,7 +90,6 @@ type Run struct {
 	Exit  int        `json:"exit"`            // of the client; -1: it was ended by us
 	Cmp   Comparison `json:"cmp,omitempty"`   // what cmp(1) said afterwards
 	Error string     `json:"error,omitempty"` // why the run counts for nothing
-	Cold  bool       `json:"cold,omitempty"`  // the page cache was emptied of both disks
 
 	// Extra are numbers that the peer itself reports: see the Extra constants.
 	Extra map[string]float64 `json:"extra,omitempty"`
@@ -109,17 +132,20 @@ type Peer struct {
 	Remarks   []string `json:"remarks,omitempty"` // the cipher negotiated, ...
 }
 
-// LeftOut is a peer, or a variant of one, that was asked for and could not run.
+// LeftOut is a peer, or a variant of one, that was asked for and could not run;
+// or, without a name, all cases at a place.
 type LeftOut struct {
-	Name    string `json:"name"`
+	Name    string `json:"name,omitempty"`
 	Variant string `json:"variant,omitempty"`
 	Case    Case   `json:"case,omitempty"` // in that case only; empty: in all
+	Place   Place  `json:"place,omitempty"`
 	Why     string `json:"why"`
 }
 
 // Image describes the disks of a case.
 type Image struct {
 	Case    Case    `json:"case"`
+	Place   Place   `json:"place,omitempty"`
 	Bytes   int64   `json:"bytes"`
 	Zero    float64 `json:"zero"`    // share of the 64 KiB extents that are zeros
 	Writes  int     `json:"writes"`  // of the change generator
@@ -148,7 +174,7 @@ type Setup struct {
 	Machine  Machine           `json:"machine"`
 	Versions map[string]string `json:"versions"` // by program
 	Cores    map[End]string    `json:"cores"`    // the CPUs that an end may use: "0", "1"
-	Runs     int               `json:"runs"`
+	Runs     int               `json:"runs"`     // on disk
 	Seed     uint64            `json:"seed"`
 	Size     int64             `json:"size"` // bytes of the workload's image
 	Quick    bool              `json:"quick,omitempty"`

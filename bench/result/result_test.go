@@ -32,6 +32,7 @@ func TestFile(t *testing.T) {
 		{Setup: &Setup{Commit: "abc", Size: 1 << 30, Cores: map[End]string{Source: "0", Target: "1"}}},
 		{Peer: &Peer{Name: "rsync", Variant: "delta", Commands: []string{"rsync --daemon"}}},
 		{LeftOut: &LeftOut{Name: "bdsync", Why: "it is not in PATH"}},
+		{LeftOut: &LeftOut{Place: InMemory, Why: "there is too little"}},
 		{Image: &Image{Case: Same, Bytes: 1 << 30}},
 		{Run: &Run{Case: Same, Peer: "rsync", Variant: "delta", N: 1, Wall: 2.5, CPU: map[End]float64{Source: 1}, Note: strings.Repeat("long ", 20_000)}},
 	}
@@ -51,7 +52,7 @@ func TestFile(t *testing.T) {
 			t.Errorf("read with %q at the end: %v: %+v, want %+v", cut, err, got, want)
 		}
 	}
-	if _, err := Read(strings.NewReader(whole + "nonsense\n" + whole)); err == nil || !strings.Contains(err.Error(), "line 6") {
+	if _, err := Read(strings.NewReader(whole + "nonsense\n" + whole)); err == nil || !strings.Contains(err.Error(), "line 7") {
 		t.Errorf("a bad line is no error that names it: %v", err)
 	}
 	if _, err := Read(strings.NewReader(strings.Repeat("x", maxLine*2))); err == nil {
@@ -95,7 +96,7 @@ func TestSummaries(t *testing.T) {
 
 func TestEvaluate(t *testing.T) {
 	verdicts := func(r *Results, target string) (got []Verdict) {
-		for _, c := range r.Evaluate() {
+		for _, c := range r.Evaluate(OnDisk) {
 			if c.Target == target {
 				got = append(got, c.Verdict)
 			}
@@ -142,18 +143,47 @@ func TestEvaluate(t *testing.T) {
 			t.Errorf("%s: %s is %q, want %q", c.name, c.target, got, c.want)
 		}
 	}
-	for _, c := range new(Results).Evaluate() {
+	for _, c := range new(Results).Evaluate(OnDisk) {
 		if c.Verdict != NotMeasured || c.Why == "" || c.Text == "" {
 			t.Errorf("of no results: %+v", c)
 		}
 	}
 	seen := map[string]bool{}
-	for _, c := range new(Results).Evaluate() {
+	for _, c := range new(Results).Evaluate(OnDisk) {
 		seen[c.Target] = true
 	}
 	for _, p := range []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P13", "P14"} {
 		if !seen[p] {
 			t.Errorf("%s is not evaluated", p)
 		}
+	}
+}
+
+// TestPlaces: what was measured at one place says nothing of another.
+func TestPlaces(t *testing.T) {
+	in := func(p Place) func(*Run) { return func(r *Run) { r.Place = p } }
+	r := &Results{Setup: Setup{Commit: "abc"}, LeftOut: []LeftOut{{Place: Cold, Why: "x"}, {Name: "bdsync", Why: "y"}}, Images: []Image{{Case: Same, Place: InMemory}}}
+	for _, some := range [][]Run{
+		runs(Same, "haulback", "quic", 3, nil), runs(Same, "b3sum", "", 1, nil),
+		runs(Same, "haulback", "quic", 1.2, in(InMemory)), runs(Same, "b3sum", "", 1, in(InMemory)),
+		runs(Same, "haulback", "quic", 1, in(Cold)),
+	} {
+		r.Runs = append(r.Runs, some...)
+	}
+	for p, want := range map[Place]Verdict{OnDisk: Missed, InMemory: Met, Cold: NotMeasured} {
+		if c := r.Evaluate(p)[0]; c.Target != "P1" || c.Verdict != want {
+			t.Errorf("%v: %+v, want %s", p, c, want)
+		}
+		for i, c := range r.Evaluate(p) {
+			if disk := r.Evaluate(OnDisk)[i]; c.Text != disk.Text || p != OnDisk && c.Target == "P10" && c.Verdict != NotMeasured {
+				t.Errorf("%v: %+v, on disk %+v", p, c, disk)
+			}
+		}
+	}
+	if m := r.At(InMemory); len(m.Images) != 1 || len(m.LeftOut) != 0 || m.Setup.Commit != "abc" || len(m.Runs)*5 != len(r.Runs)*2 {
+		t.Errorf("in memory: %+v", m)
+	}
+	if c := r.At(Cold); len(c.Images) != 0 || len(c.LeftOut) != 1 {
+		t.Errorf("cold: %+v", c)
 	}
 }

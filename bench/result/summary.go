@@ -50,7 +50,8 @@ func name(peer, variant string) string {
 	return peer + "/" + variant
 }
 
-// Summaries are all of a file, in the order of their first run.
+// Summaries are all of a file, in the order of their first run. They are of one
+// place: [Results.At] comes first.
 func (r *Results) Summaries() (all []Summary) {
 	type key struct {
 		c     Case

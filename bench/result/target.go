@@ -3,6 +3,7 @@ package result
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Verdict is what became of a target.
@@ -101,10 +102,16 @@ func untailed(s *Summary) float64 {
 	return s.Wall.Median / rest
 }
 
-// Evaluate holds the results against the targets P1 to P14 and names each
-// condition once, in order. P12 belongs to a part that was never a condition.
-func (r *Results) Evaluate() []Check {
-	e := evaluation{r: r}
+// elsewhere are the targets that speak of peers, the only ones that are held
+// against the results of other places than the disk too. The others are of
+// haulback alone, or of cases that have no such place.
+var elsewhere = []string{"P1", "P2", "P3", "P4", "P6", "P7"}
+
+// Evaluate holds the results of a place against the targets P1 to P14 and names
+// each condition once, in the same order for every place. P12 belongs to a part
+// that was never a condition.
+func (r *Results) Evaluate(p Place) []Check {
+	e := evaluation{r: r.At(p)}
 	e.ratio("P1", "identical, QUIC: wall by that of two b3sum", wall, haulbackQUIC(Same), who{Same, "b3sum", ""}, false, 1.35)
 	e.ratio("P2", "identical: rsync's wall by haulback's", wall, rsyncDelta(Same), haulbackQUIC(Same), true, 1.5)
 	e.ratio("P2", "identical: bdsync's wall by haulback's", wall, bdsync(Same), haulbackQUIC(Same), true, 2.5)
@@ -139,6 +146,11 @@ func (r *Results) Evaluate() []Check {
 	e.value("P13", "full copy, tls: wall by wall without what came after the last byte", untailed, who{Empty, "haulback", "tls"}, false, 1.3)
 	e.ratio("P14", "64 disks at once: wall by that of one disk", wall, who{ManyDisks, "haulback", "quic"}, who{OneDisk, "haulback", "quic"}, false, 1.3)
 	e.value("P14", "resident memory of an end, 64 disks at once, MiB", peak, haulbackQUIC(ManyDisks), false, 192)
+	for i := range e.checks {
+		if c := &e.checks[i]; p != OnDisk && !slices.Contains(elsewhere, c.Target) {
+			c.Value, c.Verdict, c.Why = 0, NotMeasured, "is of the disk only"
+		}
+	}
 	return e.checks
 }
 

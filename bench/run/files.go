@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/haulback/haulback/bench/result"
 )
 
 // area is a range of a file that is not a hole.
@@ -34,14 +36,18 @@ func areas(f *os.File) (all []area, err error) {
 	}
 }
 
-// cache reads a disk into the page cache, or takes it out when the benchmark is a cold one.
+// cache reads a disk into the page cache, or takes it out in a part that is cold.
+// In memory there is nothing to read.
 func (b *bench) cache(ctx context.Context, disk string) error {
+	if b.Place == result.InMemory {
+		return nil
+	}
 	f, err := os.Open(disk)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if b.Cold {
+	if b.Place == result.Cold {
 		if err := unix.Fdatasync(int(f.Fd())); err != nil {
 			return err
 		}

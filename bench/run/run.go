@@ -25,13 +25,11 @@ import (
 type Options struct {
 	Size  int64
 	Seed  uint64
-	Runs  int           // rounds of each case
-	Cases []result.Case // in this order
-	Peers []string      // names or IDs; empty: all
-	Dir   string        // where images are kept, and everything else is made
-	Bin   string        // where haulback's programs are
-	Roots []string      // where the image's files are taken from; nil: /usr and /opt
-	Cold  bool          // empty the page cache of both disks before each run
+	Parts []Part   // in this order
+	Peers []string // names or IDs; empty: all
+	Dir   string   // where images are kept, and everything else is made
+	Bin   string   // where haulback's programs are
+	Roots []string // where the image's files are taken from; nil: /usr and /opt
 	Quick bool
 	Most  time.Duration // when so much is over, cases have one round each; 0: never
 	Args  []string      // for the record
@@ -40,11 +38,22 @@ type Options struct {
 	Tell func(string)   // a line for people
 }
 
+// Part is the cases that are run at one place.
+type Part struct {
+	Place result.Place
+	Cases []result.Case // in this order; at other places than the disk of Anywhere only
+	Runs  int           // rounds of each case
+}
+
 // Cases are all cases, in the order of a full benchmark.
 var Cases = []result.Case{
 	result.Same, result.OnePercent, result.TenPercent, result.Empty,
 	result.Hint, result.HintSmall, result.HintLarge, result.Huge, result.ManyDisks, result.OneDisk, result.Payload, result.WAN,
 }
+
+// Anywhere are the cases of the workload's image alone, which can be run in
+// memory and cold too. Empty comes last: see stage.plain.
+var Anywhere = []result.Case{result.Same, result.OnePercent, result.TenPercent, result.Empty}
 
 // ErrFailed is returned when runs failed: at least one result differed from its
 // source, or a peer did not do its work.
@@ -53,8 +62,9 @@ var ErrFailed = errors.New("runs failed")
 // bench is a benchmark that runs.
 type bench struct {
 	Options
+	Part    // that is run now
 	cores   map[result.End]int
-	scratch string // removed at the end
+	scratch string // removed at the end; of the part in memory, in memory
 	image   *workload.Image
 	kit     *peers.Kit
 	peers   []peers.Peer
@@ -72,15 +82,31 @@ func Run(ctx context.Context, o Options) (*result.Results, error) {
 	}
 	defer os.RemoveAll(b.scratch)
 	defer b.image.Close()
-	for _, c := range o.Cases {
-		if err := b.runCase(ctx, c); err != nil {
-			return &b.results, fmt.Errorf("case %s: %w", c, err)
+	for _, b.Part = range o.Parts {
+		var err error
+		if b.Place == result.InMemory {
+			err = b.inMemory(ctx)
+		} else {
+			err = b.runCases(ctx)
+		}
+		if err != nil {
+			return &b.results, err
 		}
 	}
 	if b.failed > 0 {
 		return &b.results, fmt.Errorf("%d %w", b.failed, ErrFailed)
 	}
 	return &b.results, nil
+}
+
+// runCases runs the cases of a part.
+func (b *bench) runCases(ctx context.Context) error {
+	for _, c := range b.Cases {
+		if err := b.runCase(ctx, c); err != nil {
+			return fmt.Errorf("case %s, %v: %w", c, b.Place, err)
+		}
+	}
+	return nil
 }
 
 // line keeps a line of the results, in memory and on disk.
@@ -111,8 +137,11 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	}()
 	b.cores = cores()
 	setup := result.Setup{
-		Began: time.Now().UTC(), Commit: Commit(ctx), Machine: measure.Machine(b.Dir), Runs: b.Runs, Seed: b.Seed, Size: b.Size, Quick: b.Quick, Args: b.Args,
+		Began: time.Now().UTC(), Commit: Commit(ctx), Machine: measure.Machine(b.Dir), Seed: b.Seed, Size: b.Size, Quick: b.Quick, Args: b.Args,
 		Versions: measure.Versions(ctx, "rsync", "bdsync", "nbdkit", "nbdcopy", "qemu-img", "certtool", "b3sum", "socat"), Cores: map[result.End]string{},
+	}
+	if i := slices.IndexFunc(b.Parts, func(p Part) bool { return p.Place == result.OnDisk }); i >= 0 {
+		setup.Runs = b.Parts[i].Runs
 	}
 	for _, e := range measure.Ends {
 		setup.Cores[e] = "all"
@@ -150,7 +179,7 @@ func (b *bench) openKit(ctx context.Context) (err error) {
 	}
 	for i := range b.peers {
 		p := &b.peers[i]
-		if why := b.kit.Why(p); why != "" && slices.ContainsFunc(b.Cases, func(c result.Case) bool { return slices.Contains(p.Cases, c) }) {
+		if why := b.kit.Why(p); why != "" && b.runs(p) {
 			b.tell("LEFT OUT: %s: %s", p.ID(), why)
 			if err := b.line(result.Line{LeftOut: &result.LeftOut{Name: p.Name, Variant: p.Variant, Why: why}}); err != nil {
 				return err
@@ -158,6 +187,13 @@ func (b *bench) openKit(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// runs tells whether a peer has a case in any part.
+func (b *bench) runs(p *peers.Peer) bool {
+	return slices.ContainsFunc(b.Parts, func(part Part) bool {
+		return slices.ContainsFunc(part.Cases, func(c result.Case) bool { return slices.Contains(p.Cases, c) })
+	})
 }
 
 // cores gives each end one of the CPUs that this process may use; nil when
@@ -222,10 +258,11 @@ func (b *bench) runCase(ctx context.Context, c result.Case) error {
 		return err
 	}
 	defer s.close()
+	s.image.Place = b.Place
 	if err := b.line(result.Line{Image: &s.image}); err != nil {
 		return err
 	}
-	b.tell("\ncase %s: %d MiB, %d writes, %.1f MiB differ in 4 KiB blocks, %.1f MiB in 64 KiB extents", c, s.image.Bytes>>20, s.image.Writes, mib(s.image.Changed), mib(s.image.Extents))
+	b.tell("\ncase %s, %v: %d MiB, %d writes, %.1f MiB differ in 4 KiB blocks, %.1f MiB in 64 KiB extents", c, b.Place, s.image.Bytes>>20, s.image.Writes, mib(s.image.Changed), mib(s.image.Extents))
 	for n := range b.Runs {
 		if spent := time.Since(b.began); n > 0 && b.Most > 0 && spent > b.Most {
 			b.tell("  no further round: %v are over, and this is to be quick", spent.Round(time.Second))
@@ -249,7 +286,7 @@ func (b *bench) one(ctx context.Context, c result.Case, p *peers.Peer, s *stage,
 			return err
 		}
 	}
-	r := result.Run{Case: c, Peer: p.Name, Variant: p.Variant, N: n, Image: s.image.Bytes, Cold: b.Cold}
+	r := result.Run{Case: c, Place: b.Place, Peer: p.Name, Variant: p.Variant, N: n, Image: s.image.Bytes}
 	if err := b.measured(ctx, p, &j, &r); err != nil {
 		return err
 	}

@@ -135,8 +135,42 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestTablePlaces: two places do not share a median.
+func TestTablePlaces(t *testing.T) {
+	r := new(result.Results)
+	for p, wall := range map[result.Place]float64{result.OnDisk: 4, result.InMemory: 1} {
+		for _, peer := range []string{"haulback/quic", "b3sum/"} {
+			name, variant, _ := strings.Cut(peer, "/")
+			r.Add(result.Line{Run: &result.Run{Case: result.Same, Place: p, Peer: name, Variant: variant, N: 1, Image: 1 << 30, Wall: wall}})
+			wall = 1
+		}
+	}
+	var b bytes.Buffer
+	Table(&b, r)
+	for _, want := range []string{"same, on disk", "same, in memory", "on disk <= 1.35 4.00 missed", "in memory <= 1.35 1.00 met"} {
+		if !strings.Contains(strings.Join(strings.Fields(b.String()), " "), want) {
+			t.Errorf("the table has no %q:\n%s", want, b.String())
+		}
+	}
+}
+
+// TestMemoryLacks: without the memory the part is left out, and that is no failure.
+func TestMemoryLacks(t *testing.T) {
+	var told []string
+	b := &bench{Options: Options{Size: 1 << 60, Tell: func(s string) { told = append(told, s) }}, scratch: t.TempDir()}
+	if err := b.inMemory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || !strings.Contains(told[0], "LEFT OUT: EVERYTHING IN MEMORY: 2147483649.1 GiB of memory are needed") {
+		t.Errorf("told %q", told)
+	}
+	if l := b.results.LeftOut; len(l) != 1 || l[0].Place != result.InMemory || l[0].Why == "" {
+		t.Errorf("left out: %+v", l)
+	}
+}
+
 func TestRunRefuses(t *testing.T) {
-	o := Options{Size: workload.MinSize, Runs: 1, Cases: Cases, Dir: t.TempDir(), Bin: t.TempDir(), Tell: func(string) {}}
+	o := Options{Size: workload.MinSize, Parts: []Part{{Cases: Cases, Runs: 1}}, Dir: t.TempDir(), Bin: t.TempDir(), Tell: func(string) {}}
 	o.Peers = []string{"nobody"}
 	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), `no peer "nobody"`) {
 		t.Errorf("a peer that nobody knows: %v", err)

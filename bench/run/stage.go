@@ -61,6 +61,9 @@ func (b *bench) plain(ctx context.Context, c result.Case) (*stage, error) {
 	if c == result.Empty {
 		s.image.Text += "; full copy to a new sparse file"
 		s.fresh(b.image.Fresh())
+		if b.Place == result.InMemory { // nobody needs the other target any more, and its memory may be all there is
+			return s, os.Remove(b.image.Target())
+		}
 	}
 	return s, nil
 }

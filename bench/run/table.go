@@ -38,16 +38,40 @@ func ends(m map[result.End]int64) string {
 	return strings.Join(all, "+")
 }
 
-// Table prints what all runs gave, by case, with the ratios to the first
-// variant of haulback, and then the targets.
+// Table prints what all runs gave, by place and case, with the ratios to the
+// first variant of haulback, and then the targets.
 func Table(out io.Writer, r *result.Results) {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	all := r.Summaries()
+	for _, p := range result.Places {
+		rows(t, p, r.At(p).Summaries())
+	}
+	fmt.Fprint(t, "\ntarget\twhat\twhere\tis to be\tis\t\n")
+	for _, p := range result.Places {
+		for _, c := range r.Evaluate(p) {
+			value := fmt.Sprintf("%.2f", c.Value)
+			if c.Verdict == result.NotMeasured {
+				if p != result.OnDisk {
+					continue
+				}
+				value = c.Why
+			}
+			fmt.Fprintf(t, "%s\t%s\t%v\t%s\t%s\t%s\n", c.Target, c.Text, p, c.Rule(), value, c.Verdict)
+		}
+	}
+	_ = t.Flush() // a terminal that is gone does not stop a benchmark
+	for _, l := range r.LeftOut {
+		what := strings.Fields(fmt.Sprintf("%s %s %s %v", l.Name, l.Variant, l.Case, l.Place))
+		fmt.Fprintf(out, "LEFT OUT: %s: %s\n", strings.Join(what, " "), l.Why)
+	}
+}
+
+// rows are the cases at one place.
+func rows(t io.Writer, p result.Place, all []result.Summary) {
 	var now result.Case
 	for _, s := range all {
 		if s.Case != now {
 			now = s.Case
-			fmt.Fprintf(t, "\n%s\truns\twall s\tmin\tmax\tx haulback\tCPU s\tsource\ttarget\twire MiB\tRSS MiB\n", now)
+			fmt.Fprintf(t, "\n%s, %v\truns\twall s\tmin\tmax\tx haulback\tCPU s\tsource\ttarget\twire MiB\tRSS MiB\n", now, p)
 		}
 		ratio := "-"
 		if base := ours(all, s.Case); base > 0 {
@@ -59,18 +83,6 @@ func Table(out io.Writer, r *result.Results) {
 		}
 		fmt.Fprintf(t, "%s\t%d%s\t%.2f\t%.2f\t%.2f\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.0f + %.0f\n", s.Name(), s.Runs, failed, s.Wall.Median, s.Wall.Min, s.Wall.Max, ratio,
 			s.CPU.Median, s.CPUEnd[result.Source].Median, s.CPUEnd[result.Target].Median, s.Wire.Median/(1<<20), s.RSS[result.Source].Max/(1<<20), s.RSS[result.Target].Max/(1<<20))
-	}
-	fmt.Fprint(t, "\ntarget\twhat\tis to be\tis\t\n")
-	for _, c := range r.Evaluate() {
-		value := fmt.Sprintf("%.2f", c.Value)
-		if c.Verdict == result.NotMeasured {
-			value = c.Why
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Target, c.Text, c.Rule(), value, c.Verdict)
-	}
-	_ = t.Flush() // a terminal that is gone does not stop a benchmark
-	for _, l := range r.LeftOut {
-		fmt.Fprintf(out, "LEFT OUT: %s %s %s: %s\n", l.Name, l.Variant, l.Case, l.Why)
 	}
 }
 

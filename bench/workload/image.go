@@ -107,6 +107,21 @@ func Open(ctx context.Context, dir string, spec Spec, say func(string)) (*Image,
 	return m, nil
 }
 
+// Copy copies both disks, as the base, into another directory, for cases of
+// which the last may remove the copy's target. The changes are read from where m
+// has them. The copy ends with m, and needs no Close.
+func (m *Image) Copy(ctx context.Context, dir string) (*Image, error) {
+	if _, err := m.Prepare(ctx, result.Same); err != nil {
+		return nil, err
+	}
+	c := *m
+	c.Dir = dir
+	if err := allocate(ctx, c.Source(), m.Source()); err != nil {
+		return nil, err
+	}
+	return &c, allocate(ctx, c.Target(), c.Source())
+}
+
 // Close lets another benchmark have the image. The disks stay.
 func (m *Image) Close() { m.lock.Close() }
 

@@ -210,6 +210,10 @@ func TestImage(t *testing.T) {
 	if m = open(); len(said) != 1 || !strings.Contains(said[0], "checked") {
 		t.Errorf("opening it again: %q", said)
 	}
+	if _, err := m.Prepare(t.Context(), result.TenPercent); err != nil {
+		t.Fatal(err)
+	}
+	testCopy(t, m, base)
 	if _, err := m.Prepare(t.Context(), result.TenPercent); err != nil { // and the program ends here
 		t.Fatal(err)
 	}
@@ -232,6 +236,26 @@ func TestImage(t *testing.T) {
 		t.Error(err)
 	}
 	m.Close()
+}
+
+// testCopy: a copy of an image, whatever its disks are just now, is one of the
+// base, has all of its cases, and leaves the image alone.
+func testCopy(t *testing.T, m *Image, base []byte) {
+	c, err := m.Copy(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(read(t, c.Source()), base) || !bytes.Equal(read(t, c.Target()), base) {
+		t.Error("the copy is not the base")
+	}
+	for _, one := range []result.Case{result.OnePercent, result.TenPercent} {
+		if i, err := c.Prepare(t.Context(), one); err != nil || i.Changed == 0 || bytes.Equal(read(t, c.Source()), base) {
+			t.Errorf("%s on the copy: %+v, %v", one, i, err)
+		}
+	}
+	if !bytes.Equal(read(t, m.Source()), base) {
+		t.Error("the copy's changes are in the image")
+	}
 }
 
 func TestOpenRefuses(t *testing.T) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/haulback/haulback/bench/result"
+	"github.com/haulback/haulback/bench/run"
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/cmdtest"
 )
@@ -28,6 +30,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"--runs", "0"}, "--runs 0"},
 		{[]string{"--runs", "many"}, "many"},
 		{[]string{"--cases", "same,2pct"}, `no case "2pct"`},
+		{[]string{"--on", "tape"}, `no place "tape"`},
+		{[]string{"--on", "disk,memory", "--cases", "hint,wan"}, "--on memory: only same,1pct,10pct,empty"},
 		{[]string{"--peers", "rsink"}, `no peer "rsink"`},
 		{[]string{"--files-from", "/no/such/dir"}, "/no/such/dir"},
 		{[]string{"--bin", "/no/such/bin"}, "/no/such/bin"},
@@ -44,6 +48,31 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+func TestParts(t *testing.T) {
+	all := run.Part{Cases: run.Cases, Runs: 5}
+	same := []result.Case{result.Same}
+	for _, c := range []struct {
+		f    flags
+		want []run.Part
+	}{
+		{flags{runs: 5}, []run.Part{all, {Place: result.InMemory, Cases: run.Anywhere, Runs: 3}, {Place: result.Cold, Cases: same, Runs: 3}}},
+		{flags{runs: 5, on: []string{"disk"}}, []run.Part{all}},
+		{flags{runs: 2, quick: true}, []run.Part{{Cases: quickCases, Runs: 2}}},
+		{flags{runs: 1, cases: []string{"hint", "same"}}, []run.Part{{Cases: []result.Case{result.Hint, result.Same}, Runs: 1}}},
+		{
+			flags{runs: 4, cases: []string{"empty", "hint", "10pct"}, on: []string{"cold", "memory"}},
+			[]run.Part{
+				{Place: result.Cold, Cases: []result.Case{result.TenPercent, result.Empty}, Runs: 3},
+				{Place: result.InMemory, Cases: []result.Case{result.TenPercent, result.Empty}, Runs: 3},
+			},
+		},
+	} {
+		if got, err := c.f.parts(); err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%+v: %v, %v, want %v", c.f, got, err, c.want)
+		}
+	}
+}
+
 // TestSmoke benchmarks haulback and nbdcopy on a small image, twice. What the
 // figures are is nobody's business here; that all are there is.
 func TestSmoke(t *testing.T) {
@@ -54,11 +83,11 @@ func TestSmoke(t *testing.T) {
 		}
 	}
 	dir, results := t.TempDir(), t.TempDir()
-	for _, cases := range []string{"1pct,empty", "same,hint"} {
+	for cases, on := range map[string]string{"1pct,empty": "disk,memory", "same,hint": "disk,cold"} {
 		var out bytes.Buffer
 		cmd := command()
 		cmd.SetArgs([]string{
-			"--size", "8MiB", "--runs", "1", "--cases", cases, "--peers", "haulback/quic,haulback/tls,nbdcopy/plain,bdsync,cat", "--files-from", files,
+			"--size", "8MiB", "--runs", "1", "--cases", cases, "--on", on, "--peers", "haulback/quic,haulback/tls,nbdcopy/plain,bdsync,cat", "--files-from", files,
 			"--dir", dir, "--out", results, "--bin", built.Dir(t),
 		})
 		cmd.SetOut(&out)
@@ -74,14 +103,15 @@ func TestSmoke(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ran := map[string]bool{}
-		for _, run := range r.Runs {
-			ran[string(run.Case)+" "+run.Peer+" "+run.Variant] = true
-			if !run.OK() || run.Wall <= 0 || run.RSS[result.Source] == 0 && run.Peer != "cat" || run.Peer != "cat" && run.Cmp != result.Equal {
-				t.Errorf("run %+v", run)
+		ran, at := map[string]bool{}, map[result.Place]bool{}
+		for _, one := range r.Runs {
+			ran[string(one.Case)+" "+one.Peer+" "+one.Variant] = true
+			at[one.Place] = true
+			if !one.OK() || one.Wall <= 0 || one.RSS[result.Source] == 0 && one.Peer != "cat" || one.Peer != "cat" && one.Cmp != result.Equal {
+				t.Errorf("run %+v", one)
 			}
-			if r.Setup.CPUBy == "cgroup v2" && run.Wire < 1000 && run.Peer != "cat" {
-				t.Errorf("nothing on the wire: %+v", run)
+			if r.Setup.CPUBy == "cgroup v2" && one.Wire < 1000 && one.Peer != "cat" {
+				t.Errorf("nothing on the wire: %+v", one)
 			}
 		}
 		for _, c := range strings.Split(cases, ",") {
@@ -89,12 +119,18 @@ func TestSmoke(t *testing.T) {
 				t.Errorf("%s: %v\n%s", c, ran, out.String())
 			}
 		}
+		if at[result.Cold] != strings.Contains(on, "cold") || at[result.InMemory] != strings.Contains(on, "memory") && !strings.Contains(out.String(), "LEFT OUT: EVERYTHING IN MEMORY: ") {
+			t.Errorf("on %s: ran at %v\n%s", on, at, out.String())
+		}
 		if !strings.Contains(out.String(), "LEFT OUT: bdsync") && len(r.LeftOut) > 0 {
 			t.Errorf("a peer was left out in silence:\n%s", out.String())
 		}
 		if page, err := os.ReadFile(filepath.Join(results, "README.md")); err != nil || !bytes.Contains(page, []byte("haulback")) {
 			t.Errorf("no page: %v", err)
 		}
+	}
+	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || strings.Contains(string(mounts), dir) {
+		t.Errorf("a tmpfs stays mounted: %v\n%s", err, mounts)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "run-*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)

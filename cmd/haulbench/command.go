@@ -31,7 +31,8 @@ type flags struct {
 	out, dir, bin string
 	roots         []string
 	seed          uint64
-	quick, cold   bool
+	on            []string
+	quick         bool
 }
 
 // command is haulbench.
@@ -48,6 +49,12 @@ Each end has one CPU, and the network of each run is its own: run it as root, on
 a machine with at least two CPUs and nothing else to do. A program that is not
 there is left out, and that is said. Images are kept and used again.
 
+Places: "disk" is --dir, with a warm page cache. "memory" is a tmpfs with a copy
+of both disks, which haulbench mounts and unmounts: as root, with memory for twice
+the image and 1 GiB; else it is left out. "cold" is --dir, with nothing of the
+disks in the page cache. Only ` + join(run.Anywhere) + ` are run in memory and
+cold; without --cases, cold only same.
+
 Exit code 1: a result differed, or a program failed; 10: usage.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o, err := f.options(cmd)
@@ -59,7 +66,8 @@ Exit code 1: a result differed, or a program failed; 10: usage.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.size, "size", "", "`SIZE` of the image, as in 4GiB (default 4GiB, with --quick 1GiB)")
-	fl.IntVar(&f.runs, "runs", 0, "`N` rounds of each case (default 5, with --quick 2)")
+	fl.IntVar(&f.runs, "runs", 0, "`N` rounds of each case (default 5, with --quick 2); in memory and cold at most 3")
+	fl.StringSliceVar(&f.on, "on", nil, "`PLACES` of the disks, comma separated: disk, memory, cold (default all; with --quick or --cases disk)")
 	fl.StringSliceVar(&f.cases, "cases", nil, "`CASES` to run, comma separated: "+join(run.Cases)+" (default all)")
 	fl.StringSliceVar(&f.peers, "peers", nil, "`PEERS` to run, comma separated, as in haulback,rsync/delta (default all; with --quick one of each kind)")
 	fl.StringVar(&f.out, "out", "out/bench", "`DIR` for the results; made if it is not there")
@@ -68,7 +76,6 @@ Exit code 1: a result differed, or a program failed; 10: usage.`,
 	fl.StringSliceVar(&f.roots, "files-from", nil, "`DIRS` whose files are put into the image (default /usr,/opt)")
 	fl.Uint64Var(&f.seed, "seed", 1, "`SEED` of the image and its changes")
 	fl.BoolVar(&f.quick, "quick", false, "a smaller image, fewer rounds, fewer peers: under two minutes")
-	fl.BoolVar(&f.cold, "cold", false, "take both disks out of the page cache before each run")
 	cmd.AddCommand(payloadCommand(), wanCommand(), reportCommand())
 	exitcode.Mark(cmd)
 	return cmd
@@ -97,7 +104,7 @@ const quickTime = 45 * time.Second
 
 // options checks what was typed.
 func (f *flags) options(cmd *cobra.Command) (o run.Options, err error) {
-	o = run.Options{Seed: f.seed, Runs: f.runs, Peers: f.peers, Cold: f.cold, Quick: f.quick, Roots: f.roots, Args: os.Args[1:]}
+	o = run.Options{Seed: f.seed, Peers: f.peers, Quick: f.quick, Roots: f.roots, Args: os.Args[1:]}
 	text := cmp.Or(f.size, map[bool]string{false: "4GiB", true: "1GiB"}[f.quick])
 	if o.Size, err = size.Parse(text); err != nil {
 		return o, fmt.Errorf("--size: %w", err)
@@ -106,22 +113,16 @@ func (f *flags) options(cmd *cobra.Command) (o run.Options, err error) {
 		return o, fmt.Errorf("--size %s: a multiple of 1MiB, and at least %s", text, size.Text(workload.MinSize))
 	}
 	if !cmd.Flags().Changed("runs") {
-		o.Runs = map[bool]int{false: 5, true: 2}[f.quick]
+		f.runs = map[bool]int{false: 5, true: 2}[f.quick]
 	}
-	if o.Runs < 1 || o.Runs > 1000 {
-		return o, fmt.Errorf("--runs %d: from 1 to 1000", o.Runs)
+	if f.runs < 1 || f.runs > 1000 {
+		return o, fmt.Errorf("--runs %d: from 1 to 1000", f.runs)
 	}
-	for _, c := range f.cases {
-		if !slices.Contains(run.Cases, result.Case(c)) {
-			return o, fmt.Errorf("--cases: no case %q; there are %s", c, join(run.Cases))
-		}
-		o.Cases = append(o.Cases, result.Case(c))
+	if o.Parts, err = f.parts(); err != nil {
+		return o, err
 	}
-	if len(o.Cases) == 0 {
-		o.Cases = run.Cases
-		if f.quick {
-			o.Cases, o.Most = quickCases, quickTime
-		}
+	if f.quick && len(f.cases) == 0 {
+		o.Most = quickTime
 	}
 	if f.quick && len(o.Peers) == 0 {
 		o.Peers = quickPeers
@@ -151,6 +152,60 @@ func (f *flags) options(cmd *cobra.Command) (o run.Options, err error) {
 		}
 	}
 	return o, nil
+}
+
+// fewRuns is how many rounds there are in memory and cold: with five make bench
+// would take more than 40 minutes, and where no disk is waited for, rounds differ less.
+const fewRuns = 3
+
+// parts are which cases run where.
+func (f *flags) parts() (all []run.Part, err error) {
+	cases, err := f.wanted()
+	if err != nil {
+		return nil, err
+	}
+	on := f.on
+	switch {
+	case len(on) > 0:
+	case f.quick || len(f.cases) > 0:
+		on = []string{"disk"}
+	default:
+		on = []string{"disk", "memory", "cold"}
+	}
+	some := slices.DeleteFunc(slices.Clone(run.Anywhere), func(c result.Case) bool { return !slices.Contains(cases, c) })
+	few := min(f.runs, fewRuns)
+	for _, place := range on {
+		switch {
+		case place == "disk":
+			all = append(all, run.Part{Cases: cases, Runs: f.runs})
+		case place != "memory" && place != "cold":
+			return nil, fmt.Errorf("--on: no place %q; there are disk, memory, cold", place)
+		case len(some) == 0:
+			return nil, fmt.Errorf("--on %s: only %s can be run there, and --cases has none of them", place, join(run.Anywhere))
+		case place == "cold" && len(f.cases) == 0:
+			all = append(all, run.Part{Place: result.Cold, Cases: []result.Case{result.Same}, Runs: few})
+		default:
+			all = append(all, run.Part{Place: result.Place(place), Cases: some, Runs: few})
+		}
+	}
+	return all, nil
+}
+
+// wanted are the cases of --cases, or else all, or those of a quick run.
+func (f *flags) wanted() (some []result.Case, err error) {
+	for _, c := range f.cases {
+		if !slices.Contains(run.Cases, result.Case(c)) {
+			return nil, fmt.Errorf("--cases: no case %q; there are %s", c, join(run.Cases))
+		}
+		some = append(some, result.Case(c))
+	}
+	switch {
+	case len(some) > 0:
+		return some, nil
+	case f.quick:
+		return quickCases, nil
+	}
+	return run.Cases, nil
 }
 
 // bench runs it, keeps each result as it comes, and prints the tables.

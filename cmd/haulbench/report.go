@@ -25,7 +25,9 @@ a FILE, results.jsonl and wan.jsonl in the directory of --out are taken, as far 
 they are there.
 
 Why a target was missed can be said in reasons.json, in the same directory:
-{"P7": "text"}, or {"P7: CONDITION": "text"} with a condition as on the page.`,
+{"P7": "text"}, or {"P7: CONDITION": "text"} with a condition as on the page. Of
+results in memory or cold it is "P7 in memory" or "P7 cold", with a condition or
+without.`,
 		RunE: func(_ *cobra.Command, files []string) error {
 			if len(files) == 0 {
 				if files = resultsIn(out); len(files) == 0 {

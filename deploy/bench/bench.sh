@@ -23,4 +23,11 @@ if ((${#install[@]})); then
 fi
 # Debian has no package of bdsync: who wants it in the comparison builds it
 # from github.com/rolffokkens/bdsync and puts it into the PATH.
-exec bin/haulbench "$@"
+
+# haulbench mounts a tmpfs of many GiB and unmounts it at its end. In a mount
+# namespace of its own nothing stays of it if there is no such end, after kill -9.
+alone=()
+if unshare --mount true 2>/dev/null; then
+  alone=(unshare --mount)
+fi
+exec "${alone[@]}" bin/haulbench "$@"
