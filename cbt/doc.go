@@ -1,7 +1,7 @@
 // Package cbt says what differs: which bytes of a disk may have changed, which
 // must be read, and what they hash to. It is pure data. It encodes and decodes,
 // and never opens a disk or a connection; it imports the standard library and
-// BLAKE3 and nothing of ours.
+// BLAKE3 (of its own, too: package wide) and nothing else.
 //
 // # Words
 //
@@ -82,8 +82,8 @@
 //     [Extent.Check] before anything else here sees them.
 //   - A host's answer is a hint. [PlanHint] turns a bad one into a full plan and
 //     says why in Reason; it has no way to read less because of an error.
-//   - Hash a grain only after [IsZero] said no: the zero test costs an eighth of
-//     the hash, and zero grains have [ZeroDigest].
+//   - Hash a grain only after [IsZero] said no: the zero test costs an eighth to a
+//     quarter of the hash, and zero grains have [ZeroDigest].
 //   - Nothing here is safe for concurrent use while it is changed. Values that
 //     nobody changes may be read by many.
 //   - A Map copied by assignment shares its extents with the original. Add and

@@ -267,10 +267,10 @@ func (w *worker) add(a *answer, g int, parts *wire.Parts) (saved int64) {
 // more, because the source has changed meanwhile, is not for sums to say: one
 // piece goes over, and the target's read-back proves the grain.
 func (w *worker) pieces(p []byte, sums *[wire.GrainParts]wire.PartSum) (m wire.Mask) {
-	var s wire.PartSum
-	for i := 0; i*wire.PartSize < len(p); i++ {
-		w.sum.Sum(p[i*wire.PartSize:min((i+1)*wire.PartSize, len(p))], &s)
-		if s != sums[i] {
+	var own [wire.GrainParts]wire.PartSum
+	w.sum.Sum(p, &own)
+	for i := range own {
+		if i*wire.PartSize < len(p) && own[i] != sums[i] {
 			m |= 1 << i
 		}
 	}

@@ -150,14 +150,7 @@ func (r *refiner) look(ctx context.Context) (err error) {
 
 // sum puts the sums of grain g, which is p, into the answer.
 func (r *refiner) sum(g int, p []byte) {
-	sums := &r.told.Sums[g]
-	for i := range sums {
-		if lo := i * wire.PartSize; lo < len(p) {
-			r.sums.Sum(p[lo:min(lo+wire.PartSize, len(p))], &sums[i])
-		} else {
-			sums[i] = wire.PartSum{}
-		}
-	}
+	r.sums.Sum(p, &r.told.Sums[g])
 	r.told.Mask |= 1 << g
 }
 

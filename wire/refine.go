@@ -4,9 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/zeebo/blake3"
-
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/cbt/wide"
 )
 
 // Of a grain that differs often only some pieces do. Refinement finds out which:
@@ -15,7 +14,7 @@ import (
 const (
 	// PartSize is the length of a piece of a grain in bytes: the block of most
 	// file systems, and of most disks. The last one of a disk may be shorter.
-	PartSize = 4 << 10
+	PartSize = wide.PieceSize
 	// GrainParts is the number of pieces of a whole grain.
 	GrainParts = cbt.GrainSize / PartSize
 )
@@ -29,18 +28,20 @@ type PartSum [16]byte
 
 // Summer computes sums of pieces. It is for one goroutine.
 type Summer struct {
-	h   *blake3.Hasher
-	out [32]byte
+	h   *wide.Hasher
+	out [GrainParts][wide.Size]byte
 }
 
 // NewSummer is a Summer ready for use.
-func NewSummer() *Summer { return &Summer{h: blake3.New()} }
+func NewSummer() *Summer { return &Summer{h: wide.New()} }
 
-// Sum sets s to the sum of piece p.
-func (m *Summer) Sum(p []byte, s *PartSum) {
-	m.h.Reset()
-	_, _ = m.h.Write(p) // never fails
-	copy(s[:], m.h.Sum(m.out[:0]))
+// Sum sets sums to those of the pieces of grain p, and what p has no bytes for to
+// zero. All pieces of a whole grain are summed at once.
+func (m *Summer) Sum(p []byte, sums *[GrainParts]PartSum) {
+	m.h.Pieces(p, &m.out)
+	for i := range sums {
+		copy(sums[i][:], m.out[i][:])
+	}
 }
 
 // Refine asks the target for the sums of the pieces of some grains of a batch

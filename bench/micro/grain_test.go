@@ -8,6 +8,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/haulback/haulback/cbt"
+	"github.com/haulback/haulback/wire"
 )
 
 // BenchmarkZero is the test that comes before hashing, on a grain of zeros, which
@@ -27,8 +28,7 @@ func BenchmarkZero(b *testing.B) {
 	}
 }
 
-// BenchmarkHash is BLAKE3 with a hasher that is kept: of grains, and of the pieces
-// that refinement hashes.
+// BenchmarkHash is BLAKE3 with a hasher that is kept: of grains, and of 4 KiB.
 func BenchmarkHash(b *testing.B) {
 	for _, size := range []int{4 << 10, cbt.GrainSize} {
 		b.Run("size="+strconv.Itoa(size), func(b *testing.B) {
@@ -41,6 +41,48 @@ func BenchmarkHash(b *testing.B) {
 				h.Sum(next(), &d)
 			}
 		})
+	}
+}
+
+// BenchmarkHashLibrary is the same by the library alone, which package wide stands
+// beside.
+func BenchmarkHashLibrary(b *testing.B) {
+	for _, size := range []int{4 << 10, cbt.GrainSize} {
+		b.Run("size="+strconv.Itoa(size), func(b *testing.B) {
+			next := piecesOf(content(b, "random"), size)
+			h, out := blake3.New(), make([]byte, 0, cbt.DigestSize)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				h.Reset()
+				_, _ = h.Write(next()) // never fails
+				out = h.Sum(out[:0])
+			}
+		})
+	}
+}
+
+// BenchmarkHashHot is BLAKE3 of one grain that stays in the first two caches.
+func BenchmarkHashHot(b *testing.B) {
+	p := content(b, "random")[:cbt.GrainSize]
+	h := cbt.NewHasher()
+	var d cbt.Digest
+	b.SetBytes(cbt.GrainSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		h.Sum(p, &d)
+	}
+}
+
+// BenchmarkSummer sums the pieces of grains, as refinement does.
+func BenchmarkSummer(b *testing.B) {
+	next := piecesOf(content(b, "random"), cbt.GrainSize)
+	m := wire.NewSummer()
+	var sums [wire.GrainParts]wire.PartSum
+	b.SetBytes(cbt.GrainSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Sum(next(), &sums)
 	}
 }
 

@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 
 // foreign says which modules of others the pure folders may link.
 var foreign = map[string][]string{
-	"cbt":  {"github.com/zeebo/blake3"},
+	"cbt":  {"github.com/zeebo/blake3", "golang.org/x/sys/cpu"},
 	"wire": {"github.com/zeebo/blake3", "github.com/quic-go/quic-go", "github.com/pierrec/lz4/v4", "golang.org/x/sys", "golang.org/x/net/ipv4"},
 	"vddk": {"golang.org/x/sys"},
 }
