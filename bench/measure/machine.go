@@ -14,11 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/haulback/haulback/bench/result"
+	"github.com/haulback/haulback/cbt/wide"
 )
 
 // Machine describes this machine, and the file system of a directory.
 func Machine(dir string) result.Machine {
-	m := result.Machine{Cores: runtime.NumCPU(), OS: "Linux"}
+	m := result.Machine{Cores: runtime.NumCPU(), OS: "Linux", Hash: wide.Name()}
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		m.CPU, m.Virtual = parseCPU(string(text))
 	}

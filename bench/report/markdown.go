@@ -90,6 +90,9 @@ func setup(out *bytes.Buffer, s *result.Setup) {
 	m := &s.Machine
 	t.row("when, what", fmt.Sprintf("%s, haulback %s", s.Began.UTC().Format("2006-01-02 15:04 UTC"), s.Commit))
 	t.row("machine", join(m.CPU, fmt.Sprintf("%d cores", m.Cores), fmt.Sprintf("%.1f GiB of memory", float64(m.Memory)/gib), m.Virtual))
+	if m.Hash != "" { // not in results that are older
+		t.row("grains hashed with", m.Hash)
+	}
 	t.row("system", join(m.OS, m.Kernel, m.Disk))
 	t.row("cores of each end", fmt.Sprintf("source %s, target %s", orDash(s.Cores[result.Source]), orDash(s.Cores[result.Target])))
 	t.row("runs", fmt.Sprintf("the peers of a case alternate, in as many rounds as its section says; load before the first: %s", orDash(m.Load)))

@@ -164,6 +164,7 @@ type Machine struct {
 	OS      string `json:"os"`
 	Disk    string `json:"disk"`           // file system and device of the images
 	Virtual string `json:"virt,omitempty"` // hypervisor, when there is one
+	Hash    string `json:"hash,omitempty"` // what hashes grains: wide.Name
 	Load    string `json:"load"`           // of the first minute before the first run
 }
 
