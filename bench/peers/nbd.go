@@ -16,19 +16,24 @@ import (
 )
 
 // nbdcopy copies all that is allocated to an nbdkit with a file behind it. It is
-// told that the target is empty, which makes it faster; it does not flush.
+// told that the target is empty, which makes it faster. It does not flush, but for
+// one variant, which ends as haulback does: with all of it on the disk.
 func nbdcopy() []Peer {
 	tools := []string{"nbdcopy", "nbdkit"}
 	return []Peer{
-		{Name: "nbdcopy", Variant: "plain", Title: "nbdcopy to nbdkit, not encrypted, not flushed", Cases: full, tools: tools, plan: nbdcopyPlan(false)},
+		{Name: "nbdcopy", Variant: "plain", Title: "nbdcopy to nbdkit, not encrypted, not flushed", Cases: full, tools: tools, plan: nbdcopyPlan(false, false)},
 		{
 			Name: "nbdcopy", Variant: "tls", Title: "nbdcopy to nbdkit, TLS 1.3 with certificates both ways, not flushed", Cases: full, Encrypted: true,
-			tools: append(tools, "certtool", "nbdinfo"), prepare: certificates, plan: nbdcopyPlan(true),
+			tools: append(tools, "certtool", "nbdinfo"), prepare: certificates, plan: nbdcopyPlan(true, false),
+		},
+		{
+			Name: "nbdcopy", Variant: "tls-flush", Title: "the same, flushed at its end", Cases: full, Encrypted: true,
+			tools: append(tools, "certtool", "nbdinfo"), prepare: certificates, plan: nbdcopyPlan(true, true),
 		},
 	}
 }
 
-func nbdcopyPlan(tls bool) func(*Kit, Job) (Plan, error) {
+func nbdcopyPlan(tls, flush bool) func(*Kit, Job) (Plan, error) {
 	return func(k *Kit, j Job) (Plan, error) {
 		server := []string{"nbdkit", "-f", "-i", "127.0.0.1", "-p", fmt.Sprint(port), "--pidfile=" + filepath.Join(j.Dir, "nbdkit.pid")}
 		uri := fmt.Sprintf("nbd://127.0.0.1:%d", port)
@@ -36,11 +41,15 @@ func nbdcopyPlan(tls bool) func(*Kit, Job) (Plan, error) {
 			server = append(server, "--tls=require", "--tls-verify-peer", "--tls-certificates="+k.certs("server"))
 			uri = fmt.Sprintf("nbds://127.0.0.1:%d?tls-certificates=%s", port, k.certs("client"))
 		}
+		client := []string{"nbdcopy", "--destination-is-zero"}
+		if flush {
+			client = append(client, "--flush")
+		}
 		return Plan{
 			Servers: []Server{{
 				Command: measure.Command{End: result.Target, Args: append(server, "file", j.Disks[0].Target), Stderr: filepath.Join(j.Dir, "nbdkit.log")}, TCP: port,
 			}},
-			Clients: []measure.Command{{End: result.Source, Args: []string{"nbdcopy", "--destination-is-zero", j.Disks[0].Source, uri}, Stderr: filepath.Join(j.Dir, "nbdcopy.log")}},
+			Clients: []measure.Command{{End: result.Source, Args: append(client, j.Disks[0].Source, uri), Stderr: filepath.Join(j.Dir, "nbdcopy.log")}},
 		}, nil
 	}
 }

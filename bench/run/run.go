@@ -138,7 +138,7 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	b.cores = cores()
 	setup := result.Setup{
 		Began: time.Now().UTC(), Commit: Commit(ctx), Machine: measure.Machine(b.Dir), Seed: b.Seed, Size: b.Size, Quick: b.Quick, Args: b.Args,
-		Versions: measure.Versions(ctx, "rsync", "bdsync", "nbdkit", "nbdcopy", "qemu-img", "certtool", "b3sum", "socat"), Cores: map[result.End]string{},
+		Versions: measure.Versions(ctx, "rsync", "bdsync", "nbdkit", "nbdcopy", "qemu-img", "certtool", "b3sum", "fio", "socat"), Cores: map[result.End]string{},
 	}
 	if i := slices.IndexFunc(b.Parts, func(p Part) bool { return p.Place == result.OnDisk }); i >= 0 {
 		setup.Runs = b.Parts[i].Runs

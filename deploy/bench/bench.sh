@@ -6,7 +6,7 @@ export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 cd "$(dirname "$0")/../.."
 
 declare -A package=([rsync]=rsync [nbdkit]=nbdkit [nbdcopy]=libnbd-bin [nbdinfo]=libnbd-bin [qemu-img]=qemu-utils [qemu-nbd]=qemu-utils
-  [certtool]=gnutls-bin [b3sum]=b3sum [socat]=socat [mke2fs]=e2fsprogs [cmp]=diffutils)
+  [certtool]=gnutls-bin [b3sum]=b3sum [socat]=socat [fio]=fio [mke2fs]=e2fsprogs [cmp]=diffutils)
 declare -A install=()
 for tool in "${!package[@]}"; do
   command -v "$tool" >/dev/null || install[${package[$tool]}]=1
