@@ -53,7 +53,7 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 	const small, large = 32 << 20, 160 << 20
 	for _, kind := range []string{"equal", "different", "refined"} {
 		t.Run(kind, func(t *testing.T) {
-			e := newEngine(t, mover.Config{Refine: map[string]mover.Refine{"refined": mover.RefineOn}[kind]})
+			e := newEngine(t, mover.Config{Refine: map[string]mover.Choice{"refined": mover.On}[kind]})
 			want := image(rand.New(rand.NewPCG(1, 1)), large)
 			target := func(n int) []byte {
 				if kind != "different" {

@@ -10,31 +10,7 @@ import (
 	"github.com/haulback/haulback/cbt"
 )
 
-// Compress says when the source of a pass compresses what it sends.
-type Compress uint8
-
-// The choices; the zero value measures.
-const (
-	CompressAuto Compress = iota // where the wire is slower than the encoder
-	CompressOn
-	CompressOff
-)
-
-var compressTexts = [...]string{"auto", "on", "off"}
-
-func (c Compress) String() string { return compressTexts[c] }
-
-// ParseCompress reads "auto", "on" or "off"; "" is auto.
-func ParseCompress(text string) (Compress, error) {
-	for i, t := range compressTexts {
-		if text == t || text == "" {
-			return Compress(i), nil
-		}
-	}
-	return 0, fmt.Errorf("compress %q: auto, on or off", text)
-}
-
-// The policy of CompressAuto. It begins without, measures, and decides at the
+// The policy of Auto. It begins without, measures, and decides at the
 // end of each window; two windows in a row have to agree on a change, but for
 // the first. What it measures in windows where most grains are compressed says
 // little of a wire that has become faster: there it forgets after a while what
@@ -51,7 +27,7 @@ const (
 // compressor is the policy of one source. It lives across links. Safe for
 // concurrent use by the workers.
 type compressor struct {
-	asked Compress
+	asked Choice
 	on    atomic.Bool
 	bound atomic.Bool                      // the wire is what the workers wait for, and there are processors to spare
 	first atomic.Bool                      // no window of this link is over
@@ -79,11 +55,11 @@ type compressor struct {
 	tryTime               time.Duration
 }
 
-func newCompressor(asked Compress) *compressor {
+func newCompressor(asked Choice) *compressor {
 	c := &compressor{asked: asked, now: time.Now, cpu: processors, procs: float64(runtime.GOMAXPROCS(0)), limit: func() int64 { return 0 }}
-	c.on.Store(asked == CompressOn)
+	c.on.Store(asked == On)
 	c.why = byOrder
-	if asked == CompressAuto {
+	if asked == Auto {
 		c.why = undecided
 	}
 	return c
@@ -99,7 +75,7 @@ func (c *compressor) link(transport string, workers int, here bool, limit func()
 	c.facts = situation{workers: float64(workers), send: sendCost(transport), encode: encodeCost, ratio: usualRatio}
 	c.bound.Store(false)
 	defer c.beginLocked()
-	if c.asked != CompressAuto {
+	if c.asked != Auto {
 		return
 	}
 	c.first.Store(!here)
@@ -135,7 +111,7 @@ func (c *compressor) wrote(took time.Duration, raw, sent int64) {
 	if wall := c.now().Sub(c.began); wall >= length && c.raw >= windowLeast {
 		c.measureLocked(wall)
 		c.bound.Store(c.facts.wireBound(c.bound.Load()))
-		if c.asked == CompressAuto {
+		if c.asked == Auto {
 			c.decideLocked(c.first.Swap(false))
 		}
 		c.beginLocked()
@@ -202,7 +178,7 @@ func (c *compressor) encoded(b *packed) {
 
 // Compression is what a source has compressed, and why.
 type Compression struct {
-	Asked  Compress
+	Asked  Choice
 	Grains int64 // sent with bytes
 	Packed int64 // of them: as LZ4
 	Raw    int64 // bytes of Packed

@@ -78,7 +78,7 @@ func (k *packer) want() bool {
 	switch {
 	case k.on.Load():
 		return true
-	case k.asked == CompressOff || k.here:
+	case k.asked == Off || k.here:
 		return false
 	}
 	k.count++

@@ -57,7 +57,7 @@ type model struct {
 }
 
 func newModel(transport string, wire float64) *model {
-	m := &model{c: newCompressor(CompressAuto), at: time.Unix(1000, 0), wire: wire, cpu: 0.5 * perGiB, procs: 2}
+	m := &model{c: newCompressor(Auto), at: time.Unix(1000, 0), wire: wire, cpu: 0.5 * perGiB, procs: 2}
 	m.c.now = func() time.Time { return m.at }
 	m.c.cpu = func() (time.Duration, time.Duration) { return m.own, m.idle }
 	m.c.procs = 2

@@ -36,8 +36,8 @@ type Config struct {
 	// bounds the digests in memory: 2048 batches are 1 MiB of them.
 	Batches int
 	// Refine says when the source half of a copy asks which pieces of 4 KiB of a
-	// grain differ, and sends only these; the zero value is RefineAuto.
-	Refine Refine
+	// grain differ, and sends only these; the zero value is Auto.
+	Refine Choice
 	// Stall is how long a session may make no progress with work outstanding
 	// before it is given up and picked up again on a new link; 0 means 30 s.
 	Stall time.Duration
@@ -55,7 +55,7 @@ type Config struct {
 	Limits throttle.Limits
 	// Compress says when a source of this engine compresses what it sends; the
 	// target takes both. The zero value measures what is faster.
-	Compress Compress
+	Compress Choice
 	// Agent is the program and version told to peers.
 	Agent string
 	// Log gets what begins, ends and is retried; nil discards it.
@@ -122,8 +122,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("mover: checkpoint of %d bytes, %d to %d may be", c.Checkpoint, minCheckpoint, maxCheckpoint)
 	case c.Window < 4*cbt.BatchSize:
 		return fmt.Errorf("mover: window of %d bytes is below %d", c.Window, 4*cbt.BatchSize)
-	case c.Refine > RefineOff:
-		return fmt.Errorf("mover: refine %d is none of auto, on and off", c.Refine)
+	case c.Refine > Off || c.Compress > Off:
+		return fmt.Errorf("mover: refine %v or compress %v is none of auto, on and off", c.Refine, c.Compress)
 	case c.Batches < 64:
 		return fmt.Errorf("mover: %d unsettled batches are below 64", c.Batches)
 	case c.Sampling.Every < 0 || c.Sampling.Least < 0:

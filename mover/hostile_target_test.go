@@ -127,7 +127,7 @@ func hostileTarget(t *testing.T, do func(e *evil), want wire.Code, hinted bool) 
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		engine, err := mover.NewEngine(mover.Config{Memory: 64 << 20, Workers: 1, Refine: mover.RefineOn, Sampling: cbt.Sampling{Every: 1 << 20, Least: 1}}, nil)
+		engine, err := mover.NewEngine(mover.Config{Memory: 64 << 20, Workers: 1, Refine: mover.On, Sampling: cbt.Sampling{Every: 1 << 20, Least: 1}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

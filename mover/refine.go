@@ -3,7 +3,6 @@ package mover
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"sync"
 
 	"github.com/haulback/haulback/cbt"
@@ -25,39 +24,6 @@ import (
 // wait for a worker. What the second read finds counts, as with a redo: the
 // source may have changed.
 
-// Refine says when a source asks which pieces of 4 KiB of a grain differ.
-type Refine uint8
-
-// The choices of Config.Refine.
-const (
-	RefineAuto Refine = iota // while the wire is what the copy waits for, and it pays
-	RefineOn
-	RefineOff
-)
-
-var refineTexts = [...]string{RefineAuto: "auto", RefineOn: "on", RefineOff: "off"}
-
-// String is "auto", "on" or "off".
-func (r Refine) String() string {
-	if int(r) >= len(refineTexts) {
-		return "unknown"
-	}
-	return refineTexts[r]
-}
-
-// ParseRefine is the Refine of text; empty is RefineAuto.
-func ParseRefine(text string) (Refine, error) {
-	if text == "" {
-		return RefineAuto, nil
-	}
-	for r, t := range refineTexts {
-		if t == text {
-			return Refine(r), nil
-		}
-	}
-	return 0, fmt.Errorf("mover: refine %q: auto, on or off", text)
-}
-
 // maxParts is the most pieces of a grain that are sent one by one. Beyond it the
 // writes and the digests cost more than the rest of the grain.
 const maxParts = 12
@@ -65,7 +31,7 @@ const maxParts = 12
 // offers reports whether the source may ask for pieces on l. Between two halves
 // in one process there is no wire to spare.
 func (s *source) offers(l *lane) bool {
-	return s.mode == wire.ModeCopy && (s.cfg.Refine == RefineOn || s.cfg.Refine == RefineAuto && l.link.Transport() != "pipe")
+	return s.mode == wire.ModeCopy && (s.cfg.Refine == On || s.cfg.Refine == Auto && l.link.Transport() != "pipe")
 }
 
 // refinement is what a session at the source needs for it.

@@ -15,7 +15,7 @@ var longAgo = time.Unix(1, 0)
 // it while workers wait for the wire, or its limit, with processors to spare, and
 // while the answers leave something out. Safe for concurrent use.
 type policy struct {
-	refine Refine
+	refine Choice
 	bound  *atomic.Bool // what compression has measured: the wire is the limit
 
 	mu          sync.Mutex
@@ -33,7 +33,7 @@ const (
 
 // now reports whether to ask for the pieces of a batch.
 func (p *policy) now() bool {
-	if p.refine == RefineOn {
+	if p.refine == On {
 		return true
 	}
 	if !p.bound.Load() {

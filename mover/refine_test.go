@@ -48,7 +48,7 @@ func refined(t *testing.T, bug mover.Bug, before, want []byte, change func(p []b
 func refinedOver(t *testing.T, bug mover.Bug, before, want []byte, change func(p []byte, grain int64), wrap func(wire.Link) wire.Link) (rep mover.Report, have []byte, err error) {
 	target := disk(before)
 	err = bubble(t, func(ctx context.Context) error {
-		cfg := mover.WithBug(mover.Config{Memory: 64 << 20, Workers: 2, Refine: mover.RefineOn}, bug)
+		cfg := mover.WithBug(mover.Config{Memory: 64 << 20, Workers: 2, Refine: mover.On}, bug)
 		state := movertest.NewCrashableState(movertest.NewPower())
 		s, err := newSite(ctx, cfg, state.Mount(), mover.Export{Name: "disk", Role: mover.RoleTarget, Open: endpoint("disk", target).Open})
 		if err != nil {
@@ -181,13 +181,13 @@ func TestRefineAuto(t *testing.T) {
 	for name, c := range map[string]struct {
 		slow     time.Duration
 		idle     float64
-		compress mover.Compress
+		compress mover.Choice
 		refined  bool
 	}{
-		"slow wire":                 {200 * time.Millisecond, 0.5, mover.CompressAuto, true},
-		"slow wire, not compressed": {200 * time.Millisecond, 0.5, mover.CompressOff, true},
-		"fast wire":                 {0, 0.5, mover.CompressAuto, false},
-		"slow other end, which has all processors": {200 * time.Millisecond, 0.05, mover.CompressAuto, false},
+		"slow wire":                 {200 * time.Millisecond, 0.5, mover.Auto, true},
+		"slow wire, not compressed": {200 * time.Millisecond, 0.5, mover.Off, true},
+		"fast wire":                 {0, 0.5, mover.Auto, false},
+		"slow other end, which has all processors": {200 * time.Millisecond, 0.05, mover.Auto, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			target := disk(bytes.Clone(before))
@@ -241,7 +241,7 @@ func TestRefineCut(t *testing.T) {
 // TestRefinePull has the target in the process that asks: the setting is that of
 // the daemon that reads the source.
 func TestRefinePull(t *testing.T) {
-	for _, refine := range []mover.Refine{mover.RefineOn, mover.RefineOff} {
+	for _, refine := range []mover.Choice{mover.On, mover.Off} {
 		before, want := pieced(rand.New(rand.NewPCG(6, 6)), 3<<20+777)
 		target := disk(before)
 		var rep mover.Report
@@ -261,7 +261,7 @@ func TestRefinePull(t *testing.T) {
 			return err
 		})
 		c := rep.Counters
-		if err != nil || !bytes.Equal(target.Bytes(), want) || c.Refined > 0 != (refine == mover.RefineOn) || c.Sent+c.Refined != c.Differing {
+		if err != nil || !bytes.Equal(target.Bytes(), want) || c.Refined > 0 != (refine == mover.On) || c.Sent+c.Refined != c.Differing {
 			t.Errorf("refine %v: %+v, %v", refine, rep, err)
 		}
 	}
@@ -269,19 +269,19 @@ func TestRefinePull(t *testing.T) {
 
 // Pieces are compressed where grains are, and not where that is switched off.
 func TestRefineCompress(t *testing.T) {
-	for _, compress := range []mover.Compress{mover.CompressOn, mover.CompressOff} {
+	for _, compress := range []mover.Choice{mover.On, mover.Off} {
 		before := bytes.Repeat([]byte("all the same "), (1<<20)/13+1)[:1<<20]
 		want := bytes.Clone(before)
 		for at := 100; at < len(want); at += cbt.GrainSize {
 			want[at] ^= 1
 		}
 		target := disk(before)
-		rep, err := run(t, newEngine(t, mover.Config{Refine: mover.RefineOn, Compress: compress}), mover.Job{Source: endpoint("source", disk(want)), Target: endpoint("target", target)})
+		rep, err := run(t, newEngine(t, mover.Config{Refine: mover.On, Compress: compress}), mover.Job{Source: endpoint("source", disk(want)), Target: endpoint("target", target)})
 		c := rep.Counters
 		if err != nil || !bytes.Equal(target.Bytes(), want) || c.Sent != int64(len(want))/wire.GrainParts {
 			t.Fatalf("%+v, %v", rep, err)
 		}
-		if on := compress == mover.CompressOn; c.Wire < c.Sent != on || rep.Compression.Packed == rep.Compression.Grains != on || rep.Compression.Grains != cbt.BatchGrains {
+		if on := compress == mover.On; c.Wire < c.Sent != on || rep.Compression.Packed == rep.Compression.Grains != on || rep.Compression.Grains != cbt.BatchGrains {
 			t.Errorf("compress %v: %d bytes for %d, %+v", compress, c.Wire, c.Sent, rep.Compression)
 		}
 	}
@@ -292,7 +292,7 @@ func TestRefineSectors(t *testing.T) {
 	for sector, pieces := range map[int64]bool{512: true, wire.PartSize: true, 16 << 10: false} {
 		before, want := pieced(rand.New(rand.NewPCG(7, 7)), 2<<20)
 		target := disk(before)
-		e := newEngine(t, mover.Config{Refine: mover.RefineOn})
+		e := newEngine(t, mover.Config{Refine: mover.On})
 		open := func(ctx context.Context, a mover.Access) (mover.Disk, error) {
 			d, err := endpoint("target", target).Open(ctx, a)
 			if err != nil {
@@ -314,19 +314,21 @@ type sectored struct {
 
 func (d sectored) Sector() int64 { return d.sector }
 
-func TestParseRefine(t *testing.T) {
-	for _, r := range []mover.Refine{mover.RefineAuto, mover.RefineOn, mover.RefineOff} {
-		if got, err := mover.ParseRefine(r.String()); got != r || err != nil {
+func TestParseChoice(t *testing.T) {
+	for _, r := range []mover.Choice{mover.Auto, mover.On, mover.Off} {
+		if got, err := mover.ParseChoice("refine", r.String()); got != r || err != nil {
 			t.Errorf("%v comes back as %v, %v", r, got, err)
 		}
 	}
-	if r, err := mover.ParseRefine(""); r != mover.RefineAuto || err != nil {
+	if r, err := mover.ParseChoice("refine", ""); r != mover.Auto || err != nil {
 		t.Errorf("empty is %v, %v", r, err)
 	}
-	if _, err := mover.ParseRefine("sometimes"); err == nil {
+	if _, err := mover.ParseChoice("refine", "sometimes"); err == nil {
 		t.Error("sometimes is a choice")
 	}
-	if err := (mover.Config{Refine: 9}).Validate(); err == nil {
-		t.Error("9 is a choice")
+	for _, cfg := range []mover.Config{{Refine: 9}, {Compress: 9}} {
+		if err := cfg.Validate(); err == nil {
+			t.Errorf("refine %v and compress %v are choices", cfg.Refine, cfg.Compress)
+		}
 	}
 }

@@ -53,7 +53,7 @@ func restoreCut(t *testing.T, stream []byte, root cbt.Digest, before, want []byt
 		return dev.Open(mode)
 	}
 	life := func() error {
-		e, err := mover.NewEngine(mover.Config{Memory: 64 << 20, Workers: 1, Checkpoint: 1 << 20, Window: 4 << 20, Batches: 64, Refine: []mover.Refine{mover.RefineOff, mover.RefineOn}[n%2]}, state.Mount())
+		e, err := mover.NewEngine(mover.Config{Memory: 64 << 20, Workers: 1, Checkpoint: 1 << 20, Window: 4 << 20, Batches: 64, Refine: []mover.Choice{mover.Off, mover.On}[n%2]}, state.Mount())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -66,7 +66,7 @@ func newWorld(seed uint64, bug mover.Bug) *world {
 		}, bug),
 	}
 	if seed%2 == 1 {
-		w.cfg.Refine = mover.RefineOn
+		w.cfg.Refine = mover.On
 	}
 	if w.cfg.Sampling = (cbt.Sampling{Every: 1 + rng.Int64N(12), Least: 1}); rng.IntN(3) == 0 {
 		w.track = wire.TrackingUse

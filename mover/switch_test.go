@@ -146,7 +146,7 @@ func newCrossing(t *testing.T) *crossing {
 func (c *crossing) release() { c.open.Do(func() { close(c.gate) }) }
 
 func (c *crossing) config() mover.Config {
-	return mover.Config{Memory: 64 << 20, Workers: 1, Checkpoint: 1 << 20, Window: 4 << 20, CheckpointEvery: 5 * time.Millisecond, Refine: mover.RefineOff, Compress: mover.CompressOff}
+	return mover.Config{Memory: 64 << 20, Workers: 1, Checkpoint: 1 << 20, Window: 4 << 20, CheckpointEvery: 5 * time.Millisecond, Refine: mover.Off, Compress: mover.Off}
 }
 
 // crossed is a link that c may make another one of.

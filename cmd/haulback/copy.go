@@ -110,12 +110,12 @@ func ticketFlagsOf(cmd *cobra.Command, f *flags) {
 
 // packing is what --compress asks for. The end that sends compresses, so it is of
 // no use where that is another one.
-func (f *flags) packing(src string) (mover.Compress, error) {
-	c, err := mover.ParseCompress(f.compress)
+func (f *flags) packing(src string) (mover.Choice, error) {
+	c, err := mover.ParseChoice("--compress", f.compress)
 	if err != nil {
-		return c, usage("--%w", err)
+		return c, usage("%w", err)
 	}
-	if c != mover.CompressAuto && strings.HasPrefix(src, "haulback://") {
+	if c != mover.Auto && strings.HasPrefix(src, "haulback://") {
 		return c, usage("--compress %s: it is the source's daemon that sends %s: set compress in its configuration", c, src)
 	}
 	return c, nil
@@ -185,9 +185,9 @@ func (g *global) transfer(ctx context.Context, f *flags, mode wire.Mode, src, ds
 	if err != nil {
 		return err
 	}
-	refine, err := mover.ParseRefine(f.refine)
+	refine, err := mover.ParseChoice("--refine", f.refine)
 	if err != nil {
-		return usage("--refine %q: auto, on or off", f.refine)
+		return usage("%w", err)
 	}
 	t, err := transfer.New(spec)
 	if err != nil {

@@ -137,7 +137,7 @@ func (g *global) dump(ctx context.Context, s *dumpSpec) error {
 	if err != nil {
 		return err
 	}
-	w, err := g.open(s.Sample, mover.RefineAuto, mover.CompressAuto)
+	w, err := g.open(s.Sample, mover.Auto, mover.Auto)
 	if err != nil {
 		return err
 	}

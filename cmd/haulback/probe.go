@@ -44,7 +44,7 @@ func probe(ctx context.Context, g *global, f *flags, text string) (*probed, erro
 	if err != nil {
 		return nil, err
 	}
-	w, err := g.open(0, mover.RefineAuto, mover.CompressAuto)
+	w, err := g.open(0, mover.Auto, mover.Auto)
 	if err != nil {
 		return nil, err
 	}

@@ -157,7 +157,7 @@ func (g *global) restoreTo(ctx context.Context, e *transfer.Endpoint, r *archive
 		}
 		create = h.Size
 	}
-	w, err := g.open(0, mover.RefineAuto, mover.CompressAuto)
+	w, err := g.open(0, mover.Auto, mover.Auto)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ type work struct {
 
 // open makes an engine on the site of g. It compares one grain in sample of what
 // change tracking calls unchanged; 0 means the default.
-func (g *global) open(sample int64, refine mover.Refine, compress mover.Compress) (*work, error) {
+func (g *global) open(sample int64, refine mover.Choice, compress mover.Choice) (*work, error) {
 	s, err := g.site()
 	if err != nil {
 		return nil, err

@@ -99,11 +99,11 @@ func (c *checker) limits(t limitsTOML) Limits {
 		c.wrong("limits.cpus", fmt.Errorf("limits.cpus: %d CPUs, 1 to %d may be", l.CPUs, maxCPUs))
 	}
 	var err error
-	if l.Refine, err = mover.ParseRefine(t.Refine); err != nil {
-		c.wrong("limits.refine", fmt.Errorf("limits.%s", strings.TrimPrefix(err.Error(), "mover: ")))
+	if l.Refine, err = mover.ParseChoice("limits.refine", t.Refine); err != nil {
+		c.wrong("limits.refine", err)
 	}
-	if l.Compress, err = mover.ParseCompress(t.Compress); err != nil {
-		c.wrong("limits.compress", fmt.Errorf("limits.%w", err))
+	if l.Compress, err = mover.ParseChoice("limits.compress", t.Compress); err != nil {
+		c.wrong("limits.compress", err)
 	}
 	for _, one := range []struct {
 		key string

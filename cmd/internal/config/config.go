@@ -58,8 +58,8 @@ type Limits struct {
 	Memory, Checkpoint, Window int64
 	Workers, Sessions          int
 	CPUs                       int // of the process, all of it; 0: what the Go runtime finds
-	Refine                     mover.Refine
-	Compress                   mover.Compress // of what this daemon sends
+	Refine                     mover.Choice
+	Compress                   mover.Choice // of what this daemon sends
 }
 
 // Engine is the engine's configuration, without agent and log.
