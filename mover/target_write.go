@@ -49,6 +49,9 @@ func (w *writer) bring(ctx context.Context, a *arrival) error {
 	call := w.pulse.enter()
 	err := w.write(ctx, a)
 	w.pulse.leave(call)
+	if err != nil && err == ctx.Err() {
+		return err // the disk did nothing wrong
+	}
 	if err != nil {
 		return w.failed(err)
 	}
@@ -64,7 +67,8 @@ func (ts *targetSession) unwritten() {
 	}
 }
 
-// write brings the records to the disk, neighbours in one call.
+// write brings the records to the disk, neighbours in one call. A batch may be 128
+// calls: when ctx is done the next one is not begun, and the error is that of ctx.
 func (w *writer) write(ctx context.Context, a *arrival) error {
 	recs := a.data.Records
 	for i := 0; i < len(recs); {
@@ -97,6 +101,9 @@ func (w *writer) write(ctx context.Context, a *arrival) error {
 }
 
 func (w *writer) writeAt(ctx context.Context, a *arrival, e cbt.Extent) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	try := func() error {
 		began := w.pace.began()
 		n, err := w.disk.WriteAt(a.at(e), e.Off)
@@ -119,6 +126,9 @@ func (w *writer) zero(ctx context.Context, a *arrival, e cbt.Extent, enc wire.En
 	if !ok {
 		clear(a.at(e))
 		return w.writeAt(ctx, a, e)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	how := Allocation(cbt.Keep)
 	if enc == wire.EncHole {
