@@ -72,6 +72,24 @@ func (e *Engine) GuardBuffers() {
 	}
 }
 
+// CountBuffers counts the batch buffers that are made from now on. The function it
+// returns says how many of them are lent.
+func (e *Engine) CountBuffers() func() int {
+	p, made := e.pool, 0
+	mmap := p.mmap
+	p.mmap = func(n int) ([]byte, error) { // called with p.mu held
+		if n == cbt.BatchSize {
+			made++
+		}
+		return mmap(n)
+	}
+	return func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return made - len(p.raws)
+	}
+}
+
 // JournalLen is the least length of a journal file.
 const JournalLen = journalLen
 

@@ -49,6 +49,7 @@ type target struct {
 	spare      []*tbatch
 	toldTo     int64 // the source knows of the batches below
 	claimed    int   // batches in pending that were told as holes
+	writing    int   // batches in pending at stageWriting
 	maxClaimed int   // the source's window
 	answered   int64 // batches with a verdict on this link, and all settled before
 	matched    int64 // grains below settled that were read cold
@@ -147,7 +148,7 @@ func (t *target) rewind(keep bool) {
 			t.prog.rewind()
 		}
 	}
-	t.answered, t.toldTo, t.claimed = t.settled, t.settled, 0
+	t.answered, t.toldTo, t.claimed, t.writing = t.settled, t.settled, 0, 0
 }
 
 // mark makes the journal say Inconsistent before the first byte is overwritten
@@ -288,6 +289,7 @@ func (t *target) claim(d *wire.Data) (*tbatch, error) {
 			return nil, err
 		}
 		b.stage = stageWriting
+		t.writing++
 		t.answered++
 		t.lostLocked(d)
 		return b, nil
@@ -300,6 +302,7 @@ func (t *target) claim(d *wire.Data) (*tbatch, error) {
 		return nil, err
 	}
 	b.stage = stageWriting
+	t.writing++
 	return b, nil
 }
 
@@ -353,6 +356,7 @@ func (t *target) wrote(b *tbatch, d *wire.Data) (raw int64) {
 		}
 	}
 	b.stage = stageWritten
+	t.writing--
 	return d.Raw
 }
 

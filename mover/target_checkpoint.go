@@ -63,7 +63,7 @@ func (ts *targetSession) due() bool {
 	ts.mu.Lock()
 	head := ts.pending[ts.settled]
 	pressed := head != nil && head.stage == stageWritten && pressed(ts.toldTo, ts.answered, ts.settled, ts.room)
-	last := ts.answered == ts.batches()
+	last := ts.answered == ts.batches() && ts.writing == 0 // else a write that returns soon needs the same flush
 	ts.mu.Unlock()
 	ts.doneMu.Lock()
 	defer ts.doneMu.Unlock()
