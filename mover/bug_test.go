@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,16 +137,18 @@ func lateWrites(t *testing.T, bug mover.Bug) error {
 		if err != nil {
 			return err
 		}
-		inFlight, overlap, slow := 0, false, true
+		var inFlight, overlap atomic.Bool // with the bug, sessions are not kept apart
+		var wasSlow atomic.Bool
 		export := mover.Export{Name: "disk", Role: mover.RoleTarget, Open: func(context.Context, mover.Access) (mover.Disk, error) {
-			overlap = overlap || inFlight > 0
+			if inFlight.Load() {
+				overlap.Store(true)
+			}
 			d := &shared{movertest.NewFaulty(held)}
 			d.Plan(movertest.Fault{Op: "WriteAt", Hook: func() {
-				if slow {
-					slow = false
-					inFlight++
+				if wasSlow.CompareAndSwap(false, true) {
+					inFlight.Store(true)
 					time.Sleep(5 * time.Minute)
-					inFlight--
+					inFlight.Store(false)
 				}
 			}})
 			return d, nil
@@ -164,7 +167,7 @@ func lateWrites(t *testing.T, bug mover.Bug) error {
 			return l
 		}
 		_, err = s.push(ctx, cfg, wire.RunID{1}, want, new(mover.Progress))
-		if overlap {
+		if overlap.Load() {
 			return errors.New("a session opened the disk while a write of the old one was in flight")
 		}
 		if err != nil {

@@ -72,13 +72,14 @@
 // # Memory, cores and depth
 //
 // A target reads past the cache, and a device wants several calls at once: eight
-// goroutines read a disk, 1 MiB each, and four read back what was written. They
-// cost nothing while they wait. How many hash at once is GOMAXPROCS, for all
+// goroutines read a disk, 1 MiB each, four write, and four read back what was
+// written. They cost nothing while they wait. How many hash at once is GOMAXPROCS, for all
 // disks together: no queue of ours stands beside the scheduler's. What bounds the
 // bytes is the pool (block.go): each session has one buffer of its own, the rest
-// are lent for one read or write out of a store that all share. Nobody who waits
-// for a peer or a limit keeps such a buffer, so that sessions cannot wait for
-// each other's, and one whose disk hangs holds up no other.
+// are lent, for one read, or for one write and the wait for a writer, out of a store
+// that all share. Nobody who waits for a peer or a limit keeps such a buffer, so
+// that sessions cannot wait for each other's. One whose disk hangs keeps at most what
+// its readers, writers and streams have in hand.
 //
 // # Limits
 //

@@ -69,7 +69,11 @@ func (p *pulse) insist(stop <-chan struct{}, err error, again func() error) erro
 		select {
 		case <-time.After(wait):
 		case <-stop:
+		}
+		select {
+		case <-stop: // also where both have come
 			return err
+		default:
 		}
 		err = again()
 	}

@@ -63,12 +63,11 @@ func (ts *targetSession) receive(ctx context.Context, i uint8, frame []byte) err
 		}
 		ts.pulse.beat()
 		ts.holding.Add(1)
-		err = ts.pace.wire(ctx, int64(len(body)))
+		if err = ts.pace.wire(ctx, int64(len(body))); err == nil {
+			err = r.frame(ctx, body)
+		}
 		ts.holding.Add(-1)
 		if err != nil {
-			return err
-		}
-		if err := r.frame(ctx, body); err != nil {
 			return err
 		}
 	}

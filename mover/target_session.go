@@ -52,7 +52,7 @@ type targetSession struct {
 
 	flushK, verifyK, ackK kick
 	heard                 kick         // a frame came on the control stream
-	holding               atomic.Int32 // data streams that are not read because of a limit
+	holding               atomic.Int32 // data streams that are not read: because of a limit, or of the frame before
 
 	doneMu    sync.Mutex
 	returned  []*tbatch // written, not flushed

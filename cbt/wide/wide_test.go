@@ -278,3 +278,26 @@ func FuzzSum(f *testing.F) {
 		check(t, h, p)
 	})
 }
+
+// TestSane: assembler that computes something else is not used.
+func TestSane(t *testing.T) {
+	h := &Hasher{h: blake3.New()}
+	library := func(p []byte, d *[Size]byte) { *d = blake3.Sum256(p) }
+	pieces := func(p []byte, all *[GrainPieces][Size]byte) {
+		for i := range all {
+			all[i] = blake3.Sum256(p[i*PieceSize:][:PieceSize])
+		}
+	}
+	wrongLast := func(p []byte, all *[GrainPieces][Size]byte) { pieces(p, all); all[15][31] ^= 1 }
+	wrong := func(p []byte, d *[Size]byte) { library(p, d); d[0] ^= 0x80 }
+	for name, c := range map[string]struct{ got, want bool }{
+		"the library": {sane(library, pieces), true}, "a wrong digest": {sane(wrong, pieces), false}, "a wrong piece": {sane(library, wrongLast), false},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: sane %v", name, c.got)
+		}
+	}
+	if able && !sane(h.tree.sum, h.tree.pieces) {
+		t.Error("the assembler of this processor is wrong")
+	}
+}
