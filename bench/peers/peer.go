@@ -77,20 +77,22 @@ type Server struct {
 	Process *measure.Process // once it is started
 }
 
-// Commands are all command lines of a plan, servers first, without the names
-// of scratch directories.
-func (p *Plan) Commands(dir string, core func(result.End) int) (all []string) {
+// Commands is what is started, for people, with the core of each end. Where a word of
+// it begins with one of dirs, which come in pairs, it has the second in its place: no
+// result tells where things lie on a machine.
+func (p *Plan) Commands(core func(result.End) int, dirs ...string) (all []string) {
+	short := strings.NewReplacer(dirs...)
 	for i := range p.Servers {
-		all = append(all, p.Servers[i].Line(core(p.Servers[i].End)))
+		all = append(all, short.Replace(p.Servers[i].Line(core(p.Servers[i].End))))
 	}
 	for i := range p.Clients {
-		all = append(all, p.Clients[i].Line(core(p.Clients[i].End)))
-	}
-	for i := range all {
-		all[i] = strings.ReplaceAll(all[i], dir, "RUN")
+		all = append(all, short.Replace(p.Clients[i].Line(core(p.Clients[i].End))))
 	}
 	return all
 }
+
+// Dirs are the directories of k, for Commands.
+func (k *Kit) Dirs() []string { return []string{k.dir, "KIT", k.bin, "bin"} }
 
 // Kit is what plans are made with: programs, keys and certificates. Open makes it.
 type Kit struct {
