@@ -97,7 +97,7 @@ func TestStop(t *testing.T) {
 func TestTerm(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "")
-	p := b.copy(t, "--rate", "2MiB", "--retry", "30s")
+	p := b.copy(t, "--rate", "1MiB", "--retry", "30s") // far longer than it takes to see that it flows
 	flows(t, p)
 	log := b.daemon.stop(t)
 	if !strings.Contains(log, "haulbackd stopped") {

@@ -21,7 +21,7 @@ type process struct {
 
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	p := &process{Process: programs.StartEnv(t, []string{"HAULBACK_PROGRESS_FPS=60"}, name, args...)}
+	p := &process{Process: programs.StartEnv(t, []string{"HAULBACK_PROGRESS_FPS=20"}, name, args...)}
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() && name == "haulbackd" {
