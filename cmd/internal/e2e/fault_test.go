@@ -76,7 +76,7 @@ func TestStop(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, "")
-			p := b.copy(t, "--rate", "16MiB", "--retry", "50s", "--transport", transport)
+			p := b.copy(t, "--rate", "4MiB", "--retry", "50s", "--transport", transport)
 			flows(t, p)
 			b.daemon.Signal(syscall.SIGSTOP)
 			time.Sleep(pause) // is the subject of the test
