@@ -107,7 +107,8 @@ func TestSmoke(t *testing.T) {
 		for _, one := range r.Runs {
 			ran[string(one.Case)+" "+one.Peer+" "+one.Variant] = true
 			at[one.Place] = true
-			if !one.OK() || one.Wall <= 0 || one.RSS[result.Source] == 0 && one.Peer != "cat" || one.Peer != "cat" && one.Cmp != result.Equal {
+			unseen := one.Peer == "cat" || one.Wall < 0.1 // ended between two looks at its memory
+			if !one.OK() || one.Wall <= 0 || one.RSS[result.Source] == 0 && !unseen || one.Peer != "cat" && one.Cmp != result.Equal {
 				t.Errorf("run %+v", one)
 			}
 			if r.Setup.CPUBy == "cgroup v2" && one.Wire < 1000 && one.Peer != "cat" {
