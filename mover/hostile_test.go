@@ -401,24 +401,46 @@ func (l *lines) Write(p []byte) (int, error) {
 
 func (l *lines) count() int { return strings.Count(l.b.String(), "\n") }
 
+// slowDisk takes a while for each write, and has no way past a cache.
+type slowDisk struct {
+	mover.WritableDisk
+	write time.Duration
+}
+
+func (d slowDisk) WriteAt(p []byte, off int64) (int, error) {
+	time.Sleep(d.write)
+	return d.WritableDisk.WriteAt(p, off)
+}
+
 // A source that was killed does not say so. The next run asks it, gets no
 // answer, and takes the disk over; a source that answers keeps it, and so does
-// one whose answer may be behind data that a limit does not let in.
+// one whose answer may be behind data that a limit does not let in, or that wait
+// for the disk.
 func TestDiskOfADeadSourceIsTakenOver(t *testing.T) {
 	content := image(rand.New(rand.NewPCG(1, 1)), hostileSize)
 	for name, c := range map[string]struct {
 		answers bool
 		rate    int64
+		write   time.Duration
+		batches int64 // of data before the other run comes
 		code    wire.Code
-	}{"dead": {false, 0, wire.CodeOK}, "alive": {true, 0, wire.CodeBusy}, "held back": {false, throttle.Least, wire.CodeBusy}} {
+	}{
+		"dead": {code: wire.CodeOK}, "alive": {answers: true, code: wire.CodeBusy},
+		"held back":          {rate: throttle.Least, batches: 2, code: wire.CodeBusy},        // the second has to wait for 16 s
+		"behind a slow disk": {write: 16 * time.Second, batches: 4, code: wire.CodeBusy},     // one is written, one waits for the writer
+		"dead before a disk": {write: 100 * time.Millisecond, batches: 4, code: wire.CodeOK}, // which has had time for all of them
+	} {
 		t.Run(name, func(t *testing.T) {
 			target := disk(make([]byte, hostileSize))
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
-				cfg := mover.Config{Memory: 64 << 20, Limits: throttle.Limits{Wire: c.rate}}
+				cfg := mover.Config{Memory: 64 << 20, Workers: 1, Limits: throttle.Limits{Wire: c.rate}}
 				s, err := newSite(ctx, cfg, movertest.NewCrashableState(movertest.NewPower()).Mount(),
-					mover.Export{Name: "disk", Role: mover.RoleTarget, Open: endpoint("disk", target).Open})
+					mover.Export{Name: "disk", Role: mover.RoleTarget, Open: func(context.Context, mover.Access) (mover.Disk, error) {
+						w, err := target.Reopen(movertest.ReadWrite)
+						return slowDisk{w, c.write}, err
+					}})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -429,11 +451,12 @@ func TestDiskOfADeadSourceIsTakenOver(t *testing.T) {
 				}
 				e := &evil{t: t, ctx: ctx, link: link, in: wire.NewReader(link.Control(), wire.MaxControlBody)}
 				e.begin(openFrame(hostileSize))
-				if c.rate > 0 {
-					for b := range int64(2) { // the second has to wait for 16 s
+				go func() { // what is not taken keeps who sends it
+					for b := range c.batches {
 						e.batch(b, grain())
 					}
-				}
+				}()
+				time.Sleep(time.Second)
 				if c.answers {
 					go func() {
 						for {
