@@ -52,7 +52,7 @@ proto: ## the control API's Go code from wire/control/v1/haulback.proto; needs p
 proto-accept: ## record additions to the control API; refuses whatever else changed
 	$(GO) test ./wire/control/v1 -count=1 -run '^TestOnlyAdditions$$' -accept
 
-bench: bench-programs ## haulback beside rsync, bdsync, nbdcopy and qemu-img on 4 GiB, on disk and in memory: tables and plots under docs/bench; 40 minutes, 13 GiB of disk, 9 of memory
+bench: bench-programs ## haulback beside rsync, bdsync, nbdcopy and qemu-img on 4 GiB, on disk and in memory: tables and plots under docs/bench; 50 minutes, 13 GiB of disk, 9 of memory
 	@deploy/bench/bench.sh --out docs/bench $(BENCH)
 
 bench-quick: bench-programs ## the same on 1 GiB with fewer rounds and peers, under out/bench; two minutes

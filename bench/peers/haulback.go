@@ -66,7 +66,7 @@ func needs(p Peer, flags ...string) Peer {
 }
 
 // asked makes a peer one that runs only when it is asked for: make bench has
-// 40 minutes, and these tell why another one is as it is.
+// less than an hour, and these tell why another one is as it is.
 func asked(p Peer) Peer {
 	p.Asked = true
 	return p

@@ -155,7 +155,7 @@ func (f *flags) options(cmd *cobra.Command) (o run.Options, err error) {
 }
 
 // fewRuns is how many rounds there are in memory and cold: with five make bench
-// would take more than 40 minutes, and where no disk is waited for, rounds differ less.
+// would take an hour, and where no disk is waited for, rounds differ less.
 const fewRuns = 3
 
 // parts are which cases run where.
