@@ -17,7 +17,7 @@ var zeros [GrainSize]byte
 var zeroGrain = sync.OnceValue(func() Digest { return blake3.Sum256(zeros[:]) })
 
 // Hasher computes digests of grains. A worker keeps one for its life: the state
-// is 11 KiB, and reusing it makes Sum free of allocations. Not safe for
+// is 13 KiB, and reusing it makes Sum free of allocations. Not safe for
 // concurrent use. Whole grains are hashed best: see package wide.
 type Hasher struct {
 	h *wide.Hasher

@@ -33,7 +33,6 @@ func (ts *targetSession) arrivals(n int) {
 // receiver is stage 4: it owns one data stream and the buffer of its frames.
 type receiver struct {
 	*targetSession
-	disk   WritableDisk
 	binder *wire.Binder
 	hash   *cbt.Hasher
 }
@@ -48,7 +47,7 @@ func (ts *targetSession) receive(ctx context.Context, i uint8, frame []byte) err
 		return onLink(err)
 	}
 	r := &receiver{targetSession: ts, binder: binder, hash: cbt.NewHasher()}
-	r.disk, _ = ts.target.disk.(WritableDisk)
+	_, writable := ts.disk.(WritableDisk)
 	in := wire.NewReaderBuffer(st, frame)
 	for {
 		t, body, err := in.Next()
@@ -58,7 +57,7 @@ func (ts *targetSession) receive(ctx context.Context, i uint8, frame []byte) err
 		if err != nil {
 			return onLink(err)
 		}
-		if t != wire.TypeData || r.disk == nil || ts.mode != wire.ModeCopy {
+		if t != wire.TypeData || !writable || ts.mode != wire.ModeCopy {
 			return wire.Errorf(wire.CodeFrame, "frame of type %d on a data stream", t)
 		}
 		ts.pulse.beat()

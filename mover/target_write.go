@@ -23,7 +23,7 @@ type writer struct {
 // writeStage is stage 5. After ctx is done nothing is begun.
 func (ts *targetSession) writeStage(ctx context.Context) error {
 	w := &writer{targetSession: ts}
-	w.disk, _ = ts.target.disk.(WritableDisk)
+	w.disk, _ = ts.disk.(WritableDisk)
 	for {
 		select {
 		case a := <-ts.arrived:
@@ -101,10 +101,7 @@ func (w *writer) write(ctx context.Context, a *arrival) error {
 }
 
 func (w *writer) writeAt(ctx context.Context, a *arrival, e cbt.Extent) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	try := func() error {
+	return w.call(ctx, "write", e, func() error {
 		began := w.pace.began()
 		n, err := w.disk.WriteAt(a.at(e), e.Off)
 		w.pace.ended(began, int64(n))
@@ -112,11 +109,7 @@ func (w *writer) writeAt(ctx context.Context, a *arrival, e cbt.Extent) error {
 			err = io.ErrShortWrite
 		}
 		return err
-	}
-	if err := w.pulse.insist(ctx.Done(), try(), try); err != nil {
-		return diskError(wire.CodeWrite, "target", "write", e, err)
-	}
-	return nil
+	})
 }
 
 // zero makes e read as zeros; disks that cannot do it themselves get zeros
@@ -127,16 +120,21 @@ func (w *writer) zero(ctx context.Context, a *arrival, e cbt.Extent, enc wire.En
 		clear(a.at(e))
 		return w.writeAt(ctx, a, e)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	how := Allocation(cbt.Keep)
 	if enc == wire.EncHole {
 		how = cbt.Deallocate
 	}
-	try := func() error { return z.Zero(e, how) }
+	return w.call(ctx, "zero", e, func() error { return z.Zero(e, how) })
+}
+
+// call makes one call that changes e, and again where that may help. When ctx is done
+// it is not begun, and the error is that of ctx.
+func (w *writer) call(ctx context.Context, what string, e cbt.Extent, try func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := w.pulse.insist(ctx.Done(), try(), try); err != nil {
-		return diskError(wire.CodeWrite, "target", "zero", e, err)
+		return diskError(wire.CodeWrite, "target", what, e, err)
 	}
 	return nil
 }

@@ -125,7 +125,7 @@ func TestPlans(t *testing.T) {
 					t.Errorf("%s in %s: the log of %q is thrown away", p.ID(), c, s.Args)
 				}
 			}
-			all := strings.Join(plan.Commands(func(e result.End) int { return map[result.End]int{result.Source: 0, result.Target: 1}[e] }, append([]string{j.Dir, "RUN"}, k.Dirs()...)...), "\n")
+			all := strings.Join(plan.Commands(func(e result.End) int { return map[result.End]int{result.Source: 0, result.Target: 1}[e] }, append(k.Dirs(), j.Dir, "RUN")...), "\n")
 			if strings.Contains(all, j.Dir) || strings.Contains(all, k.dir) || strings.Contains(all, k.bin) || !p.Reads && !strings.Contains(all, "taskset -c 0 ") || len(plan.Servers) > 0 && !strings.Contains(all, "taskset -c 1 ") {
 				t.Errorf("%s in %s: commands\n%s", p.ID(), c, all)
 			}

@@ -81,7 +81,7 @@ func (b *bench) introduce(p *peers.Peer, plan *peers.Plan, dir string, room *mea
 	}
 	b.seen[p.Title] = true
 	return b.line(result.Line{Peer: &result.Peer{
-		Name: p.Name, Variant: p.Variant, Title: p.Title, Encrypted: p.Encrypted, Commands: plan.Commands(room.Core, append([]string{dir, "RUN", b.image.Dir, "IMAGE"}, append(b.kit.Dirs(), b.scratch, "SCRATCH")...)...), Remarks: b.kit.Remarks(p),
+		Name: p.Name, Variant: p.Variant, Title: p.Title, Encrypted: p.Encrypted, Commands: plan.Commands(room.Core, append(b.kit.Dirs(), dir, "RUN", b.image.Dir, "IMAGE", b.scratch, "SCRATCH")...), Remarks: b.kit.Remarks(p),
 	}})
 }
 

@@ -34,8 +34,8 @@
 // The assembler is written from the paper (BLAKE3, one function, fast everywhere; O'Connor
 // and others, 2020). It reads the input at any alignment, nothing beside it, and keeps
 // nothing between calls. The processor is asked for AVX-512 F, VL, DQ and BW, and the
-// system whether it keeps the registers; then the first grain is hashed both ways, and
-// where they differ this package is not used.
+// system whether it keeps the registers; then one grain is hashed both ways, and where
+// they differ this package is not used.
 //
 // # What is not promised
 //
