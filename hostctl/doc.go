@@ -6,6 +6,7 @@
 //	          it has besides (Registry, Tracker, Guard, Checker)
 //	failback  the sequence that brings a VM home, its states and its journal
 //	vsphere   Host for vCenter and ESXi
+//	osd       Host for workloads on OpenStorage volumes
 //	simvs     a simulated vSphere with true bytes
 //	hosttest  the conformance suite of Host, and a host in memory
 //

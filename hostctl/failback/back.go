@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/hostctl"
 	"github.com/haulback/haulback/hostctl/job"
 )
@@ -55,8 +56,9 @@ func commitScript(c *record) []step {
 	))
 }
 
+// rollback picks the rollback snapshot of a run, also one that was not finished.
 func rollback(c *record, s *hostctl.Snapshot) bool {
-	return s.Name == hostctl.SnapshotName(&hostctl.Op{Run: c.Status.Run, Step: "protect-target"})
+	return strings.HasPrefix(s.Name, hostctl.SnapshotName(&hostctl.Op{Run: c.Status.Run, Step: "protect-target"}))
 }
 
 // released gives both VMs back to their hosts.
@@ -267,7 +269,7 @@ func restoreStep(st step, of who, id func(*record) string, disk func(*record, in
 		moved := 0
 		err = r.watched(out, []hostctl.Ref{ref}, func(ctx context.Context) error {
 			if vm, err = r.find(ctx, ref); err == nil {
-				moved, err = r.moveBack(ctx, c, &vm, snapshot, disk)
+				moved, err = r.moveBack(ctx, c, &vm, snapshot, disk, proofOf(c, st.name))
 			}
 			return err
 		})
@@ -327,16 +329,16 @@ func asItIsRemedy(step string) string {
 	return "look at the VM; continue takes it as it is, which nothing proves"
 }
 
-// asItIs goes on without a snapshot that somebody removed, because an operator
-// says so: there is no other way to the end, and nobody serves meanwhile.
+// asItIs goes on without a snapshot that somebody removed or wrote to, because an
+// operator says so: there is no other way to the end, and nobody serves meanwhile.
 func (c *record) asItIs(step string) {
 	switch {
 	case strings.HasSuffix(step, restoreTarget):
 		c.Facts.Rollback = "" // as if none had been made: the mark stays
 		c.warn("the rollback point of %s is gone: its disks are half overwritten, and it stays marked as inconsistent", c.Status.Target.Name)
 	case strings.HasSuffix(step, restoreReplica):
-		c.Facts.Proof[step] = "not reverted and not compared: its protective snapshot is gone, and it was taken as it is"
-		c.warn("the protective snapshot of %s is gone: it was taken as it is, and nothing proves that it is what it was", c.Status.Replica.Name)
+		c.Facts.Proof[step] = "not proved: its protective snapshot is gone or is not what it was, and it was taken as it is"
+		c.warn("the protective snapshot of %s is gone or is not what it was: it was taken as it is, and nothing proves that it is what it was", c.Status.Replica.Name)
 	}
 }
 
@@ -349,8 +351,33 @@ func (r *run) revert(ctx context.Context, op *hostctl.Op, ref hostctl.Ref, s *ho
 	return h.Storage.Restore(ctx, op, ref, s.ID)
 }
 
-// moveBack compares every disk with the snapshot, and moves what differs.
-func (r *run) moveBack(ctx context.Context, c *record, vm *hostctl.VM, s *hostctl.Snapshot, disk func(*record, int) *hostctl.Disk) (moved int, err error) {
+// proofOf is the root that each disk had when a step's snapshot was made; zero
+// where nothing recorded it. The final pass has read the protective snapshot
+// whole, or it has no root.
+func proofOf(c *record, step string) func(i int) cbt.Digest {
+	return func(i int) cbt.Digest {
+		p := lastPass(&c.Status.Disks[i])
+		if !strings.HasSuffix(step, restoreReplica) || p == nil || !p.Final || !p.Verified || p.Counters.Skipped > 0 {
+			return cbt.Digest{}
+		}
+		return p.Root
+	}
+}
+
+// moveBack compares every disk with the snapshot, and moves what differs. Some
+// hosts let snapshots be written: one that is not what the run has read any more
+// brings nothing back.
+func (r *run) moveBack(
+	ctx context.Context, c *record, vm *hostctl.VM, s *hostctl.Snapshot, disk func(*record, int) *hostctl.Disk, proof func(int) cbt.Digest,
+) (moved int, err error) {
+	as := func(i int, root cbt.Digest) error {
+		if want := proof(i); want != (cbt.Digest{}) && root != (cbt.Digest{}) && root != want {
+			return halting(ReasonSnapshotGone, asItIsRemedy(restoreReplica), "snapshot %s of VM %s, disk %s, is not what the final pass has read of it (%x, now %x): somebody wrote to it",
+				s.ID, vm.Name, disk(c, i).Label, want[:8], root[:8])
+		}
+		return nil
+	}
+
 	for _, i := range c.moved() {
 		is := disk(c, i)
 		from, ok := diskOf(s.Disks, is)
@@ -369,6 +396,9 @@ func (r *run) moveBack(ctx context.Context, c *record, vm *hostctl.VM, s *hostct
 			return moved, fmt.Errorf("compare disk %s of %s with its snapshot: %w", is.Label, vm.Name, err)
 		}
 		if l.Equal && (l.Compared > 0 || is.Size == 0) {
+			if err := as(i, l.Root); err != nil {
+				return moved, err
+			}
 			continue
 		}
 		if err := r.markHalf(ctx, vm.Ref, halfMark(c, r.e)); err != nil { // before the first byte is written
@@ -380,6 +410,9 @@ func (r *run) moveBack(ctx context.Context, c *record, vm *hostctl.VM, s *hostct
 		}
 		if !out.Verified {
 			return moved, halting(ReasonUnproved, "look at the disk, then continue", "disk %s of %s was moved back and is not Verified", is.Label, vm.Name)
+		}
+		if err := as(i, out.Root); err != nil {
+			return moved, err
 		}
 		moved++
 	}

@@ -3,6 +3,7 @@ package failback_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -142,6 +143,33 @@ func TestDriftHalts(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.activity(failback.Deciding)
+	})
+}
+
+// TestUndoSnapshotWritten has somebody write to the protective snapshot, which some
+// hosts allow: it is not what the final pass has read, and an undo says so.
+func TestUndoSnapshotWritten(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		spec := home()
+		spec.Full = true // so that the final pass reads all of it
+		w.start(spec)
+		w.activity(failback.Deciding)
+		vm, _ := w.dr.VM("r")
+		i := slices.IndexFunc(vm.Snapshots, func(s hostctl.Snapshot) bool { return strings.Contains(s.Name, "protect-replica") })
+		w.dr.WritePoint("r", vm.Snapshots[i].ID, 0, 0, []byte("written"))
+		if _, err := w.e.Undo(t.Context(), "fb1", failback.UndoOptions{By: "root"}, 0); err != nil {
+			t.Fatal(err)
+		}
+		h := w.halted().Halted
+		if h.Reason != failback.ReasonSnapshotGone || h.Step != "undo-restore-replica" || !strings.Contains(h.Text, "somebody wrote to it") {
+			t.Fatalf("%+v", h)
+		}
+		if _, err := w.e.Continue(t.Context(), "fb1", 0); err != nil {
+			t.Fatal(err)
+		}
+		if st := w.activity(failback.Undone); len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], "nothing proves") {
+			t.Errorf("warnings %q", st.Warnings)
+		}
 	})
 }
 

@@ -111,7 +111,7 @@ func (b *builder) vms() {
 		default:
 			b.problem(ReasonReplicaOff, "power it on, so that it serves its users, or undo the failover", "the replica %s does not run", b.replica.Name)
 		}
-		if !b.replica.Tracking && len(b.replica.Snapshots) > 0 {
+		if b.replica.CanTrack && !b.replica.Tracking && len(b.replica.Snapshots) > 0 {
 			b.problem(ReasonSnapshots, "remove its snapshots, or turn change tracking on without them", "the replica %s has %d snapshots and no change tracking: tracking that begins now would miss changes", b.replica.Name, len(b.replica.Snapshots))
 		}
 	}

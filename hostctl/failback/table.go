@@ -1,5 +1,7 @@
 package failback
 
+import "github.com/haulback/haulback/hostctl/job"
+
 // verb is what somebody asks of a VM or its failback.
 type verb string
 
@@ -24,6 +26,25 @@ type place struct {
 	Activity Activity // empty: there was no failback
 	Halted   bool
 	Powering bool // halted in step 9, where all is done but to start the target
+}
+
+// Refuses is why the engine would not do what somebody asks of a failback that
+// stands as s, or that it is so already; nil: it would. What is one of the words
+// of Decision: "switch", "commit", "undo", "cancel", "continue". It is for those
+// who show what is possible; the engine asks itself again.
+func (s *Status) Refuses(what string) *job.Failure {
+	v := verb(what)
+	if what == "undo" {
+		v = doUndo
+	}
+	at := (&record{Status: *s}).place()
+	switch d := decide(at, v); {
+	case d.refused():
+		return refuse(d.Reason, verbExit(d.Reason), d.Text, d.Remedy)
+	case d.Same:
+		return refuse(ReasonConflict, verbExit(ReasonConflict), "it is "+string(s.Activity)+" already", "")
+	}
+	return nil
 }
 
 // verdict is the answer to a verb: a change, the same again, or a refusal.

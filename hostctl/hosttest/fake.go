@@ -201,6 +201,14 @@ func (f *Fake) Point(vm, snapshot string, disk int) []byte {
 	return bytes.Clone(v.points[snapshot][v.Disks[disk].UUID])
 }
 
+// WritePoint writes to a snapshot, as some hosts let one.
+func (f *Fake) WritePoint(vm, snapshot string, disk int, off int64, b []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v := f.by(vm)
+	copy(v.points[snapshot][v.Disks[disk].UUID][off:], b)
+}
+
 // Write is a guest's: the VM has to be on.
 func (f *Fake) Write(vm string, disk int, off int64, b []byte) error {
 	f.mu.Lock()

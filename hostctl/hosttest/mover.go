@@ -142,7 +142,9 @@ func (m *Mover) Compare(ctx context.Context, v *failback.Move) (l failback.Liken
 			l.Different += n
 		}
 	}
-	l.Equal = step == 1 && l.Different == 0
+	if l.Equal = step == 1 && l.Different == 0; l.Equal {
+		l.Root = cbt.Digest(blake3.Sum256(m.all(v.Source)))
+	}
 	if l.Compared > 0 {
 		l.Expected = l.Total * l.Different / l.Compared
 	}

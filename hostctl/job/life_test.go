@@ -27,6 +27,9 @@ func TestPauseResumeCancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := r.await("j", Paused)
+	if n := r.e.Counts(); n[Paused] != 1 || len(n) != 1 {
+		t.Errorf("counts of one paused job: %v", n)
+	}
 	if j.Wanted != 0 || j.Disks[0].Phase != Paused || j.Disks[1].Phase != Paused || j.Failure != nil {
 		t.Errorf("paused: %+v", j)
 	}

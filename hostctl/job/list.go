@@ -99,6 +99,17 @@ func (e *Engine) places(f Filter) (all []listPlace) {
 	return all
 }
 
+// Counts is how many jobs are kept, by phase, by what is in memory.
+func (e *Engine) Counts() map[Phase]int {
+	e.view.RLock()
+	defer e.view.RUnlock()
+	n := make(map[Phase]int)
+	for _, x := range e.jobs {
+		n[x.phase]++
+	}
+	return n
+}
+
 func (f Filter) match(j *Job) bool {
 	if !f.owned(j.ID, j.Owner) || len(f.Phases) > 0 && !slices.Contains(f.Phases, j.Phase) {
 		return false

@@ -24,6 +24,9 @@ type Config struct {
 	// Datacenter bounds what is looked at, by name or inventory path. Empty: all.
 	Datacenter string
 	Log        *slog.Logger // nil: nothing is logged
+	// Called is told of each try of a call, with its method and how it ended; nil
+	// is not. It must not block.
+	Called func(method, class string)
 }
 
 // Validate says what is wrong with c, before anybody talks to a host.

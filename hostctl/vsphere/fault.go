@@ -166,6 +166,29 @@ func faultText(name string, err error, f types.BaseMethodFault) string {
 	return name + ": " + cut(said)
 }
 
+// class is how a call ended, in a word.
+func class(ctx context.Context, err error) string {
+	f, fault := has[types.BaseMethodFault](err)
+	_, pin := errors.AsType[*PinError](err)
+	switch {
+	case err == nil:
+		return "ok"
+	case ctx.Err() != nil:
+		return "ended"
+	case isLogout(err):
+		return "session"
+	case is[*types.InvalidLogin](err) || is[*types.NoPermission](err):
+		return "authentication"
+	case fault && retryable(f):
+		return "busy"
+	case fault || soap.IsSoapFault(err):
+		return "refused"
+	case pin || Untrusted(err):
+		return "certificate"
+	}
+	return "away"
+}
+
 // retryable tells the faults of a moment: the object is busy, or its server is
 // away.
 func retryable(f types.BaseMethodFault) bool {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,10 @@ const (
 	keepEvery = 5 * time.Minute
 	// maxReply bounds a reply: a VM's configuration is some 100 KiB.
 	maxReply = 64 << 20
+	// maxSessions bounds how often one call that changes nothing is made
+	// because its session had ended before: a host that logs everybody out now and then
+	// costs a login each time, one that lets nobody stay is told of.
+	maxSessions = 5
 	// maxPassword bounds a password file.
 	maxPassword = 4096
 )
@@ -197,10 +202,12 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 	tr.Proxy, tr.TLSClientConfig, tr.DialTLSContext = nil, t, dialer(t)
 	sc.Client.Transport = bounded{tr}
 	sc.Namespace = "urn:" + vim25.Namespace
-	if sc.Version, err = serviceVersion(ctx, sc); err != nil {
+	sc.Version, err = serviceVersion(ctx, sc)
+	c.called(ctx, "ServiceVersions", err)
+	if err != nil {
 		return nil, err
 	}
-	v, err := vim25.NewClient(ctx, timed{sc})
+	v, err := vim25.NewClient(ctx, timed{sc, c})
 	if err != nil {
 		return nil, err
 	}
@@ -272,9 +279,9 @@ func (c *Client) password() (string, error) {
 }
 
 // observe runs a call that changes nothing. When the session has ended it makes
-// a new one and runs it again, once.
+// a new one and runs it again.
 func (c *Client) observe(ctx context.Context, what string, f func(l *link) error) error {
-	for try := 0; ; try++ {
+	for try := 1; ; try++ {
 		l, err := c.link(ctx)
 		if err != nil {
 			return err
@@ -286,7 +293,7 @@ func (c *Client) observe(ctx context.Context, what string, f func(l *link) error
 			return c.wrap(ctx, what, err)
 		}
 		c.drop(l)
-		if try > 0 {
+		if try == maxSessions {
 			return c.wrap(ctx, what, err)
 		}
 	}
@@ -305,8 +312,11 @@ func (c *Client) change(ctx context.Context, what string, f func(l *link) error)
 	return c.wrap(ctx, what, err)
 }
 
-// timed bounds each call in time.
-type timed struct{ rt soap.RoundTripper }
+// timed bounds each call in time, and tells of it.
+type timed struct {
+	rt soap.RoundTripper
+	c  *Client
+}
 
 // RoundTrip implements soap.RoundTripper.
 func (t timed) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
@@ -321,9 +331,17 @@ func (t timed) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	defer cancel()
 	err := t.rt.RoundTrip(call, req, res)
 	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(call), errSlow) {
-		return errSlow
+		err = errSlow
 	}
+	t.c.called(ctx, strings.TrimSuffix(reflect.TypeOf(req).Elem().Name(), "Body"), err)
 	return err
+}
+
+// called tells of a call that has ended.
+func (c *Client) called(ctx context.Context, method string, err error) {
+	if c.cfg.Called != nil {
+		c.cfg.Called(method, class(ctx, err))
+	}
 }
 
 var errSlow = errors.New("it does not answer in time")

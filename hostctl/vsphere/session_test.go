@@ -57,6 +57,22 @@ func TestH3SessionLost(t *testing.T) {
 			t.Errorf("the host was asked %d times, want once", got)
 		}
 	}
+	// A host that ends sessions as fast as they come is asked for a while.
+	rule := &simulator.FaultInjectionRule{
+		MethodName: "FindAllByUuid", ObjectType: "*", ObjectName: "*", Probability: 1, MaxCount: maxSessions - 1, Enabled: true, FaultType: simulator.FaultTypeNotAuthenticated,
+	}
+	r.model.Service.AddFaultRule(rule)
+	if _, err := c.Find(t.Context(), hostctl.Query{UUID: vm.UUID}); err != nil {
+		t.Errorf("find after %d sessions that ended: %v", maxSessions-1, err)
+	}
+	rule.MaxCount = 0 // any number
+	before := r.called("FindAllByUuid")
+	if _, err := c.Find(t.Context(), hostctl.Query{UUID: vm.UUID}); !isRetryable(err) {
+		t.Errorf("find on a host that lets nobody stay: %v, want a retryable error", err)
+	}
+	if got := r.called("FindAllByUuid") - before; got != maxSessions {
+		t.Errorf("the host was asked %d times, want %d", got, maxSessions)
+	}
 }
 
 // The action itself meets the end of its session: the host has not done it, and
@@ -246,5 +262,64 @@ func TestConfigValidate(t *testing.T) {
 	bad.CAFile = filepath.Join(t.TempDir(), "none.pem")
 	if _, err := Open(t.Context(), bad); err == nil {
 		t.Error("an authority that is not there: no error")
+	}
+}
+
+// TestCalled: each try of a call is told with how it ended, also those of a login
+// that does not come to be.
+func TestCalled(t *testing.T) {
+	r := newRig(t, vpx())
+	var calls hostctl.Calls
+	r.cfg.Called = calls.Of("home")
+	c := r.open()
+	vm := r.prepare(c)
+	r.model.Service.AddFaultRule(&simulator.FaultInjectionRule{
+		MethodName: "PowerOnVM_Task", ObjectType: "*", ObjectName: "*", Probability: 1, MaxCount: 1, Enabled: true, FaultType: simulator.FaultTypeNotAuthenticated,
+	})
+	if err := c.SetPower(t.Context(), &hostctl.Op{}, vm.Ref, hostctl.On, 0); err != nil {
+		t.Fatal(err)
+	}
+	r.setDown(true)
+	if _, err := c.Find(t.Context(), hostctl.Query{Name: "web"}); err == nil {
+		t.Error("a host that is away is found on")
+	}
+	r.setDown(false)
+	for name, spoil := range map[string]func(*Config){
+		"pin":    func(cfg *Config) { cfg.Thumbprint = strings.Repeat("AA:", 31) + "AA" },
+		"system": func(cfg *Config) { cfg.Thumbprint = "" },
+		"user":   func(cfg *Config) { cfg.User = "nobody@vsphere.local" },
+	} {
+		cfg := r.cfg
+		cfg.Called = calls.Of(name)
+		spoil(&cfg)
+		other, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other.Find(t.Context(), hostctl.Query{Name: "web"}); err == nil {
+			t.Errorf("%s: it is let in", name)
+		}
+		_ = other.Close(t.Context()) // there is no session
+	}
+	got := calls.All()
+	for _, want := range []hostctl.Call{
+		{To: "home", Method: "ServiceVersions", Class: "ok"},
+		{To: "home", Method: "Login", Class: "ok"},
+		{To: "home", Method: "PowerOnVM_Task", Class: "ok"},
+		{To: "home", Method: "PowerOnVM_Task", Class: "session"},
+		{To: "pin", Method: "ServiceVersions", Class: "certificate"},
+		{To: "system", Method: "ServiceVersions", Class: "certificate"},
+		{To: "user", Method: "Login", Class: "authentication"},
+	} {
+		if got[want] == 0 {
+			t.Errorf("no call %v; there are %v", want, got)
+		}
+	}
+	away := false
+	for c := range got {
+		away = away || c.To == "home" && c.Class == "away"
+	}
+	if !away {
+		t.Errorf("nobody was told that the host was away: %v", got)
 	}
 }

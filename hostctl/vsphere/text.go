@@ -1,37 +1,6 @@
 package vsphere
 
-import (
-	"strings"
-	"unicode"
-	"unicode/utf8"
-)
+import "github.com/haulback/haulback/hostctl"
 
-// maxText bounds what is kept of one text of a host, in bytes.
-const maxText = 500
-
-// clean is a host's text as one line that a terminal or a log can show: control
-// characters, also those that turn the direction of writing, become blanks.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case r == utf8.RuneError:
-			return '?'
-		case unicode.IsControl(r), unicode.Is(unicode.Cf, r), r == '\u2028', r == '\u2029':
-			return ' '
-		}
-		return r
-	}, s)
-	return cut(strings.TrimSpace(s))
-}
-
-// cut keeps s within maxText, at a rune.
-func cut(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	n := maxText
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n] + "..."
-}
+// A host's texts are foreign: one line, bounded, nothing that steers a terminal.
+var clean, cut = hostctl.Clean, hostctl.Cut
