@@ -197,9 +197,9 @@ func staleOwner(t *testing.T, bug mover.Bug) error {
 			return err
 		}
 		defer func() { s.server.Drain(); _ = s.engine.Close() }()
-		dials := 0
+		var dials atomic.Int32
 		s.wrap = func(l wire.Link) wire.Link {
-			if dials++; dials == 1 { // the first source loses its link in mid-copy; another one does all its work
+			if dials.Add(1) == 1 { // the first source loses its link in mid-copy; another one does all its work
 				time.AfterFunc(time.Millisecond, func() { l.CloseWithError(wire.CodeTimeout, "cut by the test") })
 			}
 			return slowWrites{l, time.Millisecond}

@@ -64,6 +64,8 @@ type Config struct {
 	bug  bug                              // tests only: a deliberate mistake, see bug.go
 	cpu  func() (own, idle time.Duration) // tests only: instead of processors
 	path pathTest                         // tests only: decides for the judge
+
+	tally *tally // of the engine
 }
 
 // Limits of a Config that are not a matter of taste.

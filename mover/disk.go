@@ -86,3 +86,12 @@ type Checker interface {
 	// and at the end of a pass.
 	Check() error
 }
+
+// Ender is the optional ability to say at the end of a pass whether what was
+// written went to the disk: another may have had it meanwhile, whatever the open
+// descriptor says.
+type Ender interface {
+	// End is called once all is durable and proved, and before anybody is told so.
+	// It may take its time. Its error fails the pass.
+	End() error
+}

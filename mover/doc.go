@@ -130,7 +130,7 @@
 // # What a disk has to do
 //
 // Disk and WritableDisk are the interfaces that drivers implement; Zeroer,
-// Mapper, ColdReader, Checker and Tracker are abilities they may have.
+// Mapper, ColdReader, Checker, Ender and Tracker are abilities they may have.
 // movertest.TestDisk is the contract as a test. An error with a method Retryable
 // that returns true may pass: reads and writes are made again for 0.4 s, a Flush
 // never, and then the disk is opened anew.

@@ -103,7 +103,7 @@ func (s *source) header(o *DumpOptions) (archive.Header, error) {
 		}
 		s.plan = cbt.PlanFull(s.size)
 		s.plan.Reason = why
-		if err := s.unhinted("change tracking cannot be used"); err != nil {
+		if err := s.unhinted("change tracking cannot be used", &s.cfg.tally.unhinted); err != nil {
 			return h, err
 		}
 	}
@@ -215,7 +215,7 @@ func (s *source) dumpPlan(ctx context.Context, m cbt.Map, free, jobs, order chan
 func (s *source) dumpRead(ctx context.Context, raw bool, jobs chan *dumpJob) error {
 	pulse := newPulse()
 	rd := &reader{
-		layout: s.layout, read: s.disk.ReadAt, holes: &holes{}, hash: cbt.NewHasher(), pulse: pulse, pace: &pacer{s.gate, pulse}, retry: readRetries,
+		layout: s.layout, read: s.disk.ReadAt, holes: &holes{}, hash: cbt.NewHasher(), pulse: pulse, pace: &pacer{s.gate, pulse, &s.prog.times}, retry: readRetries,
 	}
 	enc := archive.Encoder{Raw: raw}
 	for j := range jobs {

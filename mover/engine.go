@@ -127,6 +127,7 @@ func NewEngine(cfg Config, state StateDir) (*Engine, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	cfg.tally = newTally()
 	e := &Engine{
 		cfg: cfg, state: state, pool: newPool(cfg.Memory),
 		targets: &holds{m: make(map[string]*hold)}, sources: &holds{m: make(map[string]*hold)},
@@ -190,7 +191,9 @@ func (e *Engine) local(ctx context.Context, job Job, spec passSpec, p *Progress)
 }
 
 // push is a run with the source half in this process.
-func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p *Progress) (Report, error) {
+func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p *Progress) (_ Report, err error) {
+	end := e.cfg.tally.begin(Half{Verify: spec.mode == wire.ModeVerify}, p)
+	defer func() { end(err) }()
 	disk, err := job.Source.Open.patiently(ctx, ReadOnly)
 	if err != nil {
 		return Report{}, diskError(wire.CodeOpen, "source", "open", cbt.Extent{}, err)
@@ -237,6 +240,7 @@ func (e *Engine) push(ctx context.Context, job Job, spec passSpec, to *Remote, p
 			return false, s.way.failed(ctx, false, to.renewed(ctx, err, hello.Ticket))
 		}
 		s.way.begin(l.link)
+		e.cfg.tally.over(p, l.link)
 		s.by = by // nobody at the other end of this link was told anything
 		opened, v, err := s.session(ctx, l)
 		if opened.Epoch > 0 {
@@ -286,7 +290,9 @@ func (s *source) conclude(rep *Report, v *wire.Verified) error {
 const unreadable = "%d grains of 64 KiB of the source cannot be read; all others are on the target, which is not verified"
 
 // pull is a run with the target half in this process.
-func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) (Report, error) {
+func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) (_ Report, err error) {
+	end := e.cfg.tally.begin(Half{Target: true, Verify: spec.mode == wire.ModeVerify}, p)
+	defer func() { end(err) }()
 	from, track := job.Source.Remote, job.Track
 	tells := job.tells()
 	switch {
@@ -310,7 +316,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 	}
 	defer e.targets.dismiss(exp.Name, job.Run)
 	exp.track, exp.way = &track, by
-	err := e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
+	err = e.retry(ctx, job.Retry, p, func(ctx context.Context) (bool, error) {
 		now, _, _ := job.Throttle.Now()
 		hello.Rate = now.Wire
 		l, err := dial(ctx, from, &hello, tells)
@@ -318,6 +324,7 @@ func (e *Engine) pull(ctx context.Context, job Job, spec passSpec, p *Progress) 
 			return false, by.failed(ctx, false, from.renewed(ctx, err, hello.Ticket))
 		}
 		by.begin(l.link)
+		e.cfg.tally.over(p, l.link)
 		o, err := e.receive(ctx, l, exp, spec, terms{job: job.Throttle, tells: true, told: wire.Pace{Wire: hello.Rate}}, p, openWait)
 		if o.began && track != wire.TrackingOff && !o.open.Hinted && !said {
 			said = true
@@ -392,9 +399,11 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 		switch {
 		case codeOf(err) == wire.CodeDistrust && ctx.Err() == nil && tries <= maxDistrust:
 			p.event(oneLine(err) + "; comparing everything")
+			e.cfg.tally.retried(wire.CodeDistrust)
 			continue // the next try compares all; there is nothing to wait for
 		case codeOf(err) == wire.CodeSwitch && ctx.Err() == nil && tries <= maxSwitch:
 			p.switched.Add(1)
+			e.cfg.tally.retried(wire.CodeSwitch)
 			e.cfg.Log.Info("session goes on over another transport", "reason", oneLine(err))
 			continue
 		case ctx.Err() != nil:
@@ -409,6 +418,7 @@ func (e *Engine) retry(ctx context.Context, limit time.Duration, p *Progress, at
 			}
 			return err
 		}
+		e.cfg.tally.retried(codeOf(err))
 		d := wait.NextBackOff()
 		p.event(oneLine(err) + "; trying again")
 		e.cfg.Log.Warn("session interrupted, trying again", "err", err, "dur", d)

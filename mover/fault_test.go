@@ -42,6 +42,7 @@ func TestDiskFaults(t *testing.T) {
 		"K8 bit flipped in a write":                {target: []movertest.Fault{{Op: "WriteAt", Nth: 2, Flip: true}}, state: wire.StateVerified},
 		"K8 bits flipped in every write":           {target: []movertest.Fault{{Op: "WriteAt", Count: always, Flip: true}}, code: wire.CodePoisoned, state: wire.StatePoisoned},
 		"K9 bit flipped in a read":                 {target: []movertest.Fault{{Op: "ReadCold", Nth: 2, Flip: true}}, state: wire.StateVerified},
+		"it was another's meanwhile":               {target: []movertest.Fault{{Op: "End", Nth: 1, Err: errors.New("it is attached elsewhere")}}, code: wire.CodeDiskChanged, state: wire.StateInconsistent},
 		"K10 size changed":                         {target: []movertest.Fault{{Op: "Check", Nth: 2, Err: errors.New("size is 1 now, was 2")}}, code: wire.CodeDiskChanged, state: wire.StateInconsistent},
 		"K11 target gone":                          {target: []movertest.Fault{{Op: "WriteAt", Nth: 3, Gone: true}}, code: wire.CodeWrite, or: wire.CodeDiskChanged, state: wire.StateInconsistent},
 		"K11 target gone in read-back":             {target: []movertest.Fault{{Op: "ReadCold", Nth: 10, Gone: true}}, code: wire.CodeWrite, or: wire.CodeDiskChanged, state: wire.StateInconsistent},

@@ -174,7 +174,7 @@ func (r *reader) into(e cbt.Extent) error {
 	call, began := r.pulse.enter(), r.pace.began()
 	n, err := r.read(r.at(e), e.Off)
 	r.pulse.leave(call)
-	r.pace.ended(began, int64(n))
+	r.pace.ended(TimeRead, began, int64(n))
 	r.bytes += int64(n)
 	if int64(n) == e.Len && (err == nil || err == io.EOF) {
 		return nil

@@ -34,6 +34,8 @@ type Progress struct {
 	switched atomic.Int64 // of them, because the transport was changed
 
 	meter throttle.Meter
+	times [NumTimes]durations
+	tally atomic.Pointer[tally] // of the engine that counts this
 
 	mu   sync.Mutex
 	base int64 // durable, by the Acks of links that have ended
@@ -82,10 +84,21 @@ func (p *Progress) set(c *wire.Counters) {
 
 // rewind takes back the counters of verdicts that have to be found again.
 func (p *Progress) rewind() {
-	for _, c := range []*atomic.Int64{&p.scanned, &p.holes, &p.same, &p.zero, &p.differing, &p.verified, &p.bad, &p.skipped, &p.sampled} {
-		c.Store(0)
-	}
+	p.step(func() {
+		for _, c := range []*atomic.Int64{&p.scanned, &p.holes, &p.same, &p.zero, &p.differing, &p.verified, &p.bad, &p.skipped, &p.sampled} {
+			c.Store(0)
+		}
+	})
 	p.list.rewind()
+}
+
+// step runs f, after which counters say something else though nothing was done.
+func (p *Progress) step(f func()) {
+	if t := p.tally.Load(); t != nil {
+		t.around(p, f)
+		return
+	}
+	f()
 }
 
 func (p *Progress) event(text string) {

@@ -180,7 +180,8 @@ func (e *Engine) runTarget(ctx context.Context, l *lane, h *hold, t *target, o *
 func (e *Engine) openTarget(ctx context.Context, h *hold, exp *Export, spec passSpec, o *outcome, p *Progress) (*target, error) {
 	if t, ok := h.res.(*target); ok {
 		if t.passSpec == spec && t.owner == o.open.Owner && t.size == o.open.Size && t.fence() == exp.fence() {
-			t.prog, t.grant = p, exp.grant
+			t.watchOver(p)
+			t.grant = exp.grant
 			if err := t.grant.fits(t.disk); err != nil {
 				return nil, err
 			}

@@ -93,8 +93,9 @@ type Server struct {
 
 // served is one link in work.
 type served struct {
-	peer   wire.ID
-	cancel context.CancelCauseFunc
+	peer     wire.ID
+	cancel   context.CancelCauseFunc
+	progress Progress
 }
 
 // NewServer returns a server without exports.
@@ -193,7 +194,7 @@ func (s *Server) start(ctx context.Context, link wire.Link) {
 	s.wg.Go(func() {
 		defer cancel(nil)
 		defer s.survive(link)
-		s.serve(ctx, link)
+		s.serve(ctx, link, &v.progress)
 		s.mu.Lock()
 		delete(s.links, v)
 		s.mu.Unlock()
@@ -217,10 +218,9 @@ func (s *Server) logOf(link wire.Link) *slog.Logger {
 }
 
 // serve runs what one link asks for and logs how it went, once.
-func (s *Server) serve(ctx context.Context, link wire.Link) {
+func (s *Server) serve(ctx context.Context, link wire.Link, p *Progress) {
 	began := time.Now()
 	l := newLane(link)
-	p := new(Progress)
 	var h wire.Hello
 	ev := SessionEvent{Peer: link.Peer(), Addr: link.RemoteAddr()}
 	err := s.handle(ctx, l, &h, p, &ev)
@@ -236,6 +236,8 @@ func (s *Server) serve(ctx context.Context, link wire.Link) {
 		"received", c.Sent, "durable", c.Durable, "verified", c.Verified,
 	}
 	switch {
+	case h.Mode == wire.ModeVerify && c.Differing > 0 && (err == nil || codeOf(err) == wire.CodeVerify):
+		log.Warn("session done: the disks differ", attrs...) // which was the question
 	case err == nil:
 		log.Info("session done", attrs...)
 	case h.Op == 0 && codeOf(err) == wire.CodeOK && remote(err):
@@ -284,8 +286,10 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 	s.logOf(l.link).Info("session begins", "export", h.Export, "run", h.Run.String(), "pass", h.Pass, "op", h.Op.String())
 	switch h.Op {
 	case wire.OpPush:
+		defer s.counts(l, h, p, &err)()
 		_, err = s.e.receive(ctx, l, exp, spec, s.terms(l, h), p, firstFrame)
 	case wire.OpPull:
+		defer s.counts(l, h, p, &err)()
 		err = s.e.serveSource(ctx, l, exp, spec, h, s.terms(l, h), p)
 	case wire.OpProbe:
 		err = s.probe(ctx, l, exp)
@@ -293,6 +297,14 @@ func (s *Server) handle(ctx context.Context, l *lane, h *wire.Hello, p *Progress
 		err = s.order(ctx, l, exp, h, p)
 	}
 	return err
+}
+
+// counts makes a half that a peer began part of the engine's Stats until the
+// function it returns is called.
+func (s *Server) counts(l *lane, h *wire.Hello, p *Progress, err *error) func() {
+	end := s.e.cfg.tally.begin(Half{Target: h.Op == wire.OpPush, Verify: h.Mode == wire.ModeVerify}, p)
+	s.e.cfg.tally.over(p, l.link)
+	return func() { end(*err) }
 }
 
 // terms are what a session that a peer began is limited by at first.

@@ -91,6 +91,6 @@ func (s *source) watchOver(p *Progress) {
 		return
 	}
 	c := s.prog.Counters()
-	p.set(&c)
+	p.step(func() { p.set(&c) }) // the link before has done that
 	s.prog = p
 }

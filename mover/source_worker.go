@@ -26,7 +26,7 @@ func (ss *sourceSession) worker(ctx context.Context, i uint8, b *block) error {
 	if err != nil {
 		return onLink(err)
 	}
-	w := &worker{sourceSession: ss, pace: &pacer{ss.gate, ss.pulse}, dw: wire.NewDataWriter(b.frame, binder)}
+	w := &worker{sourceSession: ss, pace: &pacer{ss.gate, ss.pulse, &ss.prog.times}, dw: wire.NewDataWriter(b.frame, binder)}
 	w.pack = &packer{compressor: ss.compress, dw: w.dw}
 	if w.out, err = ss.l.link.OpenSend(ctx, wire.StreamID{Kind: wire.StreamData, Index: i}); err != nil {
 		return onLink(err)

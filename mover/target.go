@@ -135,6 +135,22 @@ func (t *target) broken() error {
 	return t.brokenErr
 }
 
+// watchOver makes t count in p from here on.
+func (t *target) watchOver(p *Progress) {
+	if t.prog == p {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.prog = p
+	p.step(func() { // the link before has done that
+		p.verified.Store(t.verified)
+		p.readBack.Store(t.backed)
+		p.bad.Store(t.bad)
+		p.lost.Store(t.lost)
+	})
+}
+
 // rewind forgets what is not settled; from 0 it forgets everything.
 func (t *target) rewind(keep bool) {
 	t.mu.Lock()

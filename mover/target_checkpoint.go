@@ -88,8 +88,9 @@ func (ts *targetSession) checkpoint() error {
 			return err
 		}
 	}
-	call := ts.pulse.enter()
+	call, began := ts.pulse.enter(), time.Now()
 	err := ts.flush()
+	ts.prog.times[TimeFlush].add(time.Since(began))
 	ts.pulse.leave(call)
 	if err != nil {
 		return err
@@ -135,5 +136,7 @@ func (ts *targetSession) record(m cbt.Map) error {
 	}
 	ts.journalMu.Lock()
 	defer ts.journalMu.Unlock()
+	began := time.Now()
+	defer func() { ts.prog.times[TimeJournal].add(time.Since(began)) }()
 	return ts.journal.durable(m)
 }

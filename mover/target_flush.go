@@ -63,6 +63,19 @@ func (t *target) flush() error {
 	return t.poison("flush failed twice in a row: " + err.Error())
 }
 
+// end asks the disk whether what was written went to it. After Verified is said
+// nobody hears of an error any more: Close is too late.
+func (t *target) end() error {
+	d, ok := t.disk.(Ender)
+	if !ok || t.mode == wire.ModeVerify {
+		return nil
+	}
+	if err := d.End(); err != nil {
+		return diskError(wire.CodeDiskChanged, "target", "end", cbt.Extent{}, err)
+	}
+	return nil
+}
+
 // poison gives the disk up and records why.
 func (t *target) poison(reason string) error {
 	err := error(wire.Errorf(wire.CodePoisoned, "target disk is poisoned: %s; check the device, then start a new copy", reason))

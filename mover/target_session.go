@@ -85,7 +85,7 @@ func newTargetSession(t *target, l *lane, window uint32, tag [16]byte) *targetSe
 		flushK: newKick(), verifyK: newKick(), ackK: newKick(), heard: newKick(),
 	}
 	ts.window = semaphore.NewWeighted(ts.room)
-	ts.pace = &pacer{t.gate, ts.pulse}
+	ts.pace = &pacer{t.gate, ts.pulse, &t.prog.times}
 	for range n {
 		ts.free <- &job{ready: make(chan error, 1)}
 	}
@@ -446,6 +446,9 @@ func (ts *targetSession) finish(f *wire.Finish) error {
 	}
 	call := ts.pulse.enter()
 	err := ts.flush()
+	if err == nil {
+		err = ts.end()
+	}
 	ts.pulse.leave(call)
 	if err != nil {
 		return ts.failed(err)

@@ -104,7 +104,7 @@ func (w *writer) writeAt(ctx context.Context, a *arrival, e cbt.Extent) error {
 	return w.call(ctx, "write", e, func() error {
 		began := w.pace.began()
 		n, err := w.disk.WriteAt(a.at(e), e.Off)
-		w.pace.ended(began, int64(n))
+		w.pace.ended(TimeWrite, began, int64(n))
 		if err == nil && int64(n) != e.Len {
 			err = io.ErrShortWrite
 		}

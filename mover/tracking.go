@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/haulback/haulback/cbt"
 	"github.com/haulback/haulback/wire"
@@ -60,7 +61,7 @@ func (s *source) narrow(ctx context.Context, track wire.Tracking, ask HintFunc) 
 		s.cfg.Log.Info("plan made from change tracking", "run", s.run, "reason", s.plan.Reason, "bytes", s.plan.Read.Len())
 		return nil
 	}
-	return s.unhinted("change tracking cannot be used")
+	return s.unhinted("change tracking cannot be used", &s.cfg.tally.unhinted)
 }
 
 // seed draws another sample in each pass.
@@ -74,7 +75,7 @@ func (s *source) distrust(cause error) error {
 	p.Reason = fmt.Sprintf("distrusted: %s (%s)", oneLine(cause), hint)
 	s.usePlan(p)
 	s.forget()
-	return s.unhinted("change tracking is dropped")
+	return s.unhinted("change tracking is dropped", &s.cfg.tally.dropped)
 }
 
 // retrack takes over what a later link of the run asks for, which may be less:
@@ -95,7 +96,7 @@ func (s *source) retrack(track wire.Tracking, full bool) error {
 		s.forget()
 	}
 	if track == wire.TrackingStrict && !s.hinted() && !s.full {
-		return s.unhinted("change tracking was not used so far")
+		return s.unhinted("change tracking was not used so far", &s.cfg.tally.unhinted)
 	}
 	return nil
 }
@@ -103,12 +104,14 @@ func (s *source) retrack(track wire.Tracking, full bool) error {
 // withoutStrict is the advice to who has asked for TrackingStrict.
 const withoutStrict = "; without --strict everything is compared"
 
-// unhinted says that all is read although a hint was asked for, or refuses that.
-func (s *source) unhinted(what string) error {
+// unhinted says that all is read although a hint was asked for, and counts it, or
+// refuses that.
+func (s *source) unhinted(what string, count *atomic.Uint64) error {
 	if s.track == wire.TrackingStrict {
 		return wire.Errorf(wire.CodeHint, "%s: %s%s", what, s.plan.Reason, withoutStrict)
 	}
 	s.cfg.Log.Warn(what+", comparing everything", "run", s.run, "reason", s.plan.Reason)
+	count.Add(1)
 	s.prog.event(what + ", everything is compared: " + s.plan.Reason)
 	return nil
 }

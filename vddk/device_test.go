@@ -127,8 +127,8 @@ func TestDeviceDescription(t *testing.T) {
 	if _, ok := d.(*vddk.Device); !ok || !strings.Contains(got.Identity, ":loop=") {
 		t.Errorf("plain path of a device: got %T, %q", d, got.Identity)
 	}
-	if _, err := vddk.Open(t.Context(), "file://"+dev, vddk.Options{}); !errors.Is(err, vddk.ErrKind) {
-		t.Errorf("file:// on a device: got %v, want ErrKind", err)
+	if _, err := vddk.Open(t.Context(), "file://"+dev, vddk.Options{}); !errors.Is(err, vddk.ErrKind) || !strings.Contains(err.Error(), "write block://"+dev) {
+		t.Errorf("file:// on a device: got %v, want ErrKind and what to write", err)
 	}
 	create := vddk.Options{Mode: vddk.ReadWrite, Create: true, CreateSize: 1 << 20}
 	if _, err := vddk.Open(t.Context(), dev, create); !errors.Is(err, vddk.ErrKind) {

@@ -107,6 +107,9 @@ func Open(ctx context.Context, uri string, opts Options) (Disk, error) {
 		}
 		return openVMDK(u, opts)
 	}
+	if d, ok := registered(u.Scheme); ok {
+		return d.Open(ctx, u.Text, opts)
+	}
 	disk, err := openLocal(u, opts)
 	if err != nil {
 		return nil, withRemedy(err)
@@ -167,7 +170,12 @@ func openInode(u URI, fd int, st *unix.Stat_t, opts Options) (Disk, error) {
 		return nil, fmt.Errorf("%s: %w: it is a block device and cannot be created", u.Path, ErrKind)
 	}
 	want := "file or block device"
-	if u.Scheme != "" {
+	switch {
+	case u.Scheme == schemeFile && what == "block device":
+		want = "file: write block://" + u.Path
+	case u.Scheme == schemeBlock && what == "file":
+		want = "block device: write file://" + u.Path
+	case u.Scheme != "":
 		want = map[string]string{schemeFile: "file", schemeBlock: "block device"}[u.Scheme]
 	}
 	return nil, fmt.Errorf("%s: %w: it is a %s, not a %s", u.Path, ErrKind, what, want)

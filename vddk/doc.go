@@ -7,6 +7,11 @@
 //	block:///dev/vg0/a       a block device
 //	vmdk:///mnt/ds/vm/a.vmdk a VMDK, by its descriptor
 //
+// and what nbd and vddk URIs name. A main program may [Register] the driver of one
+// more scheme before it opens the first disk, as with database/sql: haulback and
+// haulbackd do so for osd. What is behind a descriptor of the caller's is opened by
+// [OpenAt].
+//
 // [Open] returns a [Disk]: a [*File], a [*Device] or a [*VMDK]. They have the
 // methods that package mover asks for (Disk, WritableDisk, Zeroer, Mapper,
 // ColdReader, Checker) and pass movertest.TestDisk. What holds for all:

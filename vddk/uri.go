@@ -19,14 +19,23 @@ const (
 
 // supported ends every complaint about a scheme.
 const supported = "a plain path, file:///path, block:///path, vmdk:///path, " +
-	"nbd://host/export, nbds://host/export, nbd+unix:///export?socket=path, nbds+unix:///export?socket=path, vddk://host/vm"
+	"nbd://host/export, nbds://host/export, nbd+unix:///export?socket=path, nbds+unix:///export?socket=path, vddk://host/vm, osd://profile/volume"
+
+// builtin reports whether a scheme is one of this package.
+func builtin(scheme string) bool {
+	switch scheme {
+	case schemeFile, schemeBlock, schemeVMDK, schemeVDDK, "nbd", "nbds", "nbd+unix", "nbds+unix":
+		return true
+	}
+	return false
+}
 
 // URI names a disk: which driver, and what it opens. Two disks with equal URIs
 // are the same disk; the reverse is not true.
 type URI struct {
 	// Scheme is "file", "block", "vmdk", "nbd", "nbds", "nbd+unix",
-	// "nbds+unix", "vddk", or empty for a plain path: then what is found there
-	// decides between a file and a block device.
+	// "nbds+unix", "vddk", one that was registered, or empty for a plain path: then
+	// what is found there decides between a file and a block device.
 	Scheme string
 	// Path is that of a local disk (see Local): absolute for the schemes and
 	// as given for a plain path. Otherwise it is empty.
@@ -52,16 +61,28 @@ func ParseURI(s string) (URI, error) {
 	}
 	u, err := parseScheme(scheme, s)
 	if err != nil {
-		return URI{}, fmt.Errorf("disk %q: %w", redact(s), err)
+		shown := HideLogin(s)
+		if shown != s { // what a parser says may be a piece of the password
+			err = passwordError{err}
+		}
+		return URI{}, fmt.Errorf("disk %q: %w", redactQueryOf(shown), err)
 	}
 	return u, nil
 }
 
-// redact cuts a password, which belongs into no URI of ours, out of an error:
-// errors are logged, and recorded where a caller is refused.
-func redact(s string) string {
+// passwordError is err of a URI with a password, without a word of its text.
+type passwordError struct{ err error }
+
+func (passwordError) Error() string {
+	return "a password stands in it; name the file that has it, or take it out"
+}
+
+func (e passwordError) Unwrap() error { return e.err }
+
+// redactQueryOf is a URI without secrets in its parameters. They belong into no URI
+// of ours: errors are logged, and recorded where a caller is refused.
+func redactQueryOf(s string) string {
 	s, query, asked := strings.Cut(s, "?")
-	s = redactUser(s)
 	if asked {
 		s += "?" + redactQuery(query)
 	}
@@ -83,18 +104,23 @@ func redactQuery(query string) string {
 
 var secretName = regexp.MustCompile(`(?i)pass|pwd|secret|token|key|cred|cookie|auth`)
 
-func redactUser(s string) string {
-	head, place, _ := strings.Cut(s, "://")
+// HideLogin is a URI without the password of a login in it, which no URI of ours
+// has a place for. It is not read as a URI: what is none has a password as well.
+func HideLogin(s string) string {
+	head, place, ok := strings.Cut(s, "://")
 	at := strings.LastIndexByte(place, '@')
-	if at < 0 || place[0] == '/' {
+	if !ok || at < 0 {
 		return s
 	}
-	user, _, has := strings.Cut(place[:at], ":")
-	if !has {
+	user, password, has := strings.Cut(place[:at], ":")
+	if !has || strings.ContainsAny(user, "/?#") || port.MatchString(password) {
 		return s
 	}
 	return head + "://" + user + ":xxxxx" + place[at:]
 }
+
+// port is what follows a colon that no name of a user ends with.
+var port = regexp.MustCompile(`^[0-9]+[/?#]`)
 
 func parseScheme(scheme, s string) (URI, error) {
 	switch scheme {
@@ -105,7 +131,7 @@ func parseScheme(scheme, s string) (URI, error) {
 	case schemeVDDK:
 		return URI{Scheme: scheme, Text: s}, parseVDDK(s)
 	}
-	return URI{}, fmt.Errorf("unknown scheme %q; supported: %s", scheme, supported)
+	return parseRegistered(scheme, s)
 }
 
 // Local reports whether the disk has a path on this machine. The socket of an

@@ -73,9 +73,10 @@ func TestParseURIRefuses(t *testing.T) {
 // to whoever reads the error. The URI stands in it once.
 func TestParseURIShowsNoPassword(t *testing.T) {
 	for in, want := range map[string]string{
-		"nbd://user:secret@host/x":                  `disk "nbd://user:xxxxx@host/x": has a password; NBD has none`,
-		"vddk://root:se@cr/et@vc/vm-42?user=a@b.c":  `disk "vddk://root:xxxxx@vc/vm-42?user=a@b.c": `,
-		"s3://user:secret@bucket/x?y=1":             `disk "s3://user:xxxxx@bucket/x?y=1": unknown scheme`,
+		"nbd://user:secret@host/x":                  `disk "nbd://user:xxxxx@host/x": a password stands in it`,
+		"vddk://root:se@cr/et@vc/vm-42?user=a@b.c":  `disk "vddk://root:xxxxx@b.c": a password stands in it`,
+		"nbd://user:secret/secret?@h:1/x":           `disk "nbd://user:xxxxx@h:1/x": a password stands in it`, // a parser would name the port ":secret"
+		"s3://user:secret@bucket/x?y=1":             `disk "s3://user:xxxxx@bucket/x?y=1": a password stands in it`,
 		"nbd://host/x?password=secret":              `disk "nbd://host/x?password=xxxxx": unknown parameter "password"`,
 		"file:///x?authtoken=secret":                `disk "file:///x?authtoken=xxxxx": unknown parameter "authtoken=xxxxx"`,
 		"s3://b/x?y=1&api-key-file=/a&pwd=secret":   `disk "s3://b/x?y=1&api-key-file=/a&pwd=xxxxx": unknown scheme`,

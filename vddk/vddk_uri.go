@@ -72,6 +72,15 @@ func parseVDDK(s string) error {
 	return err
 }
 
+// LibDir is the folder of VMware's library that a disk with URI s is reached by,
+// or a host whose disks have s completed. s is one that was checked.
+func LibDir(s string) string {
+	u := vddkURI{libDir: defaultLibDir}
+	_, query, _ := strings.Cut(s, "?")
+	_ = u.setParams(query) // what it could not read is no libdir
+	return u.libDir
+}
+
 // parseVDDKURI refuses whatever it does not understand.
 func parseVDDKURI(s string) (vddkURI, error) {
 	u := vddkURI{

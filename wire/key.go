@@ -114,6 +114,16 @@ func LoadKey(path string) (*Key, error) {
 	return key, nil
 }
 
+// ParseKey reads what stands in a key file. It is for who has got it from
+// elsewhere than a file of his own; the error is ErrBadKey.
+func ParseKey(text []byte) (*Key, error) {
+	key, err := parseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrBadKey, err)
+	}
+	return key, nil
+}
+
 // parseKey never quotes what it read: its errors end in logs.
 func parseKey(text []byte) (*Key, error) {
 	if len(text) == 0 {

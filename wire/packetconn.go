@@ -135,10 +135,17 @@ func (o PacketOptions) Listen(addr string) (*PacketConn, BufferHint, error) {
 	if err != nil {
 		return nil, BufferHint{}, fmt.Errorf("wire: listen on udp %s: %w", addr, err)
 	}
+	return o.Use(conn)
+}
+
+// Use is Listen with a socket that somebody else has opened, as a service manager
+// does. It is closed when it cannot be used.
+func (o PacketOptions) Use(conn *net.UDPConn) (*PacketConn, BufferHint, error) {
+	addr := conn.LocalAddr()
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		conn.Close()
-		return nil, BufferHint{}, fmt.Errorf("wire: listen on udp %s: %w", addr, err)
+		return nil, BufferHint{}, fmt.Errorf("wire: use udp %s: %w", addr, err)
 	}
 	c := &PacketConn{UDPConn: conn, out: conn, options: o}
 	hint, err := raiseBuffers(raw)

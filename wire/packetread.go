@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -57,8 +58,15 @@ func since5(major string) bool {
 	return err == nil && n >= 5
 }
 
+// quietEnv keeps quic-go from writing of small buffers to standard error: that is
+// what BufferHint is for.
+const quietEnv = "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING"
+
 // attach makes tr use c.
 func (c *PacketConn) attach(tr *quic.Transport) {
+	if os.Getenv(quietEnv) == "" {
+		_ = os.Setenv(quietEnv, "true") // the name is valid
+	}
 	if c.options.Stock {
 		tr.Conn = c.UDPConn
 		return

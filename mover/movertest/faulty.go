@@ -43,7 +43,7 @@ type Fault struct {
 }
 
 // faultOps are the words that Fault.Op may be.
-var faultOps = []string{"", "ReadAt", "ReadCold", "WriteAt", "Zero", "Flush", "Check", "NextData", "Close"}
+var faultOps = []string{"", "ReadAt", "ReadCold", "WriteAt", "Zero", "Flush", "Check", "End", "NextData", "Close"}
 
 // Faulty decorates a disk with planned faults. It has every ability; where the
 // disk beneath lacks one, it does what package mover falls back to. Faults are
@@ -225,6 +225,16 @@ func (f *Faulty) Check() error {
 	return f.call("Check", func() error {
 		if c, ok := f.disk.(mover.Checker); ok {
 			return c.Check()
+		}
+		return nil
+	})
+}
+
+// End implements mover.Ender; without it beneath the disk always was the disk.
+func (f *Faulty) End() error {
+	return f.call("End", func() error {
+		if e, ok := f.disk.(mover.Ender); ok {
+			return e.End()
 		}
 		return nil
 	})

@@ -226,6 +226,9 @@ func checkClose(t testing.TB, d Driver) {
 	if c, ok := f.disk.(mover.Checker); ok {
 		uses["Check"] = c.Check
 	}
+	if e, ok := f.disk.(mover.Ender); ok {
+		uses["End"] = e.End
+	}
 	for name, use := range uses {
 		if err := use(); err == nil || err == io.EOF {
 			t.Errorf("%s after Close: got %v, want an error", name, err)

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -144,3 +146,30 @@ func (c *Config) program() (string, error) {
 
 // Find is the path of the worker's program, beside this one or in PATH.
 func Find() (string, error) { return new(Config).program() }
+
+// Library loads the library in libDir into a worker, which ends at once, and
+// returns what the worker says of both: "haulback-vddk v1.2.0, VDDK 8, transports
+// file:nbdssl:nbd". The worker is found beside this program or in PATH; no host is
+// talked to.
+func Library(ctx context.Context, libDir string) (string, error) {
+	program, err := Find()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, program, "--version", "--libdir", libDir)
+	cmd.Env = environment()
+	cmd.WaitDelay = time.Second
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("%s: VMware's library in %s does not answer: %w", program, libDir, context.Cause(ctx))
+	case err != nil && said.Len() > 0:
+		lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(said.String(), "?")), "\n")
+		return "", errors.New(lines[len(lines)-1]) // above it the library may have spoken
+	case err != nil:
+		return "", fmt.Errorf("%s: %w", program, err)
+	}
+	return strings.Join(strings.Split(strings.TrimSpace(string(out)), "\n"), ", "), nil
+}
