@@ -55,7 +55,7 @@ func read(path string, cfg *simvs.Config) ([]simvs.VM, error) {
 		return nil, err
 	}
 	var f file
-	if err := strict.Decode(path, text, &f); err != nil {
+	if _, err := strict.Decode(path, text, &f); err != nil {
 		return nil, err
 	}
 	cfg.Kind, cfg.User, cfg.Version, cfg.Cluster, cfg.Networks = f.Kind, f.User, f.Version, f.Cluster, f.Networks

@@ -1,6 +1,7 @@
 // Command haulback-sim serves one simulated vCenter or ESXi whose VMs have disks
-// with bytes (package hostctl/simvs), for demonstrations, tests and trying a
-// failback out without VMware. Never use it for data that somebody needs.
+// with bytes (package hostctl/simvs), or one node of an OpenStorage cluster (package
+// hostctl/osd/osdtest), for demonstrations, tests and trying a failback out without
+// either. Never use it for data that somebody needs.
 package main
 
 import (

@@ -29,7 +29,7 @@ type options struct {
 // command is haulback-sim and its subcommands.
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use: "haulback-sim", Short: "Serve a simulated vSphere whose disks have bytes",
+		Use: "haulback-sim", Short: "Serve a simulated vSphere or OpenStorage node whose disks have bytes",
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs, RunE: exitcode.NoVerb,
 	}
 	var o options
@@ -59,7 +59,7 @@ Its requests stand in the documentation of package hostctl/simvs, type Control.`
 			return err
 		},
 	}
-	root.AddCommand(run, version)
+	root.AddCommand(run, openstorage(), version)
 	root.AddCommand(manual.Command(root))
 	exitcode.Mark(root)
 	return root

@@ -6,8 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,10 +18,18 @@ import (
 	"github.com/vmware/govmomi/vim25/soap"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/cmdtest"
 )
 
 // begin runs haulback-sim until stop is called, which returns its exit code.
 func begin(t *testing.T, args ...string) (line ready, stop func() exitcode.Code) {
+	t.Helper()
+	stop = beginAny(t, &line, args...)
+	return line, stop
+}
+
+// beginAny reads the printed line into any struct.
+func beginAny(t *testing.T, line any, args ...string) (stop func() exitcode.Code) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -41,7 +47,7 @@ func begin(t *testing.T, args ...string) (line ready, stop func() exitcode.Code)
 		cancel()
 		t.Fatal(err, <-ended)
 	}
-	if err := json.Unmarshal(text, &line); err != nil {
+	if err := json.Unmarshal(text, line); err != nil {
 		t.Fatal(err)
 	}
 	stop = func() exitcode.Code {
@@ -49,30 +55,13 @@ func begin(t *testing.T, args ...string) (line ready, stop func() exitcode.Code)
 		return exitcode.Of(<-ended)
 	}
 	t.Cleanup(cancel)
-	return line, stop
+	return stop
 }
 
 // ask sends a request to the control port.
 func ask(t *testing.T, socket, method, path, body string) string {
 	t.Helper()
-	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}
-	defer c.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://sim"+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s %s: %s: %s, %v", method, path, resp.Status, text, err)
-	}
-	return string(text)
+	return cmdtest.Ask(t, socket, method, "http://sim"+path, body)
 }
 
 // visit logs in with what the printed line names and nothing else.

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -29,16 +30,19 @@ func main() {
 
 func run() error {
 	libDir := flag.String("libdir", "", "folder of the VDDK: LIBDIR/lib64/libvixDiskLib.so.N")
-	version := flag.Bool("version", false, "print the version and whether the library can be called")
+	version := flag.Bool("version", false, "print the version and whether the library can be called; with --libdir load it and say which it is")
 	flag.Parse()
 	switch {
-	case *version:
+	case *version && *libDir == "":
 		return printVersion()
 	case *libDir == "" || flag.NArg() > 0:
 		return &exitcode.UsageError{Err: errors.New("it is started by haulback and haulbackd, with --libdir and its orders on standard input")}
 	}
 	if err := enter(*libDir); err != nil {
 		return err
+	}
+	if *version {
+		return printLibrary(*libDir)
 	}
 	// Standard input ends it: a supervisor that is told to stop has a checkpoint to
 	// write first, also when systemd tells all of its processes.
@@ -56,4 +60,23 @@ func printVersion() error {
 		return &exitcode.UsageError{Err: err}
 	}
 	return nil
+}
+
+// printLibrary loads the library, talks to nobody, and ends it.
+func printLibrary(dir string) error {
+	out, err := takeOutput()
+	if err != nil {
+		return err
+	}
+	lib, err := vix.Load(vix.Config{LibDir: dir})
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(out, "haulback-vddk %s\nVDDK %s\ntransports %s\n", build.Current().Version, lib.Version(), lib.TransportModes()); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- lib.Close(context.Background()) }()
+	lib.Run() // until Close
+	return <-ended
 }

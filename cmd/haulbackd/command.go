@@ -10,6 +10,7 @@ import (
 	"github.com/haulback/haulback/cmd/internal/build"
 	"github.com/haulback/haulback/cmd/internal/config"
 	"github.com/haulback/haulback/cmd/internal/manual"
+	"github.com/haulback/haulback/cmd/internal/sbom"
 )
 
 // command is haulbackd and its subcommands.
@@ -54,7 +55,18 @@ func configCommand() *cobra.Command {
 	}
 	configFlag(check, &file)
 	cmd := &cobra.Command{Use: "config", Short: "Work with configuration files", Args: cobra.NoArgs}
-	cmd.AddCommand(check)
+	schema := &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of a configuration", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			text, err := config.Schema()
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		},
+	}
+	cmd.AddCommand(check, schema)
 	return cmd
 }
 
@@ -72,17 +84,22 @@ func load(file string) (*config.Config, error) {
 }
 
 func versionCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, parts bool
 	cmd := &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(build.Current())
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			switch {
+			case parts:
+				err = sbom.Own(cmd.OutOrStdout())
+			case asJSON:
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(build.Current())
+			default:
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), "haulbackd", build.Current())
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "haulbackd", build.Current())
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&parts, "sbom", false, "print what this program is built from instead: modules and toolchain, as CycloneDX JSON")
 	return cmd
 }

@@ -11,7 +11,11 @@ import (
 	"syscall"
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
+	"github.com/haulback/haulback/cmd/internal/config"
 	"github.com/haulback/haulback/cmd/internal/daemon"
+	"github.com/haulback/haulback/cmd/internal/osdisk"
+	"github.com/haulback/haulback/hostctl/osd"
+	"github.com/haulback/haulback/vddk"
 )
 
 func main() {
@@ -54,7 +58,10 @@ func run(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	d, err := daemon.Start(ctx, cfg, daemon.Logger(os.Stderr, cfg.Log))
+	log := daemon.Logger(os.Stderr, cfg.Log)
+	volumes := osdisk.New(cfg.OpenStorage, config.Ledger(cfg.Site), log)
+	vddk.Register(osd.Scheme, volumes.Driver())
+	d, err := daemon.Start(ctx, cfg, volumes, log)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,13 @@ func Main(m *testing.M, p *Programs) int {
 	return m.Run()
 }
 
+// Installed are programs that are in dir already: of a package, not of this tree.
+func Installed(dir string) *Programs {
+	p := &Programs{dir: dir}
+	p.once.Do(func() {})
+	return p
+}
+
 // path is the binary called name.
 func (p *Programs) path(t *testing.T, name string) string {
 	t.Helper()
@@ -118,6 +125,31 @@ func (p *Programs) StartEnv(t *testing.T, env []string, name string, args ...str
 // not nil.
 func (p *Programs) start(t *testing.T, env []string, in, out *os.File, name string, args []string) *Process {
 	t.Helper()
+	x := p.prepare(t, env, name, args)
+	if in != nil {
+		x.Cmd.Stdin = in
+	}
+	if out != nil {
+		x.Cmd.Stdout = out
+	}
+	return x.begin()
+}
+
+// StartPassed is StartEnv as a service manager does it: with files that are open
+// already, from 3 on, called by names with colons between them.
+func (p *Programs) StartPassed(t *testing.T, env []string, files []*os.File, names, name string, args ...string) *Process {
+	t.Helper()
+	env = append(env, fmt.Sprintf("LISTEN_FDS=%d", len(files)), "LISTEN_FDNAMES="+names)
+	x := p.prepare(t, env, name, args)
+	// Nobody but the process itself knows its number before it runs.
+	x.Cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, x.Cmd.Path}, args...)
+	x.Cmd.Path, x.Cmd.ExtraFiles = "/bin/sh", files
+	return x.begin()
+}
+
+// prepare makes a process that has not begun.
+func (p *Programs) prepare(t *testing.T, env []string, name string, args []string) *Process {
+	t.Helper()
 	limit := Deadline
 	if name == "haulbackd" { // its test stops it
 		limit = daemonDeadline
@@ -125,17 +157,16 @@ func (p *Programs) start(t *testing.T, env []string, in, out *os.File, name stri
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	x := &Process{t: t, Cmd: exec.CommandContext(ctx, p.path(t, name), args...), cancel: cancel}
 	x.Cmd.Stdout, x.Cmd.Stderr = &x.out, &x.stderr
-	if in != nil {
-		x.Cmd.Stdin = in
-	}
-	if out != nil {
-		x.Cmd.Stdout = out
-	}
 	// The race detector lets every process live for a second more than it
 	// needs: a minute, over all tests.
 	x.Cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir, "GORACE=atexit_sleep_ms=10"}, env...)
+	return x
+}
+
+func (x *Process) begin() *Process {
+	x.t.Helper()
 	if err := x.Cmd.Start(); err != nil {
-		t.Fatal(err)
+		x.t.Fatal(err)
 	}
 	return x
 }

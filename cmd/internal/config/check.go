@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strconv"
-	"strings"
 
 	"github.com/haulback/haulback/cmd/internal/limits"
 	"github.com/haulback/haulback/cmd/internal/site"
@@ -41,7 +41,9 @@ func (c *checker) transports(list []string) (quic, tls bool) {
 		return true, true
 	}
 	for _, t := range list {
-		c.wrong("transports", site.CheckListen(t))
+		if err := site.CheckListen(t); err != nil {
+			c.wrong("transports", fmt.Errorf("transports: %w; write one of them, or both", err))
+		}
 		quic, tls = quic || t == site.QUIC, tls || t == site.TLS
 	}
 	if len(list) == 0 {
@@ -62,14 +64,14 @@ func (c *checker) log(t logTOML) Log {
 	case "error":
 		l.Level = slog.LevelError
 	default:
-		c.wrong("log.level", fmt.Errorf("log level %q: debug, info, warn or error", t.Level))
+		c.wrong("log.level", fmt.Errorf("log.level = %q: write debug, info, warn or error", t.Level))
 	}
 	switch t.Format {
 	case "":
 	case "auto", "text", "json":
 		l.Format = t.Format
 	default:
-		c.wrong("log.format", fmt.Errorf("log format %q: auto, text or json", t.Format))
+		c.wrong("log.format", fmt.Errorf("log.format = %q: write auto, text or json", t.Format))
 	}
 	return l
 }
@@ -78,26 +80,13 @@ func (c *checker) log(t logTOML) Log {
 const maxCPUs = 1024
 
 func (c *checker) limits(t limitsTOML) Limits {
-	bytes := func(key, s string) int64 {
-		if s == "" {
-			return 0
-		}
-		n, err := size.Parse(s)
-		if err == nil && n == 0 {
-			err = fmt.Errorf("size %q: leave the key out for the default", s)
-		}
-		if err != nil {
-			c.wrong("limits."+key, fmt.Errorf("limits.%s: %w", key, err))
-		}
-		return n
-	}
 	l := Limits{
-		Memory: bytes("memory", t.Memory), Checkpoint: bytes("checkpoint", t.Checkpoint), Window: bytes("window", t.Window),
+		Memory: c.size("limits.memory", t.Memory), Checkpoint: c.size("limits.checkpoint", t.Checkpoint), Window: c.size("limits.window", t.Window),
 		Workers: t.Workers, Sessions: t.Sessions, CPUs: t.CPUs,
 	}
-	if l.CPUs < 0 || l.CPUs > maxCPUs {
-		c.wrong("limits.cpus", fmt.Errorf("limits.cpus: %d CPUs, 1 to %d may be", l.CPUs, maxCPUs))
-	}
+	c.between("limits.cpus", t.CPUs, 1, maxCPUs, "CPUs")
+	c.between("limits.workers", t.Workers, 1, wire.MaxDataStreams, "goroutines per session and stage")
+	c.between("limits.sessions", t.Sessions, 1, math.MaxInt, "sessions at once")
 	var err error
 	if l.Refine, err = mover.ParseChoice("limits.refine", t.Refine); err != nil {
 		c.wrong("limits.refine", err)
@@ -106,20 +95,33 @@ func (c *checker) limits(t limitsTOML) Limits {
 		c.wrong("limits.compress", err)
 	}
 	for _, one := range []struct {
-		key string
+		key, text string
 		Limits
 	}{
-		{"memory", Limits{Memory: l.Memory}},
-		{"workers", Limits{Workers: l.Workers}},
-		{"checkpoint", Limits{Checkpoint: l.Checkpoint}},
-		{"window", Limits{Window: l.Window}},
-		{"sessions", Limits{Sessions: l.Sessions}},
+		{"limits.memory", t.Memory, Limits{Memory: l.Memory}},
+		{"limits.checkpoint", t.Checkpoint, Limits{Checkpoint: l.Checkpoint}},
+		{"limits.window", t.Window, Limits{Window: l.Window}},
 	} {
-		if err := one.Engine().Validate(); err != nil {
-			c.wrong("limits."+one.key, fmt.Errorf("limits.%s: %s", one.key, strings.TrimPrefix(err.Error(), "mover: ")))
+		if one.Engine().Validate() != nil { // of this one alone
+			c.wrong(one.key, fmt.Errorf("%s = %q: out of range; write %s", one.key, one.text, described(one.key).bounds()))
 		}
 	}
 	return l
+}
+
+// size reads a number of bytes; 0 is the default.
+func (c *checker) size(key, text string) int64 {
+	if text == "" {
+		return 0
+	}
+	n, err := size.Parse(text)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("size %q: leave the key out for the default", text)
+	}
+	if err != nil {
+		c.wrong(key, fmt.Errorf("%s: %w; write %s", key, err, described(key).bounds()))
+	}
+	return n
 }
 
 // throttle reads what SIGHUP changes of the limits.
@@ -130,13 +132,13 @@ func (c *checker) throttle(t limitsTOML) (l throttle.Limits) {
 	}{{"rate", t.Rate, &l.Wire}, {"read_rate", t.ReadRate, &l.Read}} {
 		n, err := limits.Rate(r.text)
 		if err != nil {
-			c.wrong("limits."+r.key, fmt.Errorf("limits.%s: %w", r.key, err))
+			c.wrong("limits."+r.key, fmt.Errorf("limits.%s: %w; write %s", r.key, err, described("limits."+r.key).bounds()))
 		}
 		*r.to = n
 	}
 	var err error
 	if l.Latency, err = limits.Latency(t.Latency); err != nil {
-		c.wrong("limits.latency", fmt.Errorf("limits.latency: %w", err))
+		c.wrong("limits.latency", fmt.Errorf("limits.latency: %w; write %s", err, described("limits.latency").bounds()))
 	}
 	if len(t.Windows) > throttle.MaxWindows {
 		c.wrong("limits.windows", fmt.Errorf("limits.windows: %d windows, at most %d may be", len(t.Windows), throttle.MaxWindows))
@@ -159,7 +161,7 @@ func (c *checker) exports(list []exportTOML, peers site.Peers) []Export {
 		if err := site.CheckName("export", t.Name); err != nil {
 			c.wrong(at+"name", err)
 		} else if first := lines[t.Name]; first != "" {
-			c.wrong(at+"name", fmt.Errorf("export %q: the name is used twice, first in %s", t.Name, first))
+			c.wrong(at+"name", fmt.Errorf("export %q: the name is used twice, first in %s; rename one of them", t.Name, first))
 		} else {
 			lines[t.Name] = c.places.At(c.path, at+"name")
 		}
@@ -205,7 +207,7 @@ func (c *checker) track(at string, t exportTOML) {
 	switch {
 	case t.Track == "":
 	case t.Role != "source":
-		c.wrong(at+"cbt", fmt.Errorf("export %q: cbt says where a source changed; role is %q", t.Name, t.Role))
+		c.wrong(at+"cbt", fmt.Errorf("export %q: cbt says where a source changed, and role is %q; leave cbt out", t.Name, t.Role))
 	default:
 		if err := site.CheckTrack(t.Track); err != nil {
 			c.wrong(at+"cbt", fmt.Errorf("export %q: %w", t.Name, err))
@@ -224,7 +226,7 @@ func (c *checker) role(at string, t exportTOML) mover.Role {
 	case "":
 		c.wrong(at+"role", fmt.Errorf("export %q: role is missing; say role = \"source\" (it is read), \"target\" (it is overwritten), or \"host\" (the disks of its VMs)", t.Name))
 	default:
-		c.wrong(at+"role", fmt.Errorf("export %q: role %q: source (it is read), target (it is overwritten), or host (the disks of its VMs)", t.Name, t.Role))
+		c.wrong(at+"role", fmt.Errorf("export %q: role %q; write source (it is read), target (it is overwritten), or host (the disks of its VMs)", t.Name, t.Role))
 	}
 	return 0
 }
@@ -235,13 +237,17 @@ func (c *checker) disk(at string, t exportTOML) {
 		c.wrong(at+"uri", fmt.Errorf("export %q: uri is missing; name the disk, as in uri = \"file:///srv/disk.img\"", t.Name))
 		return
 	}
+	if isVolume(t.URI) {
+		c.volume(at, t)
+		return
+	}
 	u, err := vddk.ParseURI(t.URI)
 	switch {
 	case err != nil:
 		c.wrong(at+"uri", fmt.Errorf("export %q: %w", t.Name, err))
 	case !u.Local(): // seen when it is opened
 	case u.Path[0] != '/':
-		c.wrong(at+"uri", fmt.Errorf("export %q: uri %q: not an absolute path", t.Name, t.URI))
+		c.wrong(at+"uri", fmt.Errorf("export %q: uri %q: not an absolute path; write it from / on, or a URI", t.Name, t.URI))
 	default:
 		if _, err := os.Stat(u.Path); errors.Is(err, fs.ErrNotExist) {
 			c.warn(at+"uri", "export %q: %s is not there yet; peers are refused until it is", t.Name, u.Path)

@@ -1,17 +1,19 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"github.com/haulback/haulback/cmd/internal/hostdisk"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/strict"
+	"github.com/haulback/haulback/hostctl/osd"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
@@ -23,6 +25,7 @@ const DefaultListen = "0.0.0.0:" + site.DefaultPort
 // Config is a configuration that was checked.
 type Config struct {
 	File     string
+	DropIns  []string // the files of FILE.d that were read after it, in order
 	Listen   string
 	QUIC     bool
 	TLS      bool
@@ -36,7 +39,10 @@ type Config struct {
 	Own      site.Peers      // of the file alone
 	Exports  []Export
 	Control  Control
+	Metrics  Metrics
 	Jobs     Jobs
+	// OpenStorage are the profiles that osd:// disks and hosts name.
+	OpenStorage []osd.Config
 
 	Controller  *Controller // nil: this daemon is none, and has nothing of the next four
 	Hosts       []Host
@@ -112,9 +118,12 @@ type file struct {
 	Log        logTOML          `toml:"log"`
 	Limits     limitsTOML       `toml:"limits"`
 	Control    controlTOML      `toml:"control"`
+	Metrics    metricsTOML      `toml:"metrics"`
 	Jobs       jobsTOML         `toml:"jobs"`
 	Peer       []site.PeerEntry `toml:"peer"`
 	Export     []exportTOML     `toml:"export"`
+
+	OpenStorage []openstorageTOML `toml:"openstorage"`
 
 	Controller  *controllerTOML  `toml:"controller"`
 	Replication *replicationTOML `toml:"replication"`
@@ -154,18 +163,19 @@ type exportTOML struct {
 	// Ticket and Controllers are the second lock.
 	Ticket      bool     `toml:"ticket"`
 	Controllers []string `toml:"controllers"`
-	// Datastores or VDDK are of role "host", in the place of URI.
-	Datastores map[string]string `toml:"datastores"`
-	VDDK       string            `toml:"vddk"`
+	// Datastores, VDDK or OpenStorage are of role "host", in the place of URI.
+	Datastores  map[string]string `toml:"datastores"`
+	VDDK        string            `toml:"vddk"`
+	OpenStorage string            `toml:"openstorage"`
 }
 
 // DefaultFile is the configuration that is used when none is named.
 const DefaultFile = "/etc/haulback/haulbackd.toml"
 
-// Load reads and checks the file at path and the peers of its site. The error
-// is every mistake that was found, one a line.
+// Load reads and checks the file at path with its drop-ins, and the peers of its
+// site. The error is every mistake that was found, one a line.
 func Load(path string) (*Config, error) {
-	cfg, _, _, err := load(path)
+	cfg, _, err := load(path)
 	return cfg, err
 }
 
@@ -184,46 +194,43 @@ func Check(path string) (*Config, error) {
 
 // Summary is the configuration in a line, for people.
 func (c *Config) Summary() string {
-	text := fmt.Sprintf("%s: listen %s, state %s, %d peers, %d exports", c.File, c.Listen, c.Site.Dir(), len(c.Peers), len(c.Exports))
+	text := c.File
+	switch n := len(c.DropIns); {
+	case n == 1:
+		text += " and 1 drop-in"
+	case n > 1:
+		text += fmt.Sprintf(" and %d drop-ins", n)
+	}
+	text += fmt.Sprintf(": listen %s, state %s, %d peers, %d exports", c.Listen, c.Site.Dir(), len(c.Peers), len(c.Exports))
 	if c.Controller != nil {
 		text += fmt.Sprintf(", controller %s of %d hosts", c.Controller.Name, len(c.Hosts))
 	}
 	return text
 }
 
-// load is Load that also gives what stands in the file, and where.
-func load(path string) (*Config, *file, strict.Places, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil, fmt.Errorf("configuration: %w; write one there, or name another file", err)
-	}
+// load is Load that also gives what stands in the files, and where.
+func load(path string) (*Config, *document, error) {
+	d, err := read(path)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("configuration: %w", err)
+		return nil, nil, err
 	}
-	f := new(file)
-	if err := strict.Decode(path, text, f); err != nil {
-		return nil, nil, nil, err
+	c := newChecker(d)
+	cfg := c.check(&d.file)
+	if err := c.err(); err != nil {
+		return nil, nil, err
 	}
-	c := &checker{path: path, places: strict.Index(text)}
-	cfg := c.check(f)
-	if err := errors.Join(c.errs...); err != nil {
-		return nil, nil, nil, err
-	}
-	return cfg, f, c.places, nil
+	cfg.DropIns = d.dropIns
+	return cfg, d, nil
 }
 
-// OwnPeers is the [[peer]] tables of the file at path, whatever else is wrong
-// with it or with the peers of its site.
+// OwnPeers is the [[peer]] tables of the file at path and its drop-ins, whatever
+// else is wrong with them or with the peers of their site.
 func OwnPeers(path string) (site.Peers, error) {
-	text, err := os.ReadFile(path)
+	d, err := read(path)
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
-	var f file
-	if err := strict.Decode(path, text, &f); err != nil {
 		return nil, err
 	}
-	return site.CheckPeers(nil, path, strict.Index(text), f.Peer)
+	return site.CheckPeers(nil, path, d.places, d.file.Peer)
 }
 
 // checker collects what is wrong.
@@ -233,17 +240,53 @@ type checker struct {
 	errs     []error
 	warnings []string
 	blind    bool // who is paired cannot be told
+	profiles []osd.Config
+	owners   map[string]string // of volumes: the workload that each is in
+	secrets  map[string]bool   // keys that were told because of a secret
+}
+
+// newChecker is one that has looked for secrets, so that nothing else that it says
+// has one.
+func newChecker(d *document) *checker {
+	c := &checker{path: d.path, places: d.places, secrets: map[string]bool{}}
+	c.noSecrets("", reflect.ValueOf(&d.file).Elem())
+	return c
+}
+
+// err is everything that is wrong, from the top of the file to its end.
+func (c *checker) err() error {
+	var all []error
+	for _, err := range c.errs {
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			all = append(all, joined.Unwrap()...)
+			continue
+		}
+		all = append(all, err)
+	}
+	place := func(err error) strict.Mistake {
+		if m, ok := errors.AsType[*strict.Mistake](err); ok {
+			return *m
+		}
+		return strict.Mistake{}
+	}
+	slices.SortFunc(all, func(a, b error) int {
+		x, y := place(a), place(b)
+		return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column), cmp.Compare(a.Error(), b.Error()))
+	})
+	return errors.Join(all...)
 }
 
 // wrong notes a mistake in the value of key.
 func (c *checker) wrong(key string, err error) {
-	if err != nil {
+	if err != nil && !c.secrets[key] {
 		c.errs = append(c.errs, c.places.Wrong(c.path, key, err))
 	}
 }
 
 func (c *checker) warn(key, format string, args ...any) {
-	c.warnings = append(c.warnings, c.places.At(c.path, key)+": "+fmt.Sprintf(format, args...))
+	m := c.places.Wrong(c.path, key, fmt.Errorf(format, args...))
+	m.Place = "" // a log has no room for it
+	c.warnings = append(c.warnings, m.Error())
 }
 
 func (c *checker) check(f *file) *Config {
@@ -251,25 +294,42 @@ func (c *checker) check(f *file) *Config {
 	cfg.QUIC, cfg.TLS = c.transports(f.Transports)
 	cfg.GRO, cfg.GSO = f.GRO == nil || *f.GRO, f.GSO == nil || *f.GSO
 	c.site(f, cfg)
+	cfg.OpenStorage = c.openstorage(f.OpenStorage)
+	c.profiles = cfg.OpenStorage
 	cfg.Exports = c.exports(f.Export, cfg.Peers)
 	if cfg.Site != nil {
 		cfg.Control = c.control(f.Control, cfg.Site.Dir())
 	}
+	cfg.Metrics = c.metrics(f.Metrics)
 	cfg.Jobs = c.jobs(f.Jobs)
 	c.controller(f, cfg)
 	cfg.Warnings = c.warnings
 	return cfg
 }
 
+// keyFile is the path of the private key. Who may read a file is looked at, and
+// refused, when it is read.
+func (c *checker) keyFile(name string) string {
+	dir := os.Getenv(credential)
+	switch {
+	case name == "" || filepath.IsAbs(name):
+		return name
+	case name != filepath.Base(name) || name == "." || name == "..":
+		c.wrong("key_file", fmt.Errorf("key_file %q: write an absolute path, or the name of a credential of systemd (LoadCredential=)", name))
+	case dir == "":
+		c.warn("key_file", "key_file %q is the name of a credential, and there are none ($%s is not set); under systemd put the key into /etc/credstore/%s", name, credential, name)
+		return name // of no file: no key is made in its place
+	}
+	return filepath.Join(dir, name)
+}
+
 // site finds the state directory and joins its peers with those of the file.
 func (c *checker) site(f *file, cfg *Config) {
-	for key, path := range map[string]string{"state_dir": f.StateDir, "key_file": f.KeyFile} {
-		if path != "" && !filepath.IsAbs(path) {
-			c.wrong(key, fmt.Errorf("%s %q: not an absolute path; a daemon has no current directory to start from", key, path))
-		}
+	if f.StateDir != "" && !filepath.IsAbs(f.StateDir) {
+		c.wrong("state_dir", fmt.Errorf("state_dir %q: write an absolute path; a daemon has no current directory to start from", f.StateDir))
 	}
 	var err error
-	if cfg.Site, err = site.At(f.StateDir, f.KeyFile); err != nil {
+	if cfg.Site, err = site.At(f.StateDir, c.keyFile(f.KeyFile)); err != nil {
 		c.wrong("state_dir", err)
 		return
 	}

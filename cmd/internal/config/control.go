@@ -2,12 +2,15 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/haulback/haulback/cmd/internal/site"
 )
 
 // Control says where the control API listens, and for whom.
@@ -56,11 +59,17 @@ const (
 )
 
 // DefaultSocket is where a daemon with this state directory listens when its
-// configuration does not say: in the directory that its service manager made, or
-// in its state directory.
+// configuration does not say: in the directory that its service manager made,
+// which is below /run by the name that the state directory has, or in its state
+// directory.
 func DefaultSocket(state string) string {
 	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, socketName)
+	}
+	if dir := filepath.Join("/run", filepath.Base(state)); site.Service(state) {
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			return filepath.Join(dir, socketName)
+		}
 	}
 	return filepath.Join(state, socketName)
 }
@@ -77,12 +86,12 @@ func (c *checker) control(t controlTOML, state string) Control {
 			out.Socket = ""
 		}
 	case !filepath.IsAbs(t.Socket):
-		c.wrong("control.socket", fmt.Errorf("control.socket %q: an absolute path, or %q", t.Socket, noSocket))
+		c.wrong("control.socket", fmt.Errorf("control.socket %q: write an absolute path, or %q", t.Socket, noSocket))
 	case len(t.Socket) > maxSocketPath:
 		c.wrong("control.socket", fmt.Errorf("control.socket %q: %d bytes, the kernel takes %d; name a shorter path", t.Socket, len(t.Socket), maxSocketPath))
 	}
 	if t.Group != "" && out.Socket == "" {
-		c.wrong("control.group", fmt.Errorf("control.group: there is no socket that the group could use"))
+		c.wrong("control.group", fmt.Errorf("control.group: there is no socket that the group could use; take it out, or name a socket"))
 	}
 	c.controlTLS(t)
 	return out
@@ -95,9 +104,9 @@ func (c *checker) controlTLS(t controlTOML) {
 		case t.Listen != "" && path == "":
 			c.wrong("control.listen", fmt.Errorf("control.listen: %s is missing; a port needs cert, key and client_ca, there is no access without a certificate", key))
 		case t.Listen == "" && path != "":
-			c.wrong("control."+key, fmt.Errorf("control.%s: it belongs to listen, which is missing", key))
+			c.wrong("control."+key, fmt.Errorf("control.%s: it belongs to listen, which is missing; add it, or take this out", key))
 		case path != "" && !filepath.IsAbs(path):
-			c.wrong("control."+key, fmt.Errorf("control.%s %q: not an absolute path", key, path))
+			c.wrong("control."+key, fmt.Errorf("control.%s %q: not an absolute path; write it from / on", key, path))
 		}
 	}
 	for key, names := range map[string][]string{"admins": t.Admins, "viewers": t.Viewers} {
@@ -109,7 +118,7 @@ func (c *checker) controlTLS(t controlTOML) {
 	}
 	if t.Listen == "" {
 		if len(t.Admins)+len(t.Viewers) > 0 {
-			c.wrong("control.admins", fmt.Errorf("control.admins, control.viewers: they belong to listen, which is missing"))
+			c.wrong("control.admins", fmt.Errorf("control.admins, control.viewers: they belong to listen, which is missing; add it, or take them out"))
 		}
 		return
 	}
@@ -127,17 +136,9 @@ func (c *checker) controlTLS(t controlTOML) {
 
 func (c *checker) jobs(t jobsTOML) Jobs {
 	out := Jobs{Disks: t.Disks, PerHost: t.PerHost, Allow: t.Allow}
-	for key, n := range map[string]int{"disks": t.Disks, "per_host": t.PerHost} {
-		if _, set := c.places["jobs."+key]; set && (n < 1 || n > maxJobDisks) {
-			c.wrong("jobs."+key, fmt.Errorf("jobs.%s = %d: 1 to %d disks that run at once", key, n, maxJobDisks))
-		}
-	}
-	if t.Keep != "" {
-		var err error
-		if out.Keep, err = time.ParseDuration(t.Keep); err != nil || out.Keep < time.Minute {
-			c.wrong("jobs.keep", fmt.Errorf("jobs.keep %q: a time of at least 1m, as in \"720h\"", t.Keep))
-		}
-	}
+	c.between("jobs.disks", t.Disks, 1, maxJobDisks, "disks that run at once")
+	c.between("jobs.per_host", t.PerHost, 1, maxJobDisks, "disks of one host that run at once")
+	out.Keep = c.duration("jobs.keep", t.Keep, time.Minute, math.MaxInt64)
 	for _, p := range t.Allow {
 		if p == "" {
 			c.wrong("jobs.allow", fmt.Errorf("jobs.allow: an empty pattern; write \"/srv/images/*\", \"haulback://dr:7420/*\" or \"export:*\""))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/haulback/haulback/cmd/internal/site"
+	"github.com/haulback/haulback/cmd/internal/strict"
 	"github.com/haulback/haulback/hostctl/job"
 )
 
@@ -81,7 +82,7 @@ func (c *checker) controller(f *file, cfg *Config) {
 	cfg.Replication = c.replication(f.Replication)
 	cfg.Groups = c.groups(f.Group)
 	if len(f.Host) == 0 {
-		c.warn("controller", "controller: it has no hosts; add a table [[host]] for each vCenter or ESXi")
+		c.warn("controller", "controller: it has no hosts; add a table [[host]] for each vCenter, ESXi or volume cluster")
 	}
 }
 
@@ -97,7 +98,8 @@ func hostName() string {
 // between checks a number that was set.
 func (c *checker) between(key string, n, least, most int, what string) {
 	if _, set := c.places[key]; set && (n < least || n > most) {
-		c.wrong(key, fmt.Errorf("%s = %d: %d to %d %s", element.ReplaceAllString(key, ""), n, least, most, what))
+		k := described(strict.Bare(key))
+		c.wrong(key, fmt.Errorf("%s = %d: %s; write %s", strict.Bare(key), n, what, k.bounds()))
 	}
 }
 
@@ -109,7 +111,7 @@ func (c *checker) duration(key, text string, least, most time.Duration) time.Dur
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < least || d > most {
-		c.wrong(key, fmt.Errorf("%s %q: a time from %s to %s, as in %q", element.ReplaceAllString(key, ""), text, short(least), short(most), short(DefaultTimeout)))
+		c.wrong(key, fmt.Errorf("%s = %q: a time; write %s", strict.Bare(key), text, described(strict.Bare(key)).advice()))
 	}
 	return d
 }
@@ -133,7 +135,7 @@ func (c *checker) names(what string) func(at, name string) {
 		if err := site.CheckName(what, name); err != nil {
 			c.wrong(at+"name", err)
 		} else if first[name] != "" {
-			c.wrong(at+"name", fmt.Errorf("%s %q: the name is used twice, first in %s", what, name, first[name]))
+			c.wrong(at+"name", fmt.Errorf("%s %q: the name is used twice, first in %s; rename one of them", what, name, first[name]))
 		} else {
 			first[name] = c.places.At(c.path, at+"name")
 		}
@@ -156,7 +158,7 @@ func (c *checker) groups(list []groupTOML) (groups []Group) {
 		for k, m := range t.Members {
 			g.Members = append(g.Members, c.member(fmt.Sprintf("%smembers[%d].", at, k), t.Name, m))
 			if in[m.VM] {
-				c.wrong(fmt.Sprintf("%smembers[%d].vm", at, k), fmt.Errorf("group %q: the VM %q is in it twice", t.Name, m.VM))
+				c.wrong(fmt.Sprintf("%smembers[%d].vm", at, k), fmt.Errorf("group %q: the VM %q is in it twice; take one out", t.Name, m.VM))
 			}
 			in[m.VM] = true
 		}
@@ -170,9 +172,7 @@ func (c *checker) member(at, group string, t memberTOML) Member {
 	if !goodVM.MatchString(t.VM) {
 		c.wrong(at+"vm", fmt.Errorf("group %q: vm %q: the name of a VM, 1 to 64 letters, digits, dashes and underscores (haulback failback vm list)", group, t.VM))
 	}
-	if t.Order < 0 || t.Order > maxOrder {
-		c.wrong(at+"order", fmt.Errorf("group %q: order = %d: 0 to %d", group, t.Order, maxOrder))
-	}
+	c.between(at+"order", t.Order, 0, maxOrder, fmt.Sprintf("the order of %q in group %q", t.VM, group))
 	switch t.Priority {
 	case "", "normal":
 	case "low":
@@ -180,7 +180,7 @@ func (c *checker) member(at, group string, t memberTOML) Member {
 	case "high":
 		m.Priority = job.High
 	default:
-		c.wrong(at+"priority", fmt.Errorf("group %q: priority %q: low, normal or high", group, t.Priority))
+		c.wrong(at+"priority", fmt.Errorf("group %q: priority %q: write low, normal or high", group, t.Priority))
 	}
 	return m
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/haulback/haulback/cmd/internal/site"
 )
 
-// Host is one host that owns VMs.
+// Host is one host that owns VMs, or workloads.
 type Host struct {
 	Name         string
-	Kind         string // KindVSphere
+	Kind         string // KindVSphere or KindOpenStorage
 	URL          string // https://HOST[:PORT]/sdk
 	User         string
 	PasswordFile string // absolute
@@ -25,15 +25,21 @@ type Host struct {
 	Mover        string // name of the peer that reaches its disks, or Self
 	Export       string // there, of role host
 	Registered   bool   // it reaches them only while their VM is in the inventory
+
+	// Of KindOpenStorage, in the place of URL to Datacenter.
+	OpenStorage string // profile
+	Workloads   []Workload
 }
 
 const (
 	// KindVSphere is a vCenter or an ESXi.
 	KindVSphere = "vsphere"
+	// KindOpenStorage is a volume cluster whose workloads are named here.
+	KindOpenStorage = "openstorage"
 	// Self is the mover of this daemon.
 	Self = "self"
 
-	credential = "CREDENTIALS_DIRECTORY" // of systemd
+	credential = site.CredentialsEnv
 )
 
 type hostTOML struct {
@@ -48,6 +54,9 @@ type hostTOML struct {
 	Mover      string `toml:"mover"`
 	Export     string `toml:"export"`
 	Registered bool   `toml:"registered"`
+
+	OpenStorage string         `toml:"openstorage"`
+	Workload    []workloadTOML `toml:"workload"`
 }
 
 func (c *checker) hosts(list []hostTOML, peers site.Peers) (hosts []Host) {
@@ -55,13 +64,20 @@ func (c *checker) hosts(list []hostTOML, peers site.Peers) (hosts []Host) {
 	for i, t := range list {
 		at := fmt.Sprintf("host[%d].", i)
 		name(at, t.Name)
+		if t.Kind == KindOpenStorage {
+			h := c.clusterHost(at, &t, list)
+			c.hostMover(at, &h, peers)
+			hosts = append(hosts, h)
+			continue
+		}
 		h := Host{
 			Name: t.Name, Kind: KindVSphere, URL: t.URL, User: t.User, CAFile: t.CA, Datacenter: t.Datacenter,
 			Mover: t.Mover, Export: t.Export, Registered: t.Registered,
 		}
 		if t.Kind != "" && t.Kind != KindVSphere {
-			c.wrong(at+"kind", fmt.Errorf("host %q: kind %q: %s is the only one", t.Name, t.Kind, KindVSphere))
+			c.wrong(at+"kind", fmt.Errorf("host %q: kind %q; write %s or %s", t.Name, t.Kind, KindVSphere, KindOpenStorage))
 		}
+		c.noCluster(at, &t)
 		c.wrong(at+"url", hostURL(t))
 		if t.User == "" {
 			c.wrong(at+"user", fmt.Errorf("host %q: user is missing; name the login, as in user = \"haulback@vsphere.local\"", t.Name))
@@ -96,14 +112,19 @@ func hostURL(t hostTOML) error {
 	return nil
 }
 
+var nameOrPath = regexp.MustCompile(`^[A-Za-z0-9@_.:/-]+$`)
+
 // secret is the path of a file with a secret: an absolute one, or the name of
 // a credential that systemd has put into its directory.
 func (c *checker) secret(key, what, path string) string {
 	dir := os.Getenv(credential)
 	switch {
 	case path == "" || filepath.IsAbs(path):
+	case !nameOrPath.MatchString(path): // it may be the secret itself
+		c.errs = append(c.errs, c.places.Secret(c.path, key, fmt.Errorf("%s: neither an absolute path nor the name of a credential of systemd; if it is the secret itself, put that into a file, and write the file's path", what)))
+		return ""
 	case path != filepath.Base(path) || path == "." || path == "..":
-		c.wrong(key, fmt.Errorf("%s %q: an absolute path, or the name of a credential of systemd (LoadCredential=)", what, path))
+		c.wrong(key, fmt.Errorf("%s %q: write an absolute path, or the name of a credential of systemd (LoadCredential=)", what, path))
 	case dir == "":
 		c.warn(key, "%s %q is the name of a credential, and there are none ($%s is not set); under systemd add LoadCredential=%s:/PATH to the unit", what, path, credential, path)
 		return path
@@ -123,7 +144,7 @@ var thumbprintText = regexp.MustCompile(`^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2})*$`)
 // thumbprint reads the SHA-256 of a certificate, with or without colons.
 func (c *checker) thumbprint(at string, t hostTOML) string {
 	if t.CA != "" && !filepath.IsAbs(t.CA) {
-		c.wrong(at+"ca_file", fmt.Errorf("host %q: ca_file %q: not an absolute path", t.Name, t.CA))
+		c.wrong(at+"ca_file", fmt.Errorf("host %q: ca_file %q: not an absolute path; write it from / on", t.Name, t.CA))
 	}
 	if t.Thumbprint == "" {
 		return ""

@@ -1,6 +1,11 @@
-// Package config reads the configuration of a daemon: strict TOML, where an
-// unknown key, a wrong name or a value out of its range is an error that names
-// file, line and remedy.
+// Package config reads the configuration of a daemon, FILE and its drop-ins
+// FILE.d/*.toml: strict TOML, where an unknown key, a wrong name or a value out of its
+// range is an error that names file, line, column and remedy, and where no secret may
+// stand.
+//
+// Every key has its entry in tables, from which errors, the schema and
+// docs/configuration.md take its range; tests hold it against the structs, the
+// defaults and the checks. An example:
 //
 //	listen     = "0.0.0.0:7420"     # UDP (QUIC) and TCP (TLS) of one port
 //	transports = ["quic", "tls"]
@@ -37,6 +42,10 @@
 //	admins    = ["backup.example.org"] # names in certificates: may do everything
 //	viewers   = ["grafana.example.org"] # may look at jobs
 //
+//	[metrics]                       # for Prometheus, besides GET /metrics of the control API
+//	listen    = "127.0.0.1:9920"    # plain HTTP; none without this key
+//	plaintext = false               # listen may be no address of the loopback
+//
 //	[jobs]
 //	disks    = 4                    # that run at once
 //	per_host = 2                    # of them, of one other host
@@ -66,6 +75,30 @@
 //	controllers = ["home"]          # may look at any disk, give orders, and sign tickets; without peers only
 //	                                # the failbacks of this daemon use it
 //
+//	[[openstorage]]                 # a profile: one SDK endpoint of a volume cluster (OpenStorage, Portworx)
+//	name         = "px"             # as in osd://px/VOLUME
+//	endpoint     = "unix:///var/lib/osd/driver/pxd-sdk.sock" # or HOST:PORT, of this very node
+//	ca_file      = "/etc/haulback/px-ca.pem" # of the CAs that count; default: those of the system
+//	server_name  = "px.example.org" # in its certificate; default: the host of endpoint
+//	plaintext    = false            # no TLS by TCP: to loopback alone
+//	token_file   = "/etc/haulback/px.token" # or a credential of systemd; read again when it changes
+//	auth         = "token"          # or "none", which makes us the server's guest
+//	driver       = "pxd"            # which of the server's drivers; default: its own
+//	node         = "worker-1"       # what the endpoint has to say of itself; default: this machine's hostname
+//	devices      = ["/dev/pxd/*"]   # that the server may name; default /dev/loop*, /dev/pxd/*, /dev/dm-*, /dev/mapper/*
+//	files        = false            # a regular file may be a volume's device (a test server's)
+//	dev_root     = "/"              # where the machine's / is, for a daemon in a container
+//	timeout      = "30s"            # of a call
+//	long_timeout = "10m"            # of snapshot, clone, delete and restore
+//	restore      = "mover"          # how an undo goes: mover or server
+//
+//	[[export]]                      # the volumes of a cluster's workloads
+//	name        = "k8s"
+//	role        = "host"
+//	openstorage = "px"              # in the place of datastores; one volume: uri = "osd://px/VOLUME[?snapshot=ID]"
+//	peers       = ["home"]
+//	controllers = ["home"]
+//
 //	[controller]                    # this daemon brings VMs home; may be empty
 //	name  = "desk"                  # default: of the machine
 //	vms   = 4                       # in passes at once, and their disks
@@ -79,6 +112,27 @@
 //	thumbprint    = "AA:BB:..."     # SHA-256 of its certificate; or ca_file
 //	mover         = "home-proxy"    # the peer that reaches its disks; default "self"
 //	export        = "home"          # there; default: the name of the host
+//
+//	[[host]]                        # a volume cluster and its workloads
+//	name        = "k8s"
+//	kind        = "openstorage"     # default "vsphere"
+//	openstorage = "px"              # profile; no url, user, password_file, thumbprint
+//	mover       = "worker-1"
+//	export      = "k8s"
+//	  [[host.workload]]
+//	  name      = "shop"
+//	  volumes   = ["shop-root", "shop-data"] # names or ids, in order
+//	  labels    = ["scsi0:0", "scsi0:1"] # the disks that they are; default osd0:0, osd0:1 ...
+//	  compute   = "exec"            # what powers it: exec, none, or the name of a [[host]] of kind vsphere
+//	  power_on  = ["/usr/local/bin/shop", "on"]
+//	  power_off = ["/usr/local/bin/shop", "off"]
+//	  status    = ["/usr/local/bin/shop", "status"] # says on, off or suspended
+//	  timeout   = "5m"              # of each, beyond the grace of a power-off
+//	  [[host.workload]]
+//	  name      = "db"
+//	  volumes   = ["db"]
+//	  compute   = "home"
+//	  vm        = "db-1"            # its name or UUID at that host
 //
 //	[[hook]]                        # what a site wants done around steps
 //	name    = "dns"

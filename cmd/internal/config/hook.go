@@ -47,6 +47,7 @@ const DefaultTimeout = time.Minute
 const (
 	leastTimeout = time.Second
 	mostTimeout  = time.Hour
+	mostLong     = 24 * time.Hour // of a volume cluster that restores
 	lastStep     = 12
 )
 
@@ -80,10 +81,10 @@ func (c *checker) hooks(list []hookTOML) (hooks []Hook) {
 		what := fmt.Sprintf("hook %q", t.Name)
 		h := Hook{Name: t.Name, Steps: c.steps(at, what, t.Steps), After: t.When == "after", VMs: t.VMs, Warn: t.OnError == "warn"}
 		if t.When != "before" && t.When != "after" {
-			c.wrong(at+"when", fmt.Errorf("%s: when = %q: before or after its steps", what, t.When))
+			c.wrong(at+"when", fmt.Errorf("%s: when = %q; write before or after its steps", what, t.When))
 		}
 		if t.OnError != "" && t.OnError != "warn" && t.OnError != "halt" {
-			c.wrong(at+"on_error", fmt.Errorf("%s: on_error %q: halt (the failback waits for an operator, the default) or warn", what, t.OnError))
+			c.wrong(at+"on_error", fmt.Errorf("%s: on_error %q; write halt (the failback waits for an operator, the default) or warn", what, t.OnError))
 		}
 		for _, p := range t.VMs {
 			if _, err := filepath.Match(p, ""); err != nil || p == "" {
@@ -91,7 +92,7 @@ func (c *checker) hooks(list []hookTOML) (hooks []Hook) {
 			}
 		}
 		if (len(t.Command) == 0) == (t.URL == "") {
-			c.wrong(at+"command", fmt.Errorf("%s: either command = [\"/PATH\", \"ARGUMENT\"...] or url = \"https://...\"", what))
+			c.wrong(at+"command", fmt.Errorf("%s: write either command = [\"/PATH\", \"ARGUMENT\"...] or url = \"https://...\"", what))
 		}
 		h.Call = c.call(at, what, "command", t.Command, t.URL, t.Token, t.CA, t.Timeout)
 		hooks = append(hooks, h)
@@ -105,7 +106,7 @@ func (c *checker) steps(at, what string, list []any) (steps []string) {
 		switch s := one.(type) {
 		case int64:
 			if s < 1 || s > lastStep {
-				c.wrong(at+"steps", fmt.Errorf("%s: step %d: 1 to 9 of the failback, 10 commit, 11 undo, 12 cancel", what, s))
+				c.wrong(at+"steps", fmt.Errorf("%s: step %d; write 1 to 9 of the failback, 10 commit, 11 undo, 12 cancel", what, s))
 			}
 			steps = append(steps, strconv.FormatInt(s, 10))
 		case string:
@@ -155,14 +156,14 @@ func (c *checker) call(at, what, key string, command []string, address, token, c
 	if address == "" {
 		for name, path := range map[string]string{"token_file": token, "ca_file": ca} {
 			if path != "" {
-				c.wrong(at+name, fmt.Errorf("%s: %s belongs to url, which is missing", what, name))
+				c.wrong(at+name, fmt.Errorf("%s: %s belongs to url, which is missing; add it, or take this out", what, name))
 			}
 		}
 		return out
 	}
 	c.wrong(at+"url", webhook(what, address))
 	if ca != "" && !filepath.IsAbs(ca) {
-		c.wrong(at+"ca_file", fmt.Errorf("%s: ca_file %q: not an absolute path", what, ca))
+		c.wrong(at+"ca_file", fmt.Errorf("%s: ca_file %q: not an absolute path; write it from / on", what, ca))
 	}
 	out.TokenFile = c.secret(at+"token_file", what+": token_file", token)
 	return out
@@ -174,7 +175,7 @@ func (c *checker) program(key, what string, command []string) {
 		return
 	}
 	if !filepath.IsAbs(command[0]) {
-		c.wrong(key, fmt.Errorf("%s: %q is no absolute path; programs are run by their path, without a shell", what, command[0]))
+		c.wrong(key, fmt.Errorf("%s: %q is no absolute path; write it from / on, programs are run without a shell", what, command[0]))
 		return
 	}
 	info, err := os.Stat(command[0])
@@ -201,7 +202,7 @@ func webhook(what, address string) error {
 	case u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()):
 		return nil
 	}
-	return fmt.Errorf("%s: url %q: https, or http to 127.0.0.1 alone", what, address)
+	return fmt.Errorf("%s: url %q; write https, or http to 127.0.0.1 alone", what, address)
 }
 
 // loopback reports whether host means this machine, without asking anybody.

@@ -54,7 +54,7 @@ func TestHostExport(t *testing.T) {
 		"peers, controllers": {"datastores = { a = \"/a\" }\npeers = [\"dr\"]\n", "whose tickets count"},
 		"operators":          {"datastores = { a = \"/a\" }\noperators = [\"dr\"]\ncontrollers = [\"home\"]\n", "leave operators out"},
 		"tracking":           {"datastores = { a = \"/a\" }\ncbt = \"bitmap:b\"\ncontrollers = [\"home\"]\n", "cbt"},
-		"a password":         {"vddk = \"vddk://u:p@h?thumbprint=00\"\ncontrollers = [\"home\"]\n", "user="},
+		"a password":         {"vddk = \"vddk://u:p@h?thumbprint=00\"\ncontrollers = [\"home\"]\n", "password-file="},
 	} {
 		file, _ := write(t, export+tt.text)
 		if _, err := Load(file); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), file) {

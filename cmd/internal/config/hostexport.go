@@ -16,9 +16,9 @@ const hostRole = "host"
 
 // host reads what an export of role "host" has in the place of a disk.
 func (c *checker) host(at string, t exportTOML) *hostdisk.Table {
-	table := &hostdisk.Table{Datastores: t.Datastores, VDDK: t.VDDK}
+	table := &hostdisk.Table{Datastores: t.Datastores, VDDK: t.VDDK, OpenStorage: t.OpenStorage}
 	if t.URI != "" {
-		c.wrong(at+"uri", fmt.Errorf("export %q: uri names one disk, and a host has many; name its datastores, or vddk", t.Name))
+		c.wrong(at+"uri", fmt.Errorf("export %q: uri names one disk, and a host has many; name its datastores, vddk, or openstorage", t.Name))
 		return table
 	}
 	if err := table.Check(); err != nil {
@@ -26,11 +26,16 @@ func (c *checker) host(at string, t exportTOML) *hostdisk.Table {
 		switch {
 		case t.VDDK != "":
 			key = "vddk"
+		case t.OpenStorage != "":
+			key = "openstorage"
 		case t.Datastores == nil:
 			key = "role"
 		}
 		c.wrong(at+key, fmt.Errorf("export %q: %w", t.Name, err))
 		return table
+	}
+	if t.OpenStorage != "" {
+		c.profile(at+"openstorage", fmt.Sprintf("export %q", t.Name), t.OpenStorage)
 	}
 	for name, dir := range t.Datastores {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -47,6 +52,9 @@ func (c *checker) noHost(at string, t exportTOML) {
 	}
 	if t.VDDK != "" {
 		c.wrong(at+"vddk", fmt.Errorf("export %q: vddk goes with role \"host\", and this is %q; name one disk with uri = \"vddk://...\"", t.Name, t.Role))
+	}
+	if t.OpenStorage != "" {
+		c.wrong(at+"openstorage", fmt.Errorf("export %q: openstorage goes with role \"host\", and this is %q; name one volume with uri = \"osd://%s/VOLUME\"", t.Name, t.Role, t.OpenStorage))
 	}
 }
 

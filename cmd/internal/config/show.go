@@ -3,9 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
-	"net/url"
 	"reflect"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -26,15 +24,15 @@ type Setting struct {
 	Redacted bool   // Value is not what stands there
 }
 
-// Settings are the values of the file at path, and with effective also those
-// that hold because the file says nothing. The error is that of Load.
+// Settings are the values of the file at path and its drop-ins, and with effective
+// also those that hold because they say nothing. The error is that of Load.
 func Settings(path string, effective bool) ([]Setting, error) {
-	cfg, f, places, err := load(path)
+	cfg, d, err := load(path)
 	if err != nil {
 		return nil, err
 	}
-	w := &walker{path: path, places: places, effective: effective, defaults: cfg.defaults()}
-	w.table("", "", reflect.ValueOf(*f))
+	w := &walker{places: d.places, effective: effective, defaults: cfg.defaults()}
+	w.table("", "", reflect.ValueOf(d.file))
 	return w.list, nil
 }
 
@@ -49,14 +47,13 @@ func (c *Config) defaults() map[string]any {
 		"limits.cpus": runtime.GOMAXPROCS(0), "limits.window": bytes(e.Window), "limits.sessions": e.Sessions, "limits.refine": e.Refine.String(),
 		"limits.compress": e.Compress.String(),
 		"control.socket":  c.Control.Socket, "jobs.disks": 4, "jobs.per_host": 2, "jobs.keep": "720h",
-		"controller.name": hostName(), "controller.vms": 4, "controller.disks": 8, "replication.timeout": short(DefaultTimeout),
+		"metrics.plaintext": false, "controller.name": hostName(), "controller.vms": 4, "controller.disks": 8, "replication.timeout": short(DefaultTimeout),
 	}
 }
 
 // walker collects settings from a struct with toml tags: a section that is
 // added to the file is shown without another word.
 type walker struct {
-	path      string
 	places    strict.Places
 	effective bool
 	defaults  map[string]any
@@ -66,7 +63,7 @@ type walker struct {
 func (w *walker) table(table, prefix string, v reflect.Value) {
 	var later []func() // TOML has the tables after the keys
 	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("toml"), ",")
+		name := tag(v.Type().Field(i))
 		field := v.Field(i)
 		means := field.Kind() == reflect.Pointer // that it is there means something, even when it is empty
 		for field.Kind() == reflect.Pointer && !field.IsNil() {
@@ -74,21 +71,21 @@ func (w *walker) table(table, prefix string, v reflect.Value) {
 		}
 		switch {
 		case name == "" || name == "-":
-		case field.Kind() == reflect.Struct && !isText(field):
+		case field.Kind() == reflect.Struct:
 			later = append(later, func() {
 				shown := len(w.list)
-				w.table(path(prefix)+name, prefix+name+".", field)
+				w.table(strict.Bare(prefix)+name, prefix+name+".", field)
 				if means && len(w.list) == shown { // no key is set: say that it is there
 					all := *w
 					all.effective = true
-					all.table(path(prefix)+name, prefix+name+".", field)
+					all.table(strict.Bare(prefix)+name, prefix+name+".", field)
 					w.list = all.list
 				}
 			})
 		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct:
 			later = append(later, func() {
 				for i := range field.Len() {
-					w.table("["+path(prefix)+name+"]", fmt.Sprintf("%s%s[%d].", prefix, name, i), field.Index(i))
+					w.table("["+strict.Bare(prefix)+name+"]", fmt.Sprintf("%s%s[%d].", prefix, name, i), field.Index(i))
 				}
 			})
 		default:
@@ -100,69 +97,27 @@ func (w *walker) table(table, prefix string, v reflect.Value) {
 	}
 }
 
-// path is a prefix without the numbers of its elements, as in the head of a
-// table.
-func path(prefix string) string { return element.ReplaceAllString(prefix, "") }
-
-var element = regexp.MustCompile(`\[\d+\]`)
-
-// isText reports whether a struct is one value in TOML.
-func isText(v reflect.Value) bool {
-	_, ok := v.Interface().(interface{ MarshalText() ([]byte, error) })
-	return ok
-}
-
 func (w *walker) value(table, name, path string, v reflect.Value) {
 	s := Setting{Table: table, Key: name, Path: path, Origin: "default"}
-	switch line, set := w.places[path]; {
+	switch at, set := w.places[path]; {
 	case set:
-		s.Value, s.Origin = v.Interface(), fmt.Sprintf("%s:%d", w.path, line)
-	case !w.effective || strings.Contains(path, "["):
+		s.Value, s.Origin = v.Interface(), at.String()
+	case !w.effective:
 		return
+	case strings.Contains(path, "["): // of a table that may be there several times
+		k := described(strict.Bare(path))
+		if k == nil || k.def == nil {
+			return // what is not set there is nothing, or hangs on other keys
+		}
+		s.Value = k.def
 	default:
 		s.Value = w.defaults[path]
 	}
-	s.Value, s.Redacted = redact(name, s.Value)
+	// What has a secret does not load; who prints does not rely on it.
+	if text, ok := s.Value.(string); ok {
+		s.Value, s.Redacted = redact(text)
+	}
 	w.list = append(w.list, s)
-}
-
-// secretName is a key whose value nobody should read over a shoulder. Files that
-// hold secrets are named by their path, which is none.
-var secretName = regexp.MustCompile(`(?i)(password|passwd|passphrase|secret|token|credential|private_?key)s?$`)
-
-// hidden stands in the place of a secret.
-const hidden = "(redacted)"
-
-// redact takes secrets out of a value. Our own URIs have no place for one, and
-// refuse them; a value may be one that a driver of its own understands.
-func redact(name string, v any) (any, bool) {
-	s, ok := v.(string)
-	switch {
-	case ok && s != "" && secretName.MatchString(name):
-		return hidden, true
-	case !ok || !strings.Contains(s, "://"):
-		return v, false
-	}
-	u, err := url.Parse(s)
-	if err != nil {
-		return v, false
-	}
-	found := false
-	if _, has := u.User.Password(); has {
-		u.User, found = url.UserPassword(u.User.Username(), "redacted"), true
-	}
-	query := u.Query()
-	for key := range query {
-		if secretName.MatchString(key) {
-			query.Set(key, "redacted")
-			found = true
-		}
-	}
-	if !found {
-		return s, false
-	}
-	u.RawQuery = query.Encode()
-	return u.String(), true
 }
 
 // Text is the settings as TOML, with the origin of each as a comment. Read back

@@ -30,11 +30,12 @@ func TestNested(t *testing.T) {
 	text := "key = \"k\"\n[branch]\nsize = 1\n[branch.leaf]\nname = \"a\"\n[[branch.leafs]]\nname = \"b\"\nlist = [\"x\", \"y\"]\n" +
 		"[[branches]]\nsize = 2\n[[branches]]\nsize = 3\n"
 	var before, after tree
-	if err := toml.Unmarshal([]byte(text), &before); err != nil {
+	places, err := strict.Decode("f", []byte(text), &before)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, effective := range []bool{false, true} {
-		w := &walker{path: "f", places: strict.Index([]byte(text)), effective: effective}
+		w := &walker{places: places, effective: effective}
 		w.table("", "", reflect.ValueOf(before))
 		shown, err := Text(w.list)
 		if err != nil {
@@ -51,26 +52,50 @@ func TestNested(t *testing.T) {
 }
 
 func TestRedact(t *testing.T) {
-	for _, c := range []struct {
-		key      string
-		value    any
-		want     any
-		redacted bool
-	}{
-		{"listen", "127.0.0.1:1", "127.0.0.1:1", false},
-		{"password", "hunter2", hidden, true},
-		{"api_token", "x", hidden, true},
-		{"password", "", "", false},
-		{"password_file", "/etc/x", "/etc/x", false},
-		{"key_file", "/etc/k", "/etc/k", false},
-		{"workers", 3, 3, false},
-		{"uri", "/srv/a.img", "/srv/a.img", false},
-		{"uri", "vddk://vc/vm-1?disk=%5Bds%5D+a&password-file=/p", "vddk://vc/vm-1?disk=%5Bds%5D+a&password-file=/p", false},
-		{"uri", "nbd://u:secret@h/x", "nbd://u:redacted@h/x", true},
-		{"uri", "x://h/y?password=hunter2&a=b", "x://h/y?a=b&password=redacted", true},
+	for value, want := range map[string]string{
+		"127.0.0.1:1":  "",
+		"/srv/a.img":   "",
+		"/srv/token=1": "",
+		"vddk://vc/vm-1?disk=%5Bds%5D+a&password-file=/p": "",
+		"https://h/@a:b":                  "",
+		"nbd://u:hunter2@h/x":             "nbd://u:xxxxx@h/x",
+		"https://h:443/a?b=c@d":           "",
+		"nbd://u:hun/t?r2@h/x?a=b":        "nbd://u:xxxxx@h/x?a=b",
+		"nbd://u:hun%ter2@h:2@h/x":        "nbd://u:xxxxx@h/x",
+		"x://h/y?password=hunter2&a=b":    "x://h/y?password=(redacted)&a=b",
+		"x://h/y?a=b&api%5ftoken=hunter2": "x://h/y?a=b&api%5ftoken=(redacted)",
+		"--password=hunter2":              "--password=(redacted)",
+		"AWS_SECRET=hunter2":              "AWS_SECRET=(redacted)",
+		"--token-file=/run/token":         "",
+		"DIGEST=abc":                      "",
 	} {
-		if got, redacted := redact(c.key, c.value); got != c.want || redacted != c.redacted {
-			t.Errorf("%s = %v: got %v, %v", c.key, c.value, got, redacted)
+		if got, redacted := redact(value); redacted != (want != "") || redacted && got != want || !redacted && got != value {
+			t.Errorf("%s: got %v, %v", value, got, redacted)
 		}
 	}
+}
+
+// TestEffective: the defaults of tables that may be there several times are shown
+// as well, where they hold.
+func TestEffective(t *testing.T) {
+	file, _ := write(t, "state_dir = \"STATE\"\n"+strings.Replace(profileText, "[[openstorage]]\n", "[[openstorage]]\ntimeout = \"20m\"\n", 1)+
+		controllerLine+"name = \"c\"\nvms = 4\ndisks = 8\n"+hostText+hookText+"command = [\"/bin/true\"]\n[[group]]\nname = \"g\"\nmembers = [{vm = \"a\"}]\n"+
+		"[[export]]\nname = \"k8s\"\nrole = \"host\"\nopenstorage = \"px\"\n[[host]]\nname = \"k8s\"\nkind = \"openstorage\"\nopenstorage = \"px\"\n"+nobodyText)
+	list, err := Settings(file, true)
+	must(t, err)
+	has := map[string]any{}
+	for _, s := range list {
+		if s.Origin == "default" {
+			has[s.Path] = s.Value
+		}
+	}
+	for path, want := range map[string]any{
+		"hook[0].on_error": "halt", "hook[0].timeout": "1m", "openstorage[0].restore": "mover", "host[0].mover": Self, "group[0].members[0].priority": "normal",
+		"openstorage[0].long_timeout": nil, "export[0].ticket": nil, "host[1].workload[0].timeout": nil, // other ones hold here
+	} {
+		if has[path] != want {
+			t.Errorf("%s: %v is shown, want %v", path, has[path], want)
+		}
+	}
+	shown(t, file)
 }

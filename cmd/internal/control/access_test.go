@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,7 +54,7 @@ func TestPeers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to be somebody else")
 	}
-	r := newRig(t, func(c *Config) { c.Group = "64322" })
+	r := newRig(t, func(c *Config) { c.Group, c.Metrics = "64322", scraped })
 	st, err := os.Stat(r.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +96,9 @@ func TestPeers(t *testing.T) {
 	}
 	if p := r.curlAs(stranger, stranger, nil, "http://haulback/v1/events"); p.status != 403 {
 		t.Errorf("events: %+v", p)
+	}
+	if p := r.curlAs(stranger, stranger, nil, "http://haulback/metrics"); p.status != 403 {
+		t.Errorf("metrics: %+v", p)
 	}
 	if p := r.curlAs(stranger, stranger, nil, "http://haulback/healthz"); p.status != 200 {
 		t.Errorf("health: %+v", p)
@@ -191,6 +195,9 @@ func (a *authority) server(name string) {
 	})
 }
 
+// scraped stands for metrics.
+var scraped = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "scraped") })
+
 // TestTLS lets in who has a certificate that is listed, for what it is listed.
 func TestTLS(t *testing.T) {
 	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
@@ -203,7 +210,10 @@ func TestTLS(t *testing.T) {
 		Cert: ca.path("server.crt"), Key: ca.path("server.key"), CA: ca.path("ca.crt"),
 		Allow: []Caller{{"backup.example.org", Admin}, {"monitor", Viewer}},
 	}}
-	r := newRig(t, func(c *Config) { c.Listen, c.Access = "127.0.0.1:0", access })
+	r := newRig(t, func(c *Config) { c.Listen, c.Access, c.Metrics = "127.0.0.1:0", access, scraped })
+	if end := r.s.CertificateEnds(); time.Until(end) <= 0 || time.Until(end) > 20*365*24*time.Hour {
+		t.Errorf("the certificate ends at %v", end)
+	}
 	base := "https://" + r.s.Addrs()[1].String()
 	call := func(who *authority, name, method, body string, more ...string) reply {
 		args := append([]string{"--cacert", ca.path("ca.crt"), "-H", "Content-Type: application/json", "--data-binary", "@-", base + method}, more...)
@@ -251,6 +261,12 @@ func TestTLS(t *testing.T) {
 			if _, info := p.info(t); info.Reason != "AUTH" {
 				t.Errorf("%s: %v", c.name, info)
 			}
+		}
+	}
+	for who, want := range map[string]int{"backup": 200, "monitor": 200, "unlisted": 403} {
+		args := []string{"--cacert", ca.path("ca.crt"), "--cert", ca.path(who + ".crt"), "--key", ca.path(who + ".key"), base + "/metrics"}
+		if p := curl(t, "", args...); p.status != want || (p.body == "scraped") != (want == 200) {
+			t.Errorf("metrics for %s: %+v", who, p)
 		}
 	}
 	if e := r.audited(submit, "AUTH"); e.Caller != "cert monitor" || e.Role != Viewer || e.From == "" {

@@ -50,14 +50,23 @@ func TestWatchers(t *testing.T) {
 	client := r.client()
 	for range 1000 {
 		wg.Go(func() {
-			stream, err := client.Watch(ctx, &controlv1.WatchRequest{})
-			for err == nil {
-				var m *controlv1.WatchResponse
-				if m, err = stream.Receive(); err == nil && m.GetSynced() != nil {
-					mu.Lock()
-					synced++
-					mu.Unlock()
+			watch := func() error {
+				stream, err := client.Watch(ctx, &controlv1.WatchRequest{})
+				for err == nil {
+					var m *controlv1.WatchResponse
+					if m, err = stream.Receive(); err == nil && m.GetSynced() != nil {
+						mu.Lock()
+						synced++
+						mu.Unlock()
+					}
 				}
+				return err
+			}
+			err := watch()
+			// The client dials several connections for so many at once, and closes those
+			// that turn out to be spare, with who has just come onto them.
+			for err != nil && strings.Contains(err.Error(), "client connection force closed") {
+				err = watch()
 			}
 			if ctx.Err() != nil {
 				return

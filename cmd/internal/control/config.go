@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/haulback/haulback/cbt"
@@ -92,9 +94,10 @@ type ExtentHead struct {
 
 // Config is what a Server needs.
 type Config struct {
-	Access             // Reload replaces it
-	Socket      string // path of the unix socket; empty: none
-	Listen      string // host:port of the TCP port; empty: none
+	Access                        // Reload replaces it
+	Socket      string            // path of the unix socket; empty: none
+	Passed      *net.UnixListener // at Socket, of a service manager, whose are its file, group and mode; nil: it is made
+	Listen      string            // host:port of the TCP port; empty: none
 	Jobs        Jobs
 	Daemon      Daemon
 	Endpoint    Endpoint
@@ -105,6 +108,7 @@ type Config struct {
 	Audit       func(ctx context.Context, e Entry) // nil: nobody listens; it is called one at a time
 	GracePeriod time.Duration                      // to end requests at the end; 0: 5 s
 
+	Metrics        http.Handler                                         // of GET /metrics; nil: there is none
 	FailbackRecord func(ctx context.Context, id string) ([]byte, error) // its text; fs.ErrNotExist: there is none; nil: none are kept
 	FailbackGroups func() []FailbackGroup                               // nil: there are none
 }

@@ -144,7 +144,7 @@ func (s *Server) admit(c *call, r *http.Request) (release func(), err error) {
 // viewable reports whether a viewer may ask for path: what neither changes
 // anything nor opens a disk, whose bytes a digest of few would tell.
 func (s *Server) viewable(path string) bool {
-	if isEvents(path) {
+	if isEvents(path) || path == pathMetrics {
 		return true
 	}
 	service, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")

@@ -13,8 +13,10 @@ import (
 const (
 	pathHealth = "/healthz"
 	pathReady  = "/readyz"
-	pathSSE    = "/v1/events"
-	pathNDJSON = "/v1/events.ndjson"
+	// pathMetrics is for everybody who may look.
+	pathMetrics = "/metrics"
+	pathSSE     = "/v1/events"
+	pathNDJSON  = "/v1/events.ndjson"
 
 	pathFailbackSSE    = "/v1/failbacks/events"
 	pathFailbackNDJSON = "/v1/failbacks/events.ndjson"

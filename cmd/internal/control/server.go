@@ -87,7 +87,13 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 }
 
 func (s *Server) open(ctx context.Context, r *rules) error {
-	if s.cfg.Socket != "" {
+	switch {
+	case s.cfg.Passed != nil:
+		if err := s.passedGroup(r); err != nil {
+			return errors.Join(err, s.cfg.Passed.Close())
+		}
+		s.add(s.cfg.Passed, false)
+	case s.cfg.Socket != "":
 		l, err := listenSocket(ctx, s.cfg.Socket, r.group)
 		if err != nil {
 			return err
@@ -160,6 +166,9 @@ func (s *Server) routes() {
 	}
 	s.mux.HandleFunc("GET "+pathHealth, s.serveHealth)
 	s.mux.HandleFunc("GET "+pathReady, s.serveReady)
+	if s.cfg.Metrics != nil {
+		s.mux.Handle("GET "+pathMetrics, s.cfg.Metrics)
+	}
 }
 
 // Addrs are where it listens: the path of the socket, host:port of the port.
@@ -170,6 +179,14 @@ func (s *Server) Addrs() (all []net.Addr) {
 	return all
 }
 
+// CertificateEnds is when the certificate of the port ends; zero without one.
+func (s *Server) CertificateEnds() (t time.Time) {
+	if r := s.rules.Load(); r.leaf != nil {
+		t = r.leaf.NotAfter
+	}
+	return t
+}
+
 // Reload puts new access rules in force and reads their files again; streams of
 // those who may no longer call end. After an error the old rules stay in force.
 // The group of the socket's file is set anew as well.
@@ -178,7 +195,12 @@ func (s *Server) Reload(a Access) error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.Socket != "" && r.group != s.rules.Load().group {
+	switch {
+	case s.cfg.Passed != nil:
+		if err := s.passedGroup(r); err != nil {
+			return err
+		}
+	case s.cfg.Socket != "" && r.group != s.rules.Load().group:
 		gid := r.group
 		if gid < 0 {
 			gid = os.Getgid()

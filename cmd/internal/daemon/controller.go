@@ -22,7 +22,6 @@ import (
 	"github.com/haulback/haulback/hostctl/failback"
 	"github.com/haulback/haulback/hostctl/record"
 	"github.com/haulback/haulback/hostctl/store/bolt"
-	"github.com/haulback/haulback/hostctl/vsphere"
 )
 
 const (
@@ -39,16 +38,12 @@ type controller struct {
 	store   *bolt.DB
 	engine  *failback.Engine // nil: this daemon is no controller
 	records *record.Keeper
-	hosts   []host
+	hosts   []hosts.Opened
+	calls   hostctl.Calls // of vSphere hosts
 	hooks   hooks.Caller
 	config  atomic.Pointer[config.Config] // the last good one
 	ended   chan struct{}                 // closed when the engine's Run has returned
 	log     *slog.Logger
-}
-
-type host struct {
-	config.Host
-	client *vsphere.Client
 }
 
 // openController opens the failback store and what the engine works with. A
@@ -74,17 +69,16 @@ func (d *Daemon) openController(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	abilities := map[string]*hostctl.Host{}
-	for _, h := range d.cfg.Hosts {
-		client, err := hosts.Open(ctx, &h, d.log)
-		if err != nil {
-			return &exitcode.UsageError{Err: err}
+	abilities, mover := map[string]*hostctl.Host{}, d.failbackMover()
+	c.hosts = hosts.Open(ctx, d.cfg.Hosts, hosts.Options{Client: d.volumes.Client, Mine: mover.Mine, Calls: &c.calls, Log: d.log})
+	for _, h := range c.hosts {
+		if h.Err != nil {
+			return &exitcode.UsageError{Err: fmt.Errorf("host %q: %w", h.Name, h.Err)}
 		}
-		c.hosts = append(c.hosts, host{h, client})
-		abilities[h.Name] = client.Host()
+		abilities[h.Name] = h.Open.Host()
 	}
 	if c.engine, err = failback.Open(ctx, failback.Config{
-		Store: c.store, Lease: c.store, Controller: cfg.Name, Hosts: abilities, Mover: d.failbackMover(),
+		Store: c.store, Lease: c.store, Controller: cfg.Name, Hosts: abilities, Mover: mover,
 		Replication: &c.hooks, Hooks: &c.hooks, Record: c.records, MaxVMs: cfg.VMs, MaxDisks: cfg.Disks, Log: d.log, Parallel: c.parallel,
 	}); err != nil {
 		return fmt.Errorf("failbacks: %w", err)
@@ -103,7 +97,7 @@ func program() map[string]string {
 func (d *Daemon) failbackMover() *failbacks.Mover {
 	reached := hosts.Reached(d.cfg.Hosts)
 	return &failbacks.Mover{
-		Engine: d.engine, Reach: reach{d}, Key: d.key, Log: d.log,
+		Engine: d.engine, Reach: reach{d}, Key: d.key, Log: d.log, Here: d.volumes.Here,
 		Hosts:   func() map[string]failbacks.Host { return reached },
 		Exports: func() []config.Export { return d.work.disks.Load().Exports },
 	}
@@ -165,13 +159,13 @@ func (c *controller) run(ctx context.Context) error {
 }
 
 // greet tells at the start whether a host answers; nobody waits for it.
-func (c *controller) greet(ctx context.Context, h *host) {
-	about, err := h.client.About(ctx)
+func (c *controller) greet(ctx context.Context, h *hosts.Opened) {
+	about, err := h.Open.About(ctx)
 	switch {
 	case err == nil:
 		c.log.Info("host answers", "host", h.Name, "product", about.Product)
 	case ctx.Err() == nil:
-		c.log.Warn("host does not answer, what needs it waits", "host", h.Name, "err", hosts.Explain(ctx, &h.Host, err))
+		c.log.Warn("host does not answer, what needs it waits", "host", h.Name, "err", hosts.Explain(ctx, h.Host, err))
 	}
 }
 
@@ -184,8 +178,11 @@ func (c *controller) close() (err error) {
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, h := range c.hosts {
+		if h.Open == nil {
+			continue
+		}
 		wg.Go(func() {
-			if err := h.client.Close(ctx); err != nil {
+			if err := h.Open.Close(ctx); err != nil {
 				c.log.Debug("not logged out", "host", h.Name, "err", err)
 			}
 		})

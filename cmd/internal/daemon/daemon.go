@@ -15,8 +15,10 @@ import (
 
 	"github.com/haulback/haulback/cmd/internal/build"
 	"github.com/haulback/haulback/cmd/internal/config"
+	"github.com/haulback/haulback/cmd/internal/osdisk"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/hostctl/audit"
+	"github.com/haulback/haulback/hostctl/job"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/wire"
@@ -35,10 +37,13 @@ type Daemon struct {
 	engine  *mover.Engine
 	server  *mover.Server
 	ports   *ports
+	passed  *passed // sockets of the service manager
 	peers   atomic.Pointer[site.Peers]
 	own     atomic.Pointer[site.Peers] // of the last good configuration file
 	work    work
 	home    controller
+	meters  meters
+	volumes *osdisk.Disks // registered as the driver of osd://
 	started time.Time
 
 	using   sync.Mutex     // held while peers and exports change
@@ -46,14 +51,16 @@ type Daemon struct {
 	dialled dialled
 	dialer  site.Dialer
 	inviter inviter
+	watcher watcher
 	record  recorder
 	recheck atomic.Bool            // peers may have changed while they were read
 	unread  atomic.Pointer[string] // why the paired peers cannot be read; empty: they can
 }
 
-// Start opens what cfg names; when it returns, peers can connect.
-func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Daemon, error) {
-	d := &Daemon{cfg: cfg, log: log, started: time.Now()}
+// Start opens what cfg names; when it returns, peers can connect. volumes is the
+// driver of osd:// that this process has registered; the daemon closes it.
+func Start(ctx context.Context, cfg *config.Config, volumes *osdisk.Disks, log *slog.Logger) (*Daemon, error) {
+	d := &Daemon{cfg: cfg, volumes: volumes, log: log, started: time.Now()}
 	d.dialer.Admit = d.mayLink
 	if err := d.open(ctx); err != nil {
 		return nil, errors.Join(err, d.close())
@@ -62,6 +69,9 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Daemon, 
 }
 
 func (d *Daemon) open(ctx context.Context) (err error) {
+	if d.passed, err = takeSockets(d.cfg); err != nil {
+		return err
+	}
 	if d.journal, err = d.cfg.Site.Journals(); err != nil {
 		return err
 	}
@@ -69,7 +79,8 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.record.open(d.cfg.Site, d.log)
-	d.inviter = inviter{site: d.cfg.Site, record: &d.record, log: d.log}
+	d.watcher.peers.path, d.watcher.invitations.path, d.watcher.asked = d.cfg.Site.PeersFile(), d.cfg.Site.InvitationsFile(), make(chan chan struct{})
+	d.inviter = inviter{site: d.cfg.Site, record: &d.record, log: d.log, fresh: func() bool { return d.watcher.fresh(&d.watcher.invitations) }}
 	if n := d.cfg.Limits.CPUs; n > 0 {
 		runtime.GOMAXPROCS(n) // of the process, which is this daemon; the engine counts its workers by it
 	}
@@ -88,13 +99,16 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if err := d.openController(ctx); err != nil {
 		return err
 	}
+	if err := d.meters.open(ctx, d); err != nil {
+		return err
+	}
 	return d.openWork(ctx)
 }
 
 // Run serves until ctx is done, then drains. Every value on reload makes it
 // read its configuration again.
 func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) error {
-	d.log.Info("haulbackd ready", "id", d.key.ID().String(), "listen", d.ports.addr, "exports", len(d.cfg.Exports), "control", d.controlAddrs())
+	d.log.Info("haulbackd ready", "id", d.key.ID().String(), "listen", d.ports.addr, "exports", len(d.cfg.Exports), "control", d.controlAddrs(), "passed", d.passed.names())
 	d.record.note(ctx, audit.Entry{Actor: "daemon", Action: "daemon.start", Object: d.ports.addr, Outcome: "ok", Details: map[string]string{"id": d.key.ID().String(), "version": build.Agent("haulbackd")}})
 	n := notifier{log: d.log}
 	n.ready()
@@ -104,6 +118,11 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) error {
 	}
 	g.Go(func() error { return d.work.run(ctx) })
 	g.Go(func() error { return d.home.run(ctx) })
+	g.Go(func() error { return d.meters.run(ctx) })
+	g.Go(func() error {
+		d.meters.look(ctx, d.journal, d.log)
+		return nil
+	})
 	g.Go(func() error {
 		d.watch(ctx)
 		return nil
@@ -113,33 +132,72 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) error {
 		return nil
 	})
 	g.Go(func() error {
-		d.supervise(ctx, reload, &n)
+		d.volumes.Run(ctx)
 		return nil
 	})
+	var drain chan struct{}
+	var until time.Time
+	g.Go(func() error {
+		d.supervise(ctx, reload, &n)
+		until = time.Now().Add(drainTime) // the drain begins here, whatever still answers callers
+		drain = d.drain()
+		return nil
+	})
+	over := n.stopping(ctx)
+	defer over()
 	err := g.Wait()
-	n.stopping()
-	return errors.Join(err, d.stop())
+	return errors.Join(err, d.stop(drain, time.Until(until)))
+}
+
+// drain lets all that works come to its end; the channel is closed then.
+func (d *Daemon) drain() chan struct{} {
+	done := make(chan struct{})
+	d.log.Info("haulbackd stops", "sessions", d.server.Sessions())
+	go func() { // ends with the process when a disk hangs
+		d.record.drain(context.Background(), d.server.Sessions()) // what ends a daemon is no caller's
+		<-d.work.ended
+		<-d.home.ended
+		d.server.Drain()
+		close(done)
+	}()
+	return done
 }
 
 // supervise answers reloads and tells the service manager that this process is
 // alive and what it does. A disk that is slow does not hold it up.
 func (d *Daemon) supervise(ctx context.Context, reload <-chan struct{}, n *notifier) {
+	loop(ctx, n, reload, d.look, func() { _, _ = d.reload(ctx) }) // it has logged what is wrong
+}
+
+func loop(ctx context.Context, n *notifier, asked <-chan struct{}, look func(context.Context) activity, reload func()) {
 	tick := time.NewTicker(n.every())
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			open, _, running := d.work.counts(ctx)
-			failbacks, halted := d.home.open(ctx)
-			n.alive(d.server.Sessions(), open, running, failbacks, halted)
-		case <-reload:
+			n.alive(look(ctx))
+		case <-asked:
 			n.reloading()
-			_, _ = d.reload(ctx) // it has logged what is wrong
+			reload()
 			n.ready()
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// look sees what this daemon does. It takes the locks that all work needs and waits
+// for no disk: where it does not come back, the daemon has locked itself up.
+func (d *Daemon) look(ctx context.Context) (a activity) {
+	_ = d.engine.Held() // whether it comes back is what counts
+	d.meters.loop()
+	moved := d.server.Progress()
+	a.sessions = d.server.Sessions()
+	var jobs job.Counters
+	a.jobs, _, a.disks, jobs = d.work.progress(ctx)
+	a.done, a.left = moved.Scanned+jobs.Scanned, moved.Total-moved.Scanned+jobs.Total-jobs.Scanned
+	a.failbacks, a.halted = d.home.open(ctx)
+	return a
 }
 
 // reload takes over the peers and exports of the configuration. With a mistake
@@ -151,6 +209,7 @@ func (d *Daemon) reload(ctx context.Context) (warnings []string, err error) {
 		err = d.work.control.Reload(access(&cfg.Control))
 	}
 	d.record.note(ctx, reloaded(err))
+	d.meters.reloaded(err)
 	d.using.Lock()
 	defer d.using.Unlock()
 	if err != nil {
@@ -160,8 +219,8 @@ func (d *Daemon) reload(ctx context.Context) (warnings []string, err error) {
 	}
 	if cfg.Listen != d.cfg.Listen || cfg.QUIC != d.cfg.QUIC || cfg.TLS != d.cfg.TLS || *cfg.Site != *d.cfg.Site ||
 		cfg.Limits != d.cfg.Limits || cfg.Log != d.cfg.Log || cfg.Control.Socket != d.cfg.Control.Socket || cfg.Control.Listen != d.cfg.Control.Listen ||
-		cfg.Jobs.Disks != d.cfg.Jobs.Disks || cfg.Jobs.PerHost != d.cfg.Jobs.PerHost || cfg.Jobs.Keep != d.cfg.Jobs.Keep || !unchanged(cfg, d.cfg) {
-		warnings = append(warnings, "only peers, exports, who may call, what jobs may open, hooks, replication and groups are reloaded, the rest of the configuration needs a restart")
+		cfg.Jobs.Disks != d.cfg.Jobs.Disks || cfg.Jobs.PerHost != d.cfg.Jobs.PerHost || cfg.Jobs.Keep != d.cfg.Jobs.Keep || cfg.Metrics != d.cfg.Metrics || !unchanged(cfg, d.cfg) {
+		warnings = append(warnings, "only peers, exports, OpenStorage profiles of disks, who may call, what jobs may open, hooks, replication and groups are reloaded, the rest of the configuration needs a restart")
 		d.log.Warn(warnings[0])
 	}
 	d.use(cfg)
@@ -192,6 +251,7 @@ func (d *Daemon) use(cfg *config.Config) {
 	own := cfg.Own
 	d.own.Store(&own)
 	d.good = cfg
+	d.volumes.Use(cfg.OpenStorage)
 	d.work.use(cfg)
 	d.home.use(cfg)
 	var exports []mover.Export
@@ -243,21 +303,12 @@ func (d *Daemon) dial(ctx context.Context, o *wire.Order) (wire.Link, error) {
 	return reach{d}.Dial(ctx, o.Transport, o.Address, o.Peer)
 }
 
-// stop drains within drainTime.
-func (d *Daemon) stop() error {
-	d.log.Info("haulbackd stops", "sessions", d.server.Sessions())
-	d.record.drain(context.Background(), d.server.Sessions()) // what ends a daemon is no caller's
+// stop waits for the drain, until drainTime is over.
+func (d *Daemon) stop(done <-chan struct{}, rest time.Duration) error {
 	err := d.ports.closeListeners()
-	done := make(chan struct{})
-	go func() { // ends with the process when a disk hangs
-		<-d.work.ended
-		<-d.home.ended
-		d.server.Drain()
-		close(done)
-	}()
 	select {
 	case <-done:
-	case <-time.After(drainTime):
+	case <-time.After(rest):
 		return fmt.Errorf("sessions did not end within %v: a disk does not answer; their targets are marked and resume", drainTime)
 	}
 	err = errors.Join(err, d.close())
@@ -267,7 +318,7 @@ func (d *Daemon) stop() error {
 
 // close releases what Start opened.
 func (d *Daemon) close() error {
-	err := errors.Join(d.work.close(), d.home.close())
+	err := errors.Join(d.work.close(), d.home.close(), d.meters.close())
 	if d.engine != nil {
 		err = errors.Join(err, d.engine.Close())
 	}
@@ -275,6 +326,7 @@ func (d *Daemon) close() error {
 		d.ports.tell(d.log)
 		err = errors.Join(err, d.ports.close())
 	}
+	err = errors.Join(err, d.volumes.Close()) // after the engine: its disks are let go by now
 	if d.journal != nil {
 		err = errors.Join(err, d.journal.Close())
 	}

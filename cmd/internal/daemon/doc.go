@@ -13,7 +13,10 @@
 //	          end; a configuration with a mistake changes nothing
 //	SIGTERM   STOPPING=1, no new links, failbacks stop where nothing is lost, every
 //	          target makes a last checkpoint, peers are told to come back; at most
-//	          10 s
+//	          10 s from the signal on
+//	watchdog  fed by a loop that takes the locks that all work needs and waits for
+//	          no disk: it stands still when the daemon has locked itself up
+//	sockets   those that the service manager has opened are taken over (passed.go)
 //
 // Not promised: that a reload moves listeners, limits or the log. They need a
 // restart, and the log says so.

@@ -2,7 +2,7 @@ package daemon
 
 import (
 	"context"
-	"slices"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +14,7 @@ import (
 	"github.com/haulback/haulback/hostctl/audit"
 	"github.com/haulback/haulback/hostctl/failback"
 	"github.com/haulback/haulback/hostctl/job"
+	"github.com/haulback/haulback/hostctl/osd"
 )
 
 // drainable refuses to start failbacks while the daemon drains. Those that are
@@ -51,7 +52,21 @@ func unchanged(a, b *config.Config) bool {
 	if a.Controller == nil || b.Controller == nil {
 		return a.Controller == b.Controller
 	}
-	return *a.Controller == *b.Controller && slices.Equal(a.Hosts, b.Hosts)
+	return *a.Controller == *b.Controller && reflect.DeepEqual(a.Hosts, b.Hosts) && reflect.DeepEqual(profiles(a), profiles(b))
+}
+
+// profiles are those that hosts were opened with: disks take a new one over, hosts
+// do not.
+func profiles(c *config.Config) map[string]osd.Config {
+	used := map[string]osd.Config{}
+	for _, h := range c.Hosts {
+		for _, p := range c.OpenStorage {
+			if p.Name == h.OpenStorage {
+				used[p.Name] = p
+			}
+		}
+	}
+	return used
 }
 
 // hookCalled records that a program or an address of the site was called.

@@ -55,9 +55,9 @@ func (d *Daemon) openWork(ctx context.Context) (err error) {
 	}
 	look := &looker{d: d, disks: w.disks.Load}
 	api := control.Config{
-		Access: access(&d.cfg.Control), Socket: d.cfg.Control.Socket, Listen: d.cfg.Control.Listen,
+		Access: access(&d.cfg.Control), Socket: d.cfg.Control.Socket, Passed: d.passed.control, Listen: d.cfg.Control.Listen,
 		Jobs: &checkedJobs{Engine: w.engine, disks: w.disks.Load}, Daemon: adm{d}, Endpoint: look, Extents: look,
-		Log: d.log, Audit: d.recordCall, GracePeriod: drainTime / 2,
+		Log: d.log, Audit: d.recordCall, GracePeriod: drainTime / 2, Metrics: d.meters.handler,
 	}
 	d.home.serve(&api, &w.drained)
 	if w.control, err = control.Listen(ctx, api); err != nil {
@@ -168,30 +168,50 @@ const countTime = 2 * time.Second
 
 // counts are the jobs that have not ended, and their disks that run.
 func (w *work) counts(ctx context.Context) (open, waiting, running int) {
+	open, waiting, running, _ = w.progress(ctx)
+	return open, waiting, running
+}
+
+// progress is counts, and how far those disks are.
+func (w *work) progress(ctx context.Context) (open, waiting, running int, sum job.Counters) {
 	ctx, cancel := context.WithTimeout(ctx, countTime)
 	defer cancel()
+	_ = w.open(ctx, func(j *job.Job) { // what it did not come to is left out
+		open++
+		if j.Phase == job.New || j.Phase == job.Accepted {
+			waiting++
+		}
+		for _, d := range j.Disks {
+			if moves(d.Phase) {
+				running++
+				sum.Total += d.Outcome.Counters.Total
+				sum.Scanned += d.Outcome.Counters.Scanned
+			}
+		}
+	})
+	return open, waiting, running, sum
+}
+
+// open calls each with every job that has not ended.
+func (w *work) open(ctx context.Context, each func(j *job.Job)) error {
 	f := job.Filter{Phases: []job.Phase{job.New, job.Accepted, job.Prepared, job.InProgress, job.Canceling, job.Paused}}
 	for page := (job.Page{Size: 1000}); ; {
 		list, next, err := w.engine.List(ctx, f, page)
 		if err != nil {
-			return open, waiting, running
+			return err
 		}
 		for i := range list {
-			open++
-			if list[i].Phase == job.New || list[i].Phase == job.Accepted {
-				waiting++
-			}
-			for _, d := range list[i].Disks {
-				if d.Phase == job.Prepared || d.Phase == job.InProgress || d.Phase == job.Canceling {
-					running++
-				}
-			}
+			each(&list[i])
 		}
-		if next == "" {
-			return open, waiting, running
+		if page.Token = next; next == "" {
+			return nil
 		}
-		page.Token = next
 	}
+}
+
+// moves reports whether a disk in phase p has a slot.
+func moves(p job.Phase) bool {
+	return p == job.Prepared || p == job.InProgress || p == job.Canceling
 }
 
 // checkedJobs refuses a job at once when its names show that it cannot run. One

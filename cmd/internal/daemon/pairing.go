@@ -17,14 +17,18 @@ type inviter struct {
 	site   *site.Site
 	record *recorder
 	log    *slog.Logger
+	fresh  func() bool  // has the invitations read when they have changed
 	until  atomic.Int64 // Unix nanoseconds of the end of the last open invitation; 0: none
 }
 
 // Inviting implements wire.Inviter.
-func (i *inviter) Inviting() bool { return time.Now().UnixNano() < i.until.Load() }
+func (i *inviter) Inviting() bool { return i.open() || i.fresh() && i.open() }
+
+// open is Inviting as far as was read.
+func (i *inviter) open() bool { return time.Now().UnixNano() < i.until.Load() }
 
 // over reports whether there was an invitation and its time is over.
-func (i *inviter) over() bool { return i.until.Load() != 0 && !i.Inviting() }
+func (i *inviter) over() bool { return i.until.Load() != 0 && !i.open() }
 
 // look reads which invitations are open, and deletes those that are over.
 func (i *inviter) look() {

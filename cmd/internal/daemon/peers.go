@@ -38,23 +38,22 @@ func markOf(path string) mark {
 }
 
 // watch puts changes of peers.toml and of the invitations to work until ctx is
-// done.
+// done, when somebody knocks who is not known at once.
 func (d *Daemon) watch(ctx context.Context) {
 	tick := time.NewTicker(peersPoll)
 	defer tick.Stop()
-	d.recheck.Store(true) // what has changed since the configuration was read
-	var peers, invitations mark
+	var asked chan struct{} // by somebody who waits for this round
+	d.recheck.Store(true)   // what has changed since the configuration was read
 	for {
-		if now := markOf(d.cfg.Site.PeersFile()); now != peers || d.recheck.Swap(false) {
-			peers = now
-			d.repeer()
-		}
-		if now := markOf(d.cfg.Site.InvitationsFile()); now != invitations || d.inviter.over() {
-			invitations = now
-			d.inviter.look()
+		d.watcher.peers.read(d.recheck.Swap(false), d.repeer)
+		d.watcher.invitations.read(d.inviter.over(), d.inviter.look)
+		if asked != nil {
+			close(asked)
+			asked = nil
 		}
 		select {
 		case <-tick.C:
+		case asked = <-d.watcher.asked:
 		case <-ctx.Done():
 			return
 		}

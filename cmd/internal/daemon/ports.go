@@ -20,12 +20,14 @@ type ports struct {
 	socket    *wire.Socket // nil without QUIC
 	packets   *wire.PacketConn
 	listeners []wire.Listener
+	refusals  *wire.Refusals
 }
 
 // freeTries bounds the search for a number that is free on UDP and on TCP,
 // which only port 0 needs.
 const freeTries = 16
 
+// listen opens what peers connect to, or takes it over where it was opened for us.
 func listen(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, log *slog.Logger) (*ports, error) {
 	host, port, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {
@@ -36,7 +38,7 @@ func listen(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, l
 		if err == nil {
 			return p, nil
 		}
-		if port != "0" || try == freeTries || !errors.Is(err, syscall.EADDRINUSE) {
+		if port != "0" || d.passed.any() || try == freeTries || !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, refusal(err)
 		}
 		log.Debug("port is taken on TCP, trying another", "listen", host)
@@ -49,31 +51,40 @@ func refusal(err error) error {
 }
 
 func listenOnce(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, log *slog.Logger) (p *ports, err error) {
-	p = &ports{addr: cfg.Listen}
+	p = &ports{addr: cfg.Listen, refusals: new(wire.Refusals)}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
-	lc := wire.ListenConfig{KnownAddrs: d.lives, Inviter: &d.inviter, Refusals: new(wire.Refusals), Log: log}
+	lc := wire.ListenConfig{KnownAddrs: d.lives, Inviter: &d.inviter, Refusals: p.refusals, Log: log}
+	if l := d.passed.tls; l != nil {
+		p.addr = l.Addr().String() // UDP and TCP have one number
+	}
 	if cfg.QUIC {
-		err = p.quic(key, d, lc, log)
+		err = p.quic(key, knocks{d}, lc, d.passed.quic)
 	}
 	if cfg.TLS && err == nil {
-		err = p.tls(ctx, key, d, lc)
+		err = p.tls(ctx, key, knocks{d}, lc, d.passed.tls)
 	}
 	return p, err
 }
 
-func (p *ports) quic(key *wire.Key, peers wire.Peers, lc wire.ListenConfig, log *slog.Logger) error {
+// quic serves QUIC on the socket had, or opens one.
+func (p *ports) quic(key *wire.Key, peers wire.Peers, lc wire.ListenConfig, had *net.UDPConn) error {
 	options, err := site.PacketOptions()
 	if err != nil {
 		return err
 	}
-	pc, hint, err := options.Listen(p.addr)
+	open := func() (*wire.PacketConn, wire.BufferHint, error) { return options.Listen(p.addr) }
+	if had != nil {
+		open = func() (*wire.PacketConn, wire.BufferHint, error) { return options.Use(had) }
+	}
+	pc, hint, err := open()
 	if err != nil {
 		return err
 	}
+	log := lc.Log
 	p.packets = pc
 	if gro := pc.Stats().GRO; gro != "on" {
 		log.Info("UDP packets are not merged", "reason", gro)
@@ -91,8 +102,12 @@ func (p *ports) quic(key *wire.Key, peers wire.Peers, lc wire.ListenConfig, log 
 	return nil
 }
 
-func (p *ports) tls(ctx context.Context, key *wire.Key, peers wire.Peers, lc wire.ListenConfig) error {
-	inner, err := new(net.ListenConfig).Listen(ctx, "tcp", p.addr)
+// tls serves TLS on the listener had, or opens one.
+func (p *ports) tls(ctx context.Context, key *wire.Key, peers wire.Peers, lc wire.ListenConfig, had *net.TCPListener) (err error) {
+	var inner net.Listener = had
+	if had == nil {
+		inner, err = new(net.ListenConfig).Listen(ctx, "tcp", p.addr)
+	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("tcp %s is in use by another program, see: ss -ltnp: %w", p.addr, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/jobs"
 	"github.com/haulback/haulback/cmd/internal/report"
 	"github.com/haulback/haulback/cmd/internal/transfer"
@@ -27,7 +28,7 @@ func (m *Mover) Check(ctx context.Context, host string, disks ...failback.Place)
 	}
 	var list []hostctl.Problem
 	if h.Mover == Self {
-		list = m.checkOwn(h)
+		list = m.checkOwn(ctx, h)
 	} else {
 		list = m.checkPeer(ctx, h)
 	}
@@ -46,6 +47,9 @@ func (m *Mover) Check(ctx context.Context, host string, disks ...failback.Place)
 // that is there and cannot be opened now, as its VM runs, is as it should be.
 func (m *Mover) checkDisk(ctx context.Context, h Host, at *failback.Place) []hostctl.Problem {
 	remedy := fmt.Sprintf("write into datastores of [[export]] name = %q, in the configuration of the daemon that has it, where that datastore is mounted", h.Export)
+	if h.OpenStorage != "" {
+		remedy = fmt.Sprintf("name the profile of that cluster in openstorage of [[export]] name = %q, in the configuration of the daemon that has it", h.Export)
+	}
 	e, err := m.place(at)
 	if err != nil {
 		return problem(err, remedy)
@@ -59,11 +63,11 @@ func (m *Mover) checkDisk(ctx context.Context, h Host, at *failback.Place) []hos
 		if d, err = e.Open(ctx, mover.ReadOnly); err == nil {
 			err = d.Close()
 		}
-		wrong = errors.Is(err, fs.ErrNotExist)
+		wrong = errors.Is(err, fs.ErrNotExist) || errors.Is(err, hostctl.ErrNotFound)
 	} else {
 		var we *wire.Error
 		_, err = transfer.ProbePlace(ctx, m.Engine, m.Reach, e.Place, m.transport())
-		wrong = errors.As(err, &we) && (we.Code == wire.CodeExport || we.Code == wire.CodeOpen && strings.Contains(err.Error(), syscall.ENOENT.Error()))
+		wrong = errors.As(err, &we) && (we.Code == wire.CodeExport || we.Code == wire.CodeOpen && (strings.Contains(err.Error(), syscall.ENOENT.Error()) || h.OpenStorage != "" && strings.Contains(err.Error(), "NotFound")))
 	}
 	if !wrong {
 		return nil
@@ -106,11 +110,15 @@ func (m *Mover) mend(h Host, err error) string {
 	return fmt.Sprintf("at %s: haulback peer add %s --name NAME, and in its configuration [[export]] name = %q, role = \"host\", peers = [\"NAME\"], controllers = [\"NAME\"]", h.Mover, id, h.Export)
 }
 
-// checkOwn looks at the directories of an export of this daemon.
-func (m *Mover) checkOwn(h Host) (list []hostctl.Problem) {
+// checkOwn looks at the directories of an export of this daemon, or at the endpoint
+// of its profile.
+func (m *Mover) checkOwn(ctx context.Context, h Host) (list []hostctl.Problem) {
 	e, err := m.export(h)
 	if err != nil {
 		return problem(err, "")
+	}
+	if profile := e.Host.OpenStorage; profile != "" || h.OpenStorage != "" {
+		return m.checkCluster(ctx, h, profile)
 	}
 	for name, dir := range e.Host.Datastores {
 		if _, err := os.ReadDir(dir); err != nil {
@@ -124,6 +132,18 @@ func (m *Mover) checkOwn(h Host) (list []hostctl.Problem) {
 		}
 	}
 	return list
+}
+
+// checkCluster looks whether what the profile of h's export attaches appears here.
+func (m *Mover) checkCluster(ctx context.Context, h Host, profile string) []hostctl.Problem {
+	if (profile == "") != (h.OpenStorage == "") {
+		return problem(wrong(job.ReasonEndpoint, exitcode.Usage, "host %q and its export %q: one is a volume cluster, the other is not", h.Name, h.Export),
+			"name the export that has its disks in export of the [[host]]")
+	}
+	if err := m.Here(ctx, profile); err != nil {
+		return problem(fmt.Errorf("host %q: %w", h.Name, err), fmt.Sprintf("the endpoint of [[openstorage]] name = %q has to be that of this machine's node", profile))
+	}
+	return nil
 }
 
 func problem(err error, remedy string) []hostctl.Problem {

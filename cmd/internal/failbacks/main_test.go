@@ -17,9 +17,11 @@ import (
 	"github.com/haulback/haulback/cmd/internal/cmdtest"
 	"github.com/haulback/haulback/cmd/internal/config"
 	"github.com/haulback/haulback/cmd/internal/hostdisk"
+	"github.com/haulback/haulback/cmd/internal/osdisk"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/hostctl"
 	"github.com/haulback/haulback/hostctl/failback"
+	"github.com/haulback/haulback/hostctl/osd"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/wire"
@@ -27,7 +29,22 @@ import (
 
 var programs cmdtest.Programs
 
-func TestMain(m *testing.M) { os.Exit(cmdtest.Main(m, &programs)) }
+// registered is the driver of osd:// in this process; tests give it profiles.
+var registered *osdisk.Disks
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	ledger, err := os.MkdirTemp("", "haulback")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(ledger)
+	registered = osdisk.New(nil, ledger, slog.New(slog.DiscardHandler))
+	vddk.Register(osd.Scheme, registered.Driver())
+	return cmdtest.Main(m, &programs)
+}
 
 // world is two sites with a host and a daemon each, and the controller in this
 // process, which reaches a third host itself.

@@ -35,8 +35,12 @@ type Mover struct {
 	Transport string                 // "auto", "quic" or "tls"; empty: auto
 	Retry     time.Duration          // how long a pass goes on without progress; 0: 5 min, negative: not at all
 	Log       *slog.Logger
+	// Here says why the endpoint of an OpenStorage profile does not attach volumes
+	// to this machine. Needed where an export of this daemon has such a profile.
+	Here func(ctx context.Context, profile string) error
 
-	shares jobs.Shares
+	shares  jobs.Shares
+	volumes volumes
 }
 
 func (m *Mover) transport() string {
@@ -78,7 +82,11 @@ func (m *Mover) move(ctx context.Context, mv *failback.Move) (rep mover.Report, 
 		Mode: wire.ModeCopy, Run: wire.RunID(run), Pass: mv.Pass, Full: mv.Full, Fence: mv.Fence, Unproved: mv.Unproved,
 		Hint: mv.Hint, Sample: mv.Sample, GoOn: "continue the failback",
 	}
-	if mv.Hint == nil {
+	if spec.Hint != nil && volumeOf(&mv.Target) != "" {
+		spec.Hint = nil
+		(&sink{mv}).event("the hint is not used, everything is compared: the target is an OpenStorage volume, which anybody may attach between two passes without a trace")
+	}
+	if spec.Hint == nil {
 		spec.Sample = 0
 	} else if mv.Pass > 1 {
 		spec.Base = mv.Pass - 1
@@ -94,6 +102,7 @@ func (m *Mover) transfer(parent context.Context, mv *failback.Move, spec *transf
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	defer cancel(nil)
 	defer context.AfterFunc(parent, func() { cancel(errStopped) })()
+	defer m.volumes.hold(volumeOf(&mv.Target))()
 	out := &sink{mv}
 	if err := m.open(ctx, mv, spec); err != nil {
 		return rep, err

@@ -28,6 +28,8 @@ type Host struct {
 	// Registered says that the peer uses VMware's library, which needs the VM in the
 	// inventory; of this daemon its own configuration says so.
 	Registered bool
+	// OpenStorage is the profile of a volume cluster; empty: a vSphere host.
+	OpenStorage string
 }
 
 // wrong is a failure that somebody has to see to.
@@ -52,8 +54,8 @@ func (m *Mover) export(h Host) (*config.Export, error) {
 			return &e, nil
 		}
 	}
-	return nil, wrong(job.ReasonEndpoint, exitcode.Usage, "host %q: this daemon has no export %q of role \"host\"; write [[export]] name = %q, role = \"host\", datastores or vddk into its configuration",
-		h.Name, h.Export, h.Export)
+	return nil, wrong(job.ReasonEndpoint, exitcode.Usage, "host %q: this daemon has no export %q of role \"host\"; write [[export]] name = %q, role = \"host\", %s into its configuration",
+		h.Name, h.Export, h.Export, map[bool]string{true: "openstorage", false: "datastores or vddk"}[h.OpenStorage != ""])
 }
 
 // peer is the daemon that reaches the disks of h.

@@ -73,12 +73,9 @@ func (e *event) key() string {
 	return strings.Join([]string{e.Failback, e.Run, e.Step, e.When, e.Hook, e.Action}, "/")
 }
 
-// environ is all that a program has. There is no variable of the daemon's own.
+// environ is all that a program has.
 func (e *event) environ() []string {
-	env := []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LANG=C.UTF-8",
-		"HAULBACK_FAILBACK=" + clean(e.Failback), "HAULBACK_VM=" + clean(e.VM), "HAULBACK_STATE=" + e.State,
-	}
+	env := append(Environ(), "HAULBACK_FAILBACK="+clean(e.Failback), "HAULBACK_VM="+clean(e.VM), "HAULBACK_STATE="+e.State)
 	if e.Action != "" {
 		env = append(env, "HAULBACK_ACTION="+e.Action)
 	} else {

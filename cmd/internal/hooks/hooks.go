@@ -115,7 +115,7 @@ func (c *Caller) call(ctx context.Context, call *config.Call, e *event) error {
 	if call.URL != "" {
 		err = (&post{Call: call, key: e.key(), wait: firstWait}).do(ctx, body)
 	} else {
-		err = run(ctx, call, e.environ(), body)
+		err = run(ctx, call, e.environ(), body, nil)
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %s: %w", e, what(call), err)

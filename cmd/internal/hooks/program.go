@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -30,27 +31,53 @@ const (
 
 var errTimeout = errors.New("it did not end in time")
 
-// run runs a program to its end. The kernel ends the program when the thread
-// that started it ends, so one thread stays with it.
-func run(ctx context.Context, c *config.Call, env []string, input []byte) error {
+// Program is one run of a program of the site's.
+type Program struct {
+	Command []string // by its absolute path, and its arguments
+	Timeout time.Duration
+	Env     []string // more than Environ
+	Input   []byte   // at its standard input
+}
+
+// Environ is what every program has. There is no variable of the daemon's own.
+func Environ() []string {
+	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LANG=C.UTF-8"}
+}
+
+// Run runs the program to its end, as package hooks does with all programs, and
+// gives the beginning of what it has said at its standard output. What it says
+// besides is in the error.
+func (p *Program) Run(ctx context.Context) (said string, err error) {
+	out := new(head)
+	err = run(ctx, &config.Call{Command: p.Command, Timeout: p.Timeout}, append(Environ(), p.Env...), p.Input, out)
+	return out.String(), err
+}
+
+// run runs a program to its end; what it says goes to what as well, unless that is
+// nil. The kernel ends the program when the thread that started it ends, so one
+// thread stays with it.
+func run(ctx context.Context, c *config.Call, env []string, input []byte, what *head) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
 	defer cancel()
 	done := make(chan error, 1) // 1: one value, always read
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		done <- process(ctx, c, env, input)
+		done <- process(ctx, c, env, input, what)
 	}()
 	return <-done
 }
 
-func process(ctx context.Context, c *config.Call, env []string, input []byte) error {
+func process(ctx context.Context, c *config.Call, env []string, input []byte, what *head) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	out := new(tail)
 	cmd := exec.Command(c.Command[0], c.Command[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = env, "/", bytes.NewReader(input), out, out, pipes
+	if what != nil {
+		cmd.Stdout = io.MultiWriter(out, what)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("it cannot be started: %w; is it there, with chmod +x, for the daemon's user?", errors.Unwrap(err))
@@ -114,6 +141,27 @@ func (g *group) signalLocked(s unix.Signal) {
 	if !g.over {
 		_ = unix.Kill(-g.id, s) // none is left, or they are
 	}
+}
+
+// head keeps the beginning of what is written to it.
+type head struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+// Write never fails.
+func (h *head) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.text = append(h.text, p[:min(len(p), maxTail-len(h.text))]...)
+	return len(p), nil
+}
+
+// String is what was kept.
+func (h *head) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return string(h.text)
 }
 
 // tail keeps the end of what is written to it.

@@ -76,7 +76,7 @@ func TestProgramTimesOut(t *testing.T) {
 			dir := t.TempDir()
 			ctx, cancel := context.WithCancelCause(t.Context())
 			done := make(chan error, 1)
-			go func() { done <- run(ctx, program(dir, c.script, time.Hour), nil, nil) }()
+			go func() { done <- run(ctx, program(dir, c.script, time.Hour), nil, nil, nil) }()
 			child := pid(t, dir+"/child")
 			cancel(errTimeout) // as if the hour were over
 			if err := <-done; err == nil || !strings.Contains(err.Error(), "did not end within 1h0m0s and was killed") {
@@ -97,7 +97,7 @@ func TestProgramIsStubborn(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- run(ctx, program(dir, `trap "" TERM; sh -c 'trap "" TERM; echo $$ >"$0/child"; while :; do sleep 1; done' "$1"`, time.Hour), nil, nil)
+		done <- run(ctx, program(dir, `trap "" TERM; sh -c 'trap "" TERM; echo $$ >"$0/child"; while :; do sleep 1; done' "$1"`, time.Hour), nil, nil, nil)
 	}()
 	child := pid(t, dir+"/child")
 	cancel(errors.New("the daemon stops"))
@@ -112,12 +112,12 @@ func TestProgramIsStubborn(t *testing.T) {
 func TestProgramLeavesSomething(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := run(t.Context(), program(dir, `sleep 1000 & echo $! >"$1/child"`, time.Hour), nil, nil); err != nil {
+	if err := run(t.Context(), program(dir, `sleep 1000 & echo $! >"$1/child"`, time.Hour), nil, nil, nil); err != nil {
 		t.Error(err)
 	}
 	ended(t, pid(t, dir+"/child"))
 	dir = t.TempDir()
-	if err := run(t.Context(), program(dir, `setsid sh -c 'echo $$ >"$0/child"; exec sleep 1000' "$1" & while ! test -s "$1/child"; do :; done`, time.Hour), nil, nil); err != nil {
+	if err := run(t.Context(), program(dir, `setsid sh -c 'echo $$ >"$0/child"; exec sleep 1000' "$1" & while ! test -s "$1/child"; do :; done`, time.Hour), nil, nil, nil); err != nil {
 		t.Error(err)
 	}
 	child := pid(t, dir+"/child")
@@ -129,18 +129,18 @@ func TestProgramLeavesSomething(t *testing.T) {
 func TestProgramFails(t *testing.T) {
 	t.Parallel()
 	gone := &config.Call{Command: []string{t.TempDir() + "/gone"}, Timeout: time.Hour}
-	if err := run(t.Context(), gone, nil, nil); err == nil || !strings.Contains(err.Error(), "no such file") || !strings.Contains(err.Error(), "chmod +x") {
+	if err := run(t.Context(), gone, nil, nil, nil); err == nil || !strings.Contains(err.Error(), "no such file") || !strings.Contains(err.Error(), "chmod +x") {
 		t.Errorf("got %v", err)
 	}
 	// It reads nothing of an input that is larger than a pipe.
-	if err := run(t.Context(), program("", "exit 0", time.Hour), nil, make([]byte, 1<<20)); err != nil {
+	if err := run(t.Context(), program("", "exit 0", time.Hour), nil, make([]byte, 1<<20), nil); err != nil {
 		t.Errorf("a program that does not read: %v", err)
 	}
-	if err := run(t.Context(), program("", "kill -9 $$", time.Hour), nil, nil); err == nil || !strings.Contains(err.Error(), "killed") {
+	if err := run(t.Context(), program("", "kill -9 $$", time.Hour), nil, nil, nil); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("got %v", err)
 	}
 	over := program("", "exit 0", time.Nanosecond)
-	if err := run(t.Context(), over, nil, nil); err == nil {
+	if err := run(t.Context(), over, nil, nil, nil); err == nil {
 		t.Error("no time, and it ran")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/haulback/haulback/hostctl/osd"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/vddk"
 )
@@ -17,6 +18,10 @@ func TestParse(t *testing.T) {
 		"vm-42/snapshot-7/[LocalDS_0] web.vmdk",
 		"42/42-snapshot-7/[Datastore 1 (fast)] a b/c.d/über-000001.vmdk",
 		"vm-1/--/[ds] a/..b.vmdk",
+		"web/--/osd:vol-1",
+		"web/--/osd:1005213432@7.a_B",
+		"web/haulback-1-protect/osd:vol-1@snap-1",
+		"web/--/osd:" + strings.Repeat("a", 64) + "@" + strings.Repeat("b", 64),
 	} {
 		n, err := Parse(good)
 		if err != nil || n.String() != good {
@@ -31,6 +36,8 @@ func TestParse(t *testing.T) {
 		"vm-1/--/[ds] /etc/web.vmdk", "vm-1/--/[ds]  web.vmdk", `vm-1/--/[ds] a\b.vmdk`, "vm-1/--/[ds] a/web.vmdk/", "vm-1/--/[ds] a/",
 		"vm-1/--/[ds] /", "vm-1/--/[ds] .", "vm-1/--/[ds] ..", "vm-1/--/[ds] .vmdk", "vm-1/--/[ds] a/.vmdk", "vm-1/--/[ds] web.vmx", "vm-1/--/[ds] web.VMDK",
 		"vm-1/--/[ds] a\x00.vmdk", "vm-1/--/[ds] a\n.vmdk", "vm-1/--/[ds] a\u202e.vmdk", "vm-1/--/[ds] a\xff.vmdk", "vm-1/--/[ds] " + strings.Repeat("a", 200) + ".vmdk",
+		"web/snap/osd:vol-1", "web/--/osd:", "web/--/osd:a@", "web/--/osd:@a", "web/--/osd:a@b@c", "web/--/osd:a/b", "web/--/osd:a b", "web/--/osd:..", "web/--/osd:a@.", "web/--/osd:a?snapshot=b",
+		"web/--/osd:a%2fb", "web/--/osd:" + strings.Repeat("a", 65), "web/--/OSD:a", "web/--/osd: a", "web/--/osd://p/a", "web/--/osd:a\n", "web//osd:a",
 		"vm-1?x/--/[ds] web.vmdk", "vm-1/snapshot-7&user=root/[ds] web.vmdk",
 	} {
 		if n, err := Parse(bad); !errors.Is(err, ErrName) {
@@ -44,6 +51,8 @@ func FuzzParse(f *testing.F) {
 	f.Add("vm-42/--/[ds] web/web.vmdk")
 	f.Add("vm-42/snapshot-7/[ds] ../web.vmdk")
 	f.Add("vm-42/--/[a] [b] c.vmdk")
+	f.Add("web/--/osd:vol-1")
+	f.Add("web/snap-1/osd:vol-1@snap-2")
 	f.Fuzz(func(t *testing.T, in string) {
 		n, err := Parse(in)
 		if err != nil {
@@ -51,6 +60,15 @@ func FuzzParse(f *testing.F) {
 		}
 		if n.String() != in {
 			t.Fatalf("%q parses to %+v, which is %q", in, n, n)
+		}
+		if n.Volume != "" {
+			table := Table{OpenStorage: "px"}
+			leaf, err := table.Disk(n)
+			u, uerr := osd.ParseURI(osd.URI{Profile: "px", Volume: n.Volume, Snapshot: n.At}.String())
+			if err != nil || leaf.Frozen != (n.At != "") || uerr != nil || u.Volume != n.Volume || u.Snapshot != n.At {
+				t.Fatalf("%q: %+v %v, %+v %v", in, leaf, err, u, uerr)
+			}
+			return
 		}
 		if !filepath.IsLocal(n.Path) || filepath.Clean(n.Path) != n.Path {
 			t.Fatalf("%q leads to %q", in, n.Path)
@@ -147,7 +165,10 @@ func TestTableCheck(t *testing.T) {
 		"relative":      {Table{Datastores: map[string]string{"ds": "srv/ds"}}, "absolute"},
 		"bad name":      {Table{Datastores: map[string]string{"d]s": "/srv/ds"}}, "brackets"},
 		"vddk disk":     {Table{VDDK: "vddk://esx?disk=[ds] a.vmdk&user=u&password-file=/p" + thumb}, "leave them out"},
-		"vddk password": {Table{VDDK: "vddk://u:p@esx?password-file=/p" + thumb}, "user="},
+		"vddk password": {Table{VDDK: "vddk://u:p@esx?password-file=/p" + thumb}, "a password stands in it"},
+		"good volumes":  {Table{OpenStorage: "px"}, ""},
+		"two of three":  {Table{OpenStorage: "px", Datastores: map[string]string{"ds": "/srv/ds"}}, "not both"},
+		"all three":     {Table{OpenStorage: "px", VDDK: "vddk://esx", Datastores: map[string]string{"ds": "/srv/ds"}}, "not both"},
 		"another":       {Table{VDDK: "nbd://h/x"}, ""},
 	} {
 		err := tt.table.Check()
@@ -160,5 +181,23 @@ func TestTableCheck(t *testing.T) {
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestOtherKind: a disk of one kind of host is none of another.
+func TestOtherKind(t *testing.T) {
+	files, volumes := Table{Datastores: map[string]string{"ds": "/"}}, Table{OpenStorage: "px"}
+	if _, err := files.Find("web/--/osd:vol-1"); err == nil || !strings.Contains(err.Error(), "openstorage = ") {
+		t.Errorf("a volume of datastores: %v", err)
+	}
+	if _, err := volumes.Find("vm-1/--/[ds] web/web.vmdk"); err == nil || !strings.Contains(err.Error(), `profile "px"`) {
+		t.Errorf("a VMDK of volumes: %v", err)
+	}
+	live, snap := mustFind(t, &volumes, "web/--/osd:vol-1"), mustFind(t, &volumes, "web/s-1/osd:vol-1@snap-1")
+	if live.Frozen || !snap.Frozen || live.Unit == snap.Unit || live.Kind != "osd" {
+		t.Errorf("%+v %+v", live, snap)
+	}
+	if other := mustFind(t, &volumes, "shop/--/osd:vol-1"); other.Unit != live.Unit {
+		t.Errorf("one volume has two units: %q and %q", live.Unit, other.Unit)
 	}
 }

@@ -15,10 +15,14 @@ type Name struct {
 	Snapshot  string // empty: the disk as it is now
 	Datastore string
 	Path      string // beneath the datastore, with slashes
+
+	// Volume and At are an OpenStorage volume and the snapshot of it, by their ids,
+	// in the place of Datastore and Path.
+	Volume, At string
 }
 
 // ErrName means that a text names no disk of a host.
-var ErrName = errors.New("not of the form VM/SNAPSHOT/[datastore] folder/disk.vmdk, with -- where there is no snapshot")
+var ErrName = errors.New("not of the form VM/SNAPSHOT/[datastore] folder/disk.vmdk, VM/--/osd:VOLUME or VM/SNAPSHOT/osd:VOLUME@SNAPSHOT, with -- where there is no snapshot")
 
 // maxName is what a ticket and a Hello have room for, with the export's name.
 const maxName = 192
@@ -45,11 +49,18 @@ func Parse(text string) (n Name, err error) {
 	if n.VM = vm; snapshot != none {
 		n.Snapshot = snapshot
 	}
+	if n.Volume != "" && n.Snapshot != "" && n.At == "" {
+		return n, fmt.Errorf("%w: of the snapshot %s the volume as it is now", ErrName, n.Snapshot)
+	}
 	return n, nil
 }
 
-// ParseFile reads the part that the host writes: "[datastore] folder/disk.vmdk".
+// ParseFile reads the part that the host writes: "[datastore] folder/disk.vmdk",
+// "osd:VOLUME" or "osd:VOLUME@SNAPSHOT".
 func ParseFile(file string) (n Name, err error) {
+	if ref, ok := strings.CutPrefix(file, volumePrefix); ok {
+		return parseVolume(ref)
+	}
 	store, path, ok := strings.Cut(strings.TrimPrefix(file, "["), "] ")
 	if !ok || !strings.HasPrefix(file, "[") || CheckDatastore(store) != nil {
 		return n, ErrName
@@ -63,6 +74,25 @@ func ParseFile(file string) (n Name, err error) {
 		return n, fmt.Errorf("%w: %q is no .vmdk", ErrName, path)
 	}
 	return Name{Datastore: store, Path: path}, nil
+}
+
+// volumePrefix begins the file of a disk that is a volume.
+const volumePrefix = "osd:"
+
+var volumeID = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
+// parseVolume reads ids, not names: what an id means does not change.
+func parseVolume(ref string) (n Name, err error) {
+	volume, at, ok := strings.Cut(ref, "@")
+	for i, id := range []string{volume, at} {
+		if i == 1 && !ok {
+			break
+		}
+		if !volumeID.MatchString(id) || strings.Trim(id, ".") == "" {
+			return n, fmt.Errorf("%w: the volume %q", ErrName, ref)
+		}
+	}
+	return Name{Volume: volume, At: at}, nil
 }
 
 // CheckDatastore says what is wrong with the name of a datastore.
@@ -84,4 +114,12 @@ func (n Name) String() string {
 }
 
 // File is the disk's file as the host writes it.
-func (n Name) File() string { return "[" + n.Datastore + "] " + n.Path }
+func (n Name) File() string {
+	switch {
+	case n.Volume == "":
+		return "[" + n.Datastore + "] " + n.Path
+	case n.At == "":
+		return volumePrefix + n.Volume
+	}
+	return volumePrefix + n.Volume + "@" + n.At
+}

@@ -14,21 +14,29 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/haulback/haulback/hostctl/osd"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/vddk"
 )
 
-// Table is what an export of role "host" has: one of the two.
+// Table is what an export of role "host" has: one of the three.
 type Table struct {
-	Datastores map[string]string // name to absolute directory
-	VDDK       string            // "vddk://HOST?user=...", to be completed
-	Log        *slog.Logger      // gets what a driver's processes say; nil drops it
+	Datastores  map[string]string // name to absolute directory
+	VDDK        string            // "vddk://HOST?user=...", to be completed
+	OpenStorage string            // profile of the cluster that has the volumes; its driver has to be registered
+	Log         *slog.Logger      // gets what a driver's processes say; nil drops it
 }
 
 // Check says what is wrong with t itself.
 func (t *Table) Check() error {
-	if (len(t.Datastores) == 0) == (t.VDDK == "") {
-		return errors.New(`name the host's datastores, as in datastores = { LocalDS_0 = "/srv/ds/LocalDS_0" }, or vddk = "vddk://HOST?...", and not both`)
+	ways := 0
+	for _, is := range []bool{len(t.Datastores) > 0, t.VDDK != "", t.OpenStorage != ""} {
+		if is {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return errors.New(`name the host's datastores, as in datastores = { LocalDS_0 = "/srv/ds/LocalDS_0" }, or vddk = "vddk://HOST?...", or openstorage = "PROFILE", and not both`)
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Datastores)) {
 		if err := CheckDatastore(name); err != nil {
@@ -75,6 +83,12 @@ func (t *Table) Find(text string) (mover.Leaf, error) {
 
 // Disk is the disk called n.
 func (t *Table) Disk(n Name) (mover.Leaf, error) {
+	if (n.Volume != "") != (t.OpenStorage != "") {
+		return mover.Leaf{Unit: n.File()}, t.otherKind(n)
+	}
+	if n.Volume != "" {
+		return t.volume(n), nil
+	}
 	leaf := mover.Leaf{Unit: n.File(), Kind: "vmdk", Frozen: n.Snapshot != ""}
 	if t.VDDK != "" {
 		uri := t.uri(n)
@@ -92,6 +106,23 @@ func (t *Table) Disk(n Name) (mover.Leaf, error) {
 		return openBeneath(ctx, dir, n.Path, opts)
 	})
 	return leaf, nil
+}
+
+// otherKind refuses a disk of another kind of host.
+func (t *Table) otherKind(n Name) error {
+	if n.Volume != "" {
+		return fmt.Errorf("%s is an OpenStorage volume, and the export has none; write openstorage = \"PROFILE\" in the place of datastores or vddk", n.File())
+	}
+	return fmt.Errorf("%s is a disk of a vSphere host, and the export has the volumes of OpenStorage profile %q", n.File(), t.OpenStorage)
+}
+
+// volume is a volume of the profile, or a snapshot of one. The snapshot is another
+// disk than its volume.
+func (t *Table) volume(n Name) mover.Leaf {
+	uri := osd.URI{Profile: t.OpenStorage, Volume: n.Volume, Snapshot: n.At}.String()
+	return mover.Leaf{Unit: n.File(), Kind: osd.Scheme, Frozen: n.At != "", Open: t.opener(func(ctx context.Context, opts vddk.Options) (vddk.Disk, error) {
+		return vddk.Open(ctx, uri, opts)
+	})}
 }
 
 func (t *Table) opener(open func(context.Context, vddk.Options) (vddk.Disk, error)) mover.OpenDisk {

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"time"
@@ -15,14 +14,6 @@ import (
 	"github.com/haulback/haulback/cmd/internal/failbacks"
 	"github.com/haulback/haulback/hostctl/vsphere"
 )
-
-// Open makes the client of a host. It talks to nobody: the first call logs in.
-func Open(ctx context.Context, h *config.Host, log *slog.Logger) (*vsphere.Client, error) {
-	return vsphere.Open(ctx, vsphere.Config{
-		Name: h.Name, URL: h.URL, User: h.User, PasswordFile: h.PasswordFile,
-		Thumbprint: h.Thumbprint, CAFile: h.CAFile, Datacenter: h.Datacenter, Log: log,
-	})
-}
 
 // patience bounds a look at a certificate.
 const patience = 10 * time.Second
@@ -68,7 +59,7 @@ func Thumbprint(ctx context.Context, address string) (string, error) {
 // Explain adds to an error of a host's certificate what it shows, and the line
 // that would trust it.
 func Explain(ctx context.Context, h *config.Host, err error) error {
-	if _, said := errors.AsType[*vsphere.PinError](err); said || !OfCertificate(err) {
+	if _, said := errors.AsType[*vsphere.PinError](err); said || h.Kind == config.KindOpenStorage || !OfCertificate(err) {
 		return err
 	}
 	sum, seen := Thumbprint(ctx, h.URL)
@@ -88,7 +79,7 @@ func OfCertificate(err error) bool {
 func Reached(list []config.Host) map[string]failbacks.Host {
 	out := map[string]failbacks.Host{}
 	for _, h := range list {
-		out[h.Name] = failbacks.Host{Name: h.Name, Mover: h.Mover, Export: h.Export, Registered: h.Registered}
+		out[h.Name] = failbacks.Host{Name: h.Name, Mover: h.Mover, Export: h.Export, Registered: h.Registered, OpenStorage: h.OpenStorage}
 	}
 	return out
 }

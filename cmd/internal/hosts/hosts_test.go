@@ -35,7 +35,7 @@ func TestExplain(t *testing.T) {
 	}
 	for _, thumbprint := range []string{"", strings.Repeat("AB:", 31) + "AB"} {
 		h := &config.Host{Name: "home", URL: s.URL, User: "u", PasswordFile: password, Thumbprint: thumbprint}
-		c, err := Open(t.Context(), h, slog.New(slog.DiscardHandler))
+		c, err := openVSphere(t.Context(), h, &Options{Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/haulback/haulback/cmd/internal/transfer"
 	"github.com/haulback/haulback/hostctl/job"
+	"github.com/haulback/haulback/hostctl/osd"
 )
 
 // place is where a job names a disk of this machine.
@@ -46,14 +47,20 @@ func (d *Disks) distinct(s *job.Spec) error {
 	return nil
 }
 
-// file is the path without links of a disk of this machine, or empty.
+// file is the path without links of a disk of this machine, the URI of a volume, or
+// empty.
 func (d *Disks) file(text string) string {
 	n, err := d.resolve(text, 0)
 	if err != nil {
 		return ""
 	}
 	e, err := transfer.ParseEndpoint(n.uri)
-	if err != nil || e.Remote() || !e.Disk.Local() {
+	switch {
+	case err != nil || e.Remote():
+		return ""
+	case e.Disk.Scheme == osd.Scheme:
+		return e.Disk.Text
+	case !e.Disk.Local():
 		return ""
 	}
 	return real(e.Disk.Path)

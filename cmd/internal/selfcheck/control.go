@@ -10,25 +10,46 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
+
+	"github.com/haulback/haulback/cmd/internal/control/client"
+	controlv1 "github.com/haulback/haulback/wire/control/v1"
 )
 
-// control asks the control socket whether the daemon takes jobs. That no daemon
-// runs is for the operator to judge: a command line needs none.
-func (c *checks) control(ctx context.Context) {
+// control asks the control socket whether the daemon takes jobs, and reports
+// whether there may be one. That none runs is for the operator to judge: a command
+// line needs none.
+func (c *checks) control(ctx context.Context) (runs bool) {
 	if c.cfg == nil || c.cfg.Control.Socket == "" {
-		return
+		return false
 	}
 	path := c.cfg.Control.Socket
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		c.not(Warn, "control", "start haulbackd, if it should run", "no daemon runs with this configuration: %s is not there", path)
-		return
+		c.not(Warn, "control", "systemctl start haulbackd, or haulbackd run --config "+c.cfg.File+", if it should run", "no daemon runs with this configuration: %s is not there", path)
+		return false
 	}
 	text, err := ready(ctx, path)
 	if err != nil {
-		c.not(Fail, "control", "is haulbackd running, and may this user use its socket?", "%s: %v", path, err)
-		return
+		c.not(Fail, "control", why(path, err), "%s: %v", path, err)
+		return true
 	}
 	c.ok("control", "%s: the daemon is %s", path, text)
+	daemon := controlv1.NewEndpointClient(client.Socket(path))
+	c.probe = func(ctx context.Context, req *controlv1.ProbeRequest) (*controlv1.ProbeResponse, error) {
+		return daemon.Probe(ctx, req)
+	}
+	return true
+}
+
+// why is what mends a control socket that does not answer.
+func why(path string, err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "run it as the user of the daemon, or as one of the socket's group: ls -l " + path
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "systemctl status haulbackd, journalctl -u haulbackd: nobody listens there any more"
+	}
+	return "journalctl -u haulbackd says what it is at"
 }
 
 // ready is what the daemon behind the socket says of itself.

@@ -38,16 +38,22 @@ func (c *checks) hosts(ctx context.Context) {
 		return
 	}
 	if len(c.cfg.Hosts) == 0 {
-		c.not(Warn, "hosts", "add a table [[host]] for each vCenter or ESXi", "this controller has no hosts")
+		c.not(Warn, "hosts", "add a table [[host]] for each vCenter, ESXi or volume cluster", "this controller has no hosts")
 		return
 	}
-	list := make([][]Result, len(c.cfg.Hosts))
+	opened := hosts.Open(ctx, c.cfg.Hosts, hosts.Options{Client: c.volumes.Client, Log: slog.New(slog.DiscardHandler)})
+	list := make([][]Result, len(opened))
 	var wg sync.WaitGroup
-	for i := range c.cfg.Hosts {
-		h := &c.cfg.Hosts[i]
-		wg.Go(func() { list[i] = append(answersHost(ctx, h), c.mover(ctx, h)...) })
+	for i := range opened {
+		h := &opened[i]
+		wg.Go(func() { list[i] = append(c.answersHost(ctx, h), c.mover(ctx, h.Host)...) })
 	}
 	wg.Wait()
+	for _, h := range opened {
+		if h.Open != nil {
+			_ = h.Open.Close(context.WithoutCancel(ctx)) // only looked
+		}
+	}
 	for _, results := range list {
 		for _, r := range results {
 			c.tell(r)
@@ -56,19 +62,23 @@ func (c *checks) hosts(ctx context.Context) {
 }
 
 // answersHost is what a host says of itself, and what the login lacks there.
-func answersHost(ctx context.Context, h *config.Host) []Result {
+func (c *checks) answersHost(ctx context.Context, h *hosts.Opened) []Result {
 	ctx, cancel := context.WithTimeout(ctx, hostPatience)
 	defer cancel()
 	r := Result{Name: "host " + h.Name, Level: OK}
-	client, err := hosts.Open(ctx, h, slog.New(slog.DiscardHandler))
-	if err != nil {
-		r.Level, r.Text, r.Remedy, r.Usage = Fail, err.Error(), "correct its [[host]]", true
+	if c.lacks(&r, h.PasswordFile) || c.lacks(&r, c.token(h.OpenStorage)) {
 		return []Result{r}
 	}
-	defer client.Close(context.WithoutCancel(ctx)) // only looked
-	about, err := client.About(ctx)
+	if h.Err != nil {
+		r.Level, r.Text, r.Remedy, r.Usage = Fail, h.Err.Error(), "correct its [[host]]", true
+		return []Result{r}
+	}
+	about, err := h.Open.About(ctx)
+	if h.Kind == config.KindOpenStorage {
+		return c.workloads(ctx, r, h, about, err)
+	}
 	if err != nil {
-		r.Level, r.Text = Fail, hosts.Explain(ctx, h, err).Error()
+		r.Level, r.Text = Fail, hosts.Explain(ctx, h.Host, err).Error()
 		r.Remedy = "is " + h.URL + " right, does it answer, and is this its login?"
 		if hosts.OfCertificate(err) {
 			r.Remedy = "compare the thumbprint with that at the host's console before you write it down"
@@ -80,7 +90,7 @@ func answersHost(ctx context.Context, h *config.Host) []Result {
 		r.Level, r.Remedy = Warn, "let both take their time from the network (NTP)"
 		r.Text += fmt.Sprintf("; its clock is %v off ours", about.Ahead)
 	}
-	problems, err := client.Host().Checker.Check(ctx, hostctl.Ref{Host: h.Name}, allNeeds)
+	problems, err := h.Open.Host().Checker.Check(ctx, hostctl.Ref{Host: h.Name}, allNeeds)
 	if err != nil {
 		return []Result{r, {Name: r.Name, Level: Warn, Text: "privileges: " + err.Error()}}
 	}
@@ -109,7 +119,7 @@ func (c *checks) mover(ctx context.Context, h *config.Host) []Result {
 	reached := hosts.Reached(c.cfg.Hosts)
 	m := failbacks.Mover{
 		Engine: engine, Reach: dialer{c, key}, Key: key, Log: slog.New(slog.DiscardHandler),
-		Hosts: func() map[string]failbacks.Host { return reached }, Exports: func() []config.Export { return c.cfg.Exports },
+		Here: c.volumes.Here, Hosts: func() map[string]failbacks.Host { return reached }, Exports: func() []config.Export { return c.cfg.Exports },
 	}
 	ctx, cancel := context.WithTimeout(ctx, hostPatience)
 	defer cancel()

@@ -5,21 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
+	"log/slog"
 	"os"
-	"slices"
-	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/haulback/haulback/cmd/internal/config"
-	"github.com/haulback/haulback/cmd/internal/hostdisk"
+	"github.com/haulback/haulback/cmd/internal/osdisk"
 	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/cmd/internal/size"
 	"github.com/haulback/haulback/mover"
-	"github.com/haulback/haulback/vddk"
-	"github.com/haulback/haulback/vddk/worker"
-	"github.com/haulback/haulback/wire"
+	controlv1 "github.com/haulback/haulback/wire/control/v1"
 )
 
 // Run makes all checks and tells each as it is done; those of disks and peers
@@ -32,16 +29,26 @@ func Run(ctx context.Context, o Options, tell func(Result)) (failed []Result) {
 		tell(r)
 	}}
 	c.configuration(o)
+	defer c.end()
 	if c.site != nil {
+		c.user(os.Geteuid())
 		c.state()
 		c.key()
 	}
-	c.buffers()
+	c.clock()
+	c.sockets()
 	c.files()
+	c.memory()
+	running := c.control(ctx)
+	c.openstorage(ctx)
 	c.exports(ctx)
+	c.rooms()
 	c.peersAnswer(ctx)
+	c.tcp()
 	c.hosts(ctx)
-	c.control(ctx)
+	if !running {
+		c.ports(ctx)
+	}
 	return failed
 }
 
@@ -50,6 +57,13 @@ type checks struct {
 	cfg   *config.Config // nil: there is none, or it is wrong
 	site  *site.Site
 	peers site.Peers
+	far   time.Duration // the longest round trip to a peer
+	// probe asks the daemon about a disk of its own: it may open what this user may
+	// not, and the reverse. Nil: none answers.
+	probe func(ctx context.Context, req *controlv1.ProbeRequest) (*controlv1.ProbeResponse, error)
+	// volumes are those of the configuration's profiles. Not what is registered for
+	// osd://, which sweeps.
+	volumes *osdisk.Disks
 }
 
 func (c *checks) ok(name, format string, args ...any) {
@@ -77,6 +91,7 @@ func (c *checks) configuration(o Options) {
 		return
 	}
 	c.cfg, c.site, c.peers = cfg, cfg.Site, cfg.Peers
+	c.volumes = osdisk.New(cfg.OpenStorage, config.Ledger(cfg.Site), slog.New(slog.DiscardHandler))
 	for _, w := range cfg.Warnings {
 		c.not(Warn, "config", "", "%s", w)
 	}
@@ -111,13 +126,13 @@ func (c *checks) state() {
 	}
 	switch {
 	case err != nil:
-		c.not(Fail, "state", "make it readable for this user", "%v", err)
+		c.not(Fail, "state", "namei -l "+dir+" shows which directory is closed; run it as the user of the daemon", "%v", err)
 		return
 	case !info.IsDir():
 		c.not(Fail, "state", "move it away, or name another with --state-dir", "%s is no directory", dir)
 		return
 	case unix.Access(dir, unix.W_OK|unix.X_OK) != nil:
-		c.not(Fail, "state", "run as the user of the daemon, or make it writable", "%s cannot be written by this user", dir)
+		c.not(Fail, "state", "ls -ld "+dir+" shows whose it is; run it as that user, or chown it", "%s cannot be written by this user", dir)
 	case info.Mode().Perm()&0o022 != 0:
 		c.not(Fail, "state", "chmod 700 "+dir, "%s may be written by other users (mode %04o): they could exchange the key", dir, info.Mode().Perm())
 	case info.Mode().Perm()&0o055 != 0:
@@ -144,10 +159,12 @@ func (c *checks) space(dir string) {
 	}
 	free, need := int64(st.Bavail)*st.Bsize, targets*journalSpace
 	switch {
+	case st.Files > 0 && st.Ffree == 0:
+		c.not(Fail, "space", "df -i "+dir+"; remove files there", "no file can be made at %s: its file system is out of inodes", dir)
 	case free < need:
-		c.not(Fail, "space", "free some there, or move the state directory", "%s free at %s, journals of %d disks need %s", size.Text(free), dir, targets, size.Text(need))
+		c.not(Fail, "space", "df -h "+dir+"; free some there, or move state_dir", "%s free at %s, journals of %d disks need %s", size.Text(free), dir, targets, size.Text(need))
 	case free < max(lowSpace, 2*need):
-		c.not(Warn, "space", "free some there", "%s free at %s", size.Text(free), dir)
+		c.not(Warn, "space", "df -h "+dir+"; free some there", "%s free at %s", size.Text(free), dir)
 	default:
 		c.ok("space", "%s free at %s", size.Text(free), dir)
 	}
@@ -155,123 +172,21 @@ func (c *checks) space(dir string) {
 
 func (c *checks) key() {
 	path := c.site.KeyFile()
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+	if r := (Result{Name: "key"}); c.lacks(&r, path) {
+		c.tell(r)
+		return
+	}
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) && !site.IsCredential(path) {
 		c.not(Warn, "key", "haulback peer id makes it", "%s is not there; this site has no identity yet", path)
 		return
 	}
 	if err := c.site.CheckKey(); err != nil {
-		c.tell(Result{Name: "key", Level: Fail, Text: err.Error(), Remedy: "chmod 600 " + path + "; think about who may have read it", Usage: true})
+		remedy := "chmod 600 " + path + "; think about who may have read it"
+		if site.IsCredential(path) {
+			remedy = "" // the error has it
+		}
+		c.tell(Result{Name: "key", Level: Fail, Text: err.Error(), Remedy: remedy, Usage: true})
 		return
 	}
 	c.ok("key", "%s is for this user only", path)
-}
-
-func (c *checks) buffers() {
-	pc, hint, err := wire.ListenPacket("127.0.0.1:0")
-	if err != nil {
-		c.not(Fail, "socket buffers", "", "%v", err)
-		return
-	}
-	pc.Close()
-	if text := hint.String(); text != "" {
-		c.not(Warn, "socket buffers", "see docs/operation.md, Install", "%s", text)
-		return
-	}
-	c.ok("socket buffers", "%s to receive, %s to send", size.Text(int64(hint.Recv)), size.Text(int64(hint.Send)))
-}
-
-// fewFiles is what 256 sessions may need: a socket, a disk and a journal each.
-const fewFiles = 1024
-
-func (c *checks) files() {
-	var r unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		c.not(Fail, "open files", "", "%v", err)
-		return
-	}
-	if r.Max < fewFiles { // the runtime raises the soft limit to the hard one
-		c.not(Warn, "open files", "ulimit -Hn 4096, or LimitNOFILE=4096 in the unit", "at most %d", r.Max)
-		return
-	}
-	c.ok("open files", "at most %d", r.Max)
-}
-
-// exports opens every disk for reading, all at the same time.
-func (c *checks) exports(ctx context.Context) {
-	if c.cfg == nil {
-		return
-	}
-	library := false
-	results := make([]Result, len(c.cfg.Exports))
-	var wg sync.WaitGroup
-	for i, e := range c.cfg.Exports {
-		if u, err := vddk.ParseURI(e.URI); err == nil && u.Scheme == "vddk" || e.Host != nil && e.Host.VDDK != "" {
-			library = true
-		}
-		wg.Go(func() { results[i] = disk(ctx, e) })
-	}
-	if library {
-		c.worker()
-	}
-	wg.Wait()
-	for _, r := range results {
-		c.tell(r)
-	}
-}
-
-func (c *checks) worker() {
-	path, err := worker.Find()
-	if err != nil {
-		c.not(Fail, "vddk worker", "install haulback-vddk beside haulbackd", "%v", err)
-		return
-	}
-	c.ok("vddk worker", "%s", path)
-}
-
-func disk(ctx context.Context, e config.Export) Result {
-	ctx, cancel := context.WithTimeout(ctx, diskPatience)
-	defer cancel()
-	r := Result{Name: "export " + e.Name, Level: OK}
-	if e.Host != nil {
-		return host(r, e.Host)
-	}
-	d, err := vddk.Open(ctx, e.URI, vddk.Options{Track: e.Track})
-	switch {
-	case errors.Is(err, unix.EBUSY):
-		r.Level, r.Text, r.Remedy = Warn, err.Error(), "nothing, if a copy to it runs"
-		return r
-	case err != nil:
-		r.Level, r.Text, r.Remedy = Fail, err.Error(), "see docs/disks.md, What its errors mean"
-		return r
-	}
-	defer d.Close() // only read
-	info := d.Describe()
-	r.Text = fmt.Sprintf("%s, %s (%d bytes)", info.Kind, size.Text(info.Size), info.Size)
-	u, err := vddk.ParseURI(e.URI)
-	if err == nil && e.Role == mover.RoleTarget && u.Local() && unix.Access(u.Path, unix.W_OK) != nil {
-		r.Level, r.Text, r.Remedy = Fail, u.Path+": a target, and this user cannot write to it", "run as the user of the daemon, or change its owner or mode"
-	}
-	if _, err := d.ReadAt(make([]byte, min(4096, info.Size)), 0); r.Level == OK && err != nil {
-		r.Level, r.Text, r.Remedy = Fail, err.Error(), "check the device first"
-	}
-	if r.Level == OK && info.Warning != "" {
-		r.Level, r.Text = Warn, r.Text+": "+info.Warning
-	}
-	return r
-}
-
-// host looks at the directories of a host's datastores. Of a host that VMware's
-// library reaches there is nothing to open before a disk is named.
-func host(r Result, t *hostdisk.Table) Result {
-	for _, name := range slices.Sorted(maps.Keys(t.Datastores)) {
-		if _, err := os.ReadDir(t.Datastores[name]); err != nil {
-			r.Level, r.Text, r.Remedy = Fail, fmt.Sprintf("datastore %s: %v", name, err), "mount it there, or write into [[export]] where it is"
-			return r
-		}
-	}
-	r.Text = fmt.Sprintf("%d datastores of a host", len(t.Datastores))
-	if t.VDDK != "" {
-		r.Text = "a host, by VMware's library"
-	}
-	return r
 }

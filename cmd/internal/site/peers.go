@@ -209,36 +209,34 @@ func (s *Site) Peers() (Peers, error) {
 		return nil, fmt.Errorf("peers: %w", err)
 	}
 	var file peersTOML
-	if err := strict.Decode(s.PeersFile(), text, &file); err != nil {
+	places, err := strict.Decode(s.PeersFile(), text, &file)
+	if err != nil {
 		return nil, err
 	}
-	return CheckPeers(nil, s.PeersFile(), strict.Index(text), file.Peer)
+	return CheckPeers(nil, s.PeersFile(), places, file.Peer)
 }
 
-// CheckPeers adds the entries of file to peers and returns every mistake.
+// CheckPeers adds the entries of list to peers and returns every mistake. The same
+// entry twice in list is one; list and peers may agree.
 func CheckPeers(peers Peers, file string, places strict.Places, list []PeerEntry) (Peers, error) {
 	var errs []error
+	first := map[string]string{} // where list has the name
 	for i, e := range list {
 		p, key, err := e.Peer()
 		p.Where = places.At(file, fmt.Sprintf("peer[%d].%s", i, "name"))
-		if err == nil {
-			key = "name"
-			peers, err = addNew(peers, p)
+		switch {
+		case err != nil:
+		case first[p.Name] != "":
+			key, err = "name", fmt.Errorf("peer %q: the name is used twice, first in %s; take one out", p.Name, first[p.Name])
+		default:
+			key, first[p.Name] = "name", p.Where
+			peers, err = peers.Add(p)
 		}
 		if err != nil {
 			errs = append(errs, places.Wrong(file, fmt.Sprintf("peer[%d].%s", i, key), err))
 		}
 	}
 	return peers, errors.Join(errs...)
-}
-
-// addNew refuses the same entry twice in one file; two files may agree.
-func addNew(peers Peers, p Peer) (Peers, error) {
-	file := func(where string) string { return strings.TrimRight(where, "0123456789") }
-	if old, ok := peers.Named(p.Name); ok && file(old.Where) == file(p.Where) {
-		return peers, fmt.Errorf("peer %q: the name is used twice, first%s", p.Name, old.from())
-	}
-	return peers.Add(p)
 }
 
 // AddPeer pairs p with this site, durably.

@@ -143,7 +143,7 @@ func (s *Site) Audit() (*audit.Log, error) {
 // next, or one that it has had.
 func (s *Site) Signs(public ed25519.PublicKey) bool {
 	for _, path := range []string{s.key, s.key + nextSuffix, s.key + oldSuffix} {
-		if key, err := wire.LoadKey(path); err == nil && key.Public().Equal(public) {
+		if key, err := loadKey(path); err == nil && key.Public().Equal(public) {
 			return true
 		}
 	}

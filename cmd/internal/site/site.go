@@ -6,7 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +23,7 @@ const (
 	journalDir = "journal"
 	lockFile   = "lock"
 	systemDir  = "/var/lib/haulback"
+	services   = "/var/lib" // state directories of services are below it
 )
 
 // Site is one state directory. The zero value is not usable: see Open.
@@ -28,24 +32,42 @@ type Site struct {
 	key string // the key file
 }
 
-// DefaultDir is the state directory when none is named: the system's for root,
-// else the user's own.
+// DefaultDir is the state directory when none is named: the one that a service
+// manager has made for this process, the system's for root, else the user's own.
 func DefaultDir() (string, error) {
+	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); filepath.IsAbs(dir) {
+		return dir, nil
+	}
 	if os.Geteuid() == 0 {
 		return systemDir, nil
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "haulback"), nil
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return "", fmt.Errorf("no state directory: %w; name one with --state-dir", err)
 	}
-	return filepath.Join(home, ".local", "state", "haulback"), nil
+	return ownDir(home), nil
+}
+
+// ownDir is the state directory of a user. The home of the user of a service is
+// that of the service (sysusers.d): whoever acts as that user, outside the service
+// and without its environment, means the daemon's own keys and peers.
+func ownDir(home string) string {
+	if Service(home) {
+		return home
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "haulback")
+	}
+	return filepath.Join(home, ".local", "state", "haulback")
+}
+
+// Service reports whether dir is where services of haulback keep their state.
+func Service(dir string) bool {
+	return filepath.Dir(dir) == services && strings.HasPrefix(filepath.Base(dir), "haulback")
 }
 
 // At is the site with the state directory dir and the key file key; empty
-// means the default of each. Nothing is made or opened yet.
+// means the default of each. A key without a directory is a credential. Nothing is made or opened yet.
 func At(dir, key string) (*Site, error) {
 	if dir == "" {
 		var err error
@@ -72,12 +94,38 @@ func (s *Site) KeyFile() string { return s.key }
 // PeersFile is where "haulback peer add" keeps who is paired.
 func (s *Site) PeersFile() string { return filepath.Join(s.dir, peersFile) }
 
-// Make makes the state directory when there is none.
+// Make makes the state directory when there is none. One of another user is
+// refused, also to root, who may do anything: what root makes there the daemon
+// whose it is could not read.
 func (s *Site) Make() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w; make it writable for this user or name another with --state-dir", err)
 	}
-	return nil
+	var st unix.Stat_t
+	if err := unix.Stat(s.dir, &st); err != nil {
+		return fmt.Errorf("state directory %s: %w", s.dir, err)
+	}
+	return owned(s.dir, st.Uid, os.Geteuid())
+}
+
+// UserName is the name of a user, or the number where there is none.
+func UserName(uid int) string {
+	name := strconv.Itoa(uid)
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
+	}
+	return name
+}
+
+// nobody is who owns what no user of this container does.
+const nobody = 65534
+
+func owned(dir string, uid uint32, euid int) error {
+	if int(uid) == euid || uid == nobody {
+		return nil
+	}
+	name := UserName(int(uid))
+	return fmt.Errorf("state directory %s: it belongs to user %s, who could not read what this user makes there; run: runuser -u %s -- haulback ..., or name another directory with --state-dir", dir, name, name)
 }
 
 // Journals opens the directory of the journals.
@@ -100,9 +148,43 @@ func (s *Site) Journals() (*mover.StateRoot, error) {
 	return nil, err
 }
 
+// CredentialsEnv names the directory of the credentials that systemd has loaded
+// for this process.
+const CredentialsEnv = "CREDENTIALS_DIRECTORY"
+
+// IsCredential reports whether path is one of them. Its mode says nothing: systemd
+// lets the user of the service in by a list, which shows as a group that may read.
+func IsCredential(path string) bool {
+	dir := os.Getenv(CredentialsEnv)
+	return filepath.IsAbs(dir) && filepath.Dir(path) == filepath.Clean(dir)
+}
+
+// loadKey is wire.LoadKey that takes a credential as well.
+func loadKey(path string) (*wire.Key, error) {
+	if filepath.IsAbs(path) && !IsCredential(path) {
+		return wire.LoadKey(path)
+	}
+	var text []byte
+	err := fs.ErrNotExist // of a name, where there are no credentials
+	if filepath.IsAbs(path) {
+		text, err = readList(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) { // and nobody may make one there
+		return nil, fmt.Errorf("key_file: systemd has loaded no credential %q; put the key into /etc/credstore/%[1]s, or add LoadCredential=%[1]s:/PATH to the unit", filepath.Base(path))
+	}
+	if err != nil {
+		return nil, err
+	}
+	key, err := wire.ParseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("key_file, the credential %q: %w", filepath.Base(path), err)
+	}
+	return key, nil
+}
+
 // Key loads the private key and makes one at the first use.
 func (s *Site) Key() (*wire.Key, error) {
-	key, err := wire.LoadKey(s.key)
+	key, err := loadKey(s.key)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
@@ -123,7 +205,10 @@ func (s *Site) Key() (*wire.Key, error) {
 
 // CheckKey says what is wrong with the private key. It makes none.
 func (s *Site) CheckKey() error {
-	_, err := wire.LoadKey(s.key)
+	if !filepath.IsAbs(s.key) {
+		return nil // a credential, and this is no service: a warning of the configuration
+	}
+	_, err := loadKey(s.key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -1,44 +1,56 @@
 // Package strict decodes TOML files and refuses what it does not know: a
 // misspelt key would otherwise be a setting that silently does nothing.
+//
+// What it says of a file shows the line and points at the key, but for what
+// looks like a secret: a password in a file that has no place for one is a
+// mistake, and mistakes are printed and logged.
 package strict
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
-	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// Decode reads text, the contents of file, into v. Its error has, for each
-// mistake, the file, line, column and key, and shows the place with a caret.
-func Decode(file string, text []byte, v any) error {
-	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(v)
-	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
-		var list []error
-		for i := range missing.Errors {
-			list = append(list, explain(file, "unknown key", &missing.Errors[i]))
-		}
-		return errors.Join(list...)
+// Decode reads text, the contents of file, into v, and says where each key
+// stands. Its error has every key that is unknown or of the wrong type, as a
+// Mistake each; of mistakes in the syntax the first.
+func Decode(file string, text []byte, v any) (Places, error) {
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // some editors begin a file with it
+	var tree map[string]any
+	if err := toml.Unmarshal(text, &tree); err != nil {
+		return nil, syntax(file, text, err)
 	}
-	if de, ok := errors.AsType[*toml.DecodeError](err); ok {
-		return explain(file, strings.TrimPrefix(de.Error(), "toml: "), de)
+	places := index(file, text)
+	d := decoder{places: places, file: file}
+	d.table("", tree, reflect.TypeOf(v).Elem())
+	if err := d.err(); err != nil {
+		return places, err
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+	if err := toml.Unmarshal(text, v); err != nil {
+		return places, syntax(file, text, err)
 	}
-	return nil
+	return places, nil
 }
 
-func explain(file, what string, de *toml.DecodeError) error {
-	line, column := de.Position()
-	key := ""
-	if k := de.Key(); len(k) > 0 {
-		key = " " + strings.Join(k, ".")
+// syntax is what the parser says of text.
+func syntax(file string, text []byte, err error) error {
+	de, ok := errors.AsType[*toml.DecodeError](err)
+	if !ok {
+		return fmt.Errorf("%s: %w", file, err)
 	}
-	return &Mistake{File: file, Line: line, Column: column, Key: strings.Join(de.Key(), "."), Err: errors.New(what + key), Place: de.String()}
+	line, column := de.Position()
+	p := Place{File: file, Line: line, Column: column, Width: 1}
+	lines := strings.Split(string(text), "\n")
+	if before := strings.Join(lines[:line-1], "\n"); strings.Count(before, `"""`)%2 == 0 && strings.Count(before, "'''")%2 == 0 {
+		p.Text = lines[line-1] // else it is part of a text, which may be a secret
+	}
+	what := "not TOML: " + strings.TrimPrefix(de.Error(), "toml: ")
+	return p.mistake(strings.Join(de.Key(), "."), errors.New(what))
 }
 
 // Mistake is one thing that is wrong with a file.
@@ -47,7 +59,7 @@ type Mistake struct {
 	Line, Column int    // from 1; 0: not known
 	Key          string // dotted, or empty
 	Err          error
-	Place        string // the lines around it with a caret, or empty
+	Place        string // the line with a caret, or empty
 }
 
 // Error has everything.
@@ -90,123 +102,4 @@ func Mistakes(err error) (list []*Mistake) {
 		return nil
 	}
 	return []*Mistake{{Err: err}}
-}
-
-// Places knows the line of each key of a TOML document, for the mistakes that
-// show only when the values are looked at together.
-type Places map[string]int
-
-// Index finds the places in text, which Decode has accepted. The n-th (from 0)
-// table of an array of tables is "name[n]", its key "name[n].key", whether it is
-// written as a table or in braces.
-func Index(text []byte) Places {
-	x := index{places: Places{}, counts: map[string]int{}}
-	table := ""
-	x.p.Reset(text)
-	for x.p.NextExpression() {
-		e := x.p.Expression()
-		parts, line := x.keyOf(e)
-		switch e.Kind {
-		case unstable.Table:
-			name := x.name(parts)
-			x.places[name], table = line, name+"."
-		case unstable.ArrayTable:
-			name := x.name(parts[:len(parts)-1])
-			if name != "" {
-				name += "."
-			}
-			name += parts[len(parts)-1]
-			n := x.counts[name]
-			x.counts[name]++
-			name = fmt.Sprintf("%s[%d]", name, n)
-			x.places[name], table = line, name+"."
-		case unstable.KeyValue:
-			x.value(table+strings.Join(parts, "."), line, e.Value())
-		}
-	}
-	return x.places
-}
-
-type index struct {
-	p      unstable.Parser
-	places Places
-	counts map[string]int // of the tables of each array
-}
-
-// name is the name of a table: where a part of it is an array of tables, its
-// last one is meant.
-func (x *index) name(parts []string) string {
-	name := ""
-	for i, part := range parts {
-		if i > 0 {
-			name += "."
-		}
-		name += part
-		if n := x.counts[name]; n > 0 {
-			name = fmt.Sprintf("%s[%d]", name, n-1)
-		}
-	}
-	return name
-}
-
-// value notes the place of a key and of the keys of the tables in braces that
-// are its value.
-func (x *index) value(name string, line int, v *unstable.Node) {
-	x.places[name] = line
-	switch v.Kind {
-	case unstable.InlineTable:
-		for it := v.Children(); it.Next(); {
-			if kv := it.Node(); kv.Kind == unstable.KeyValue {
-				parts, at := x.keyOf(kv)
-				x.value(name+"."+strings.Join(parts, "."), at, kv.Value())
-			}
-		}
-	case unstable.Array:
-		n := 0
-		for it := v.Children(); it.Next(); {
-			if e := it.Node(); e.Kind == unstable.InlineTable {
-				x.value(fmt.Sprintf("%s[%d]", name, n), line, e)
-				n++
-			}
-		}
-	}
-}
-
-// keyOf is the key of an expression and its line.
-func (x *index) keyOf(e *unstable.Node) (parts []string, line int) {
-	for it := e.Key(); it.Next(); {
-		parts = append(parts, string(it.Node().Data))
-		if line == 0 {
-			line = x.p.Shape(it.Node().Raw).Start.Line
-		}
-	}
-	return parts, line
-}
-
-// Wrong is the mistake in the value of key, or in the table that lacks it.
-func (p Places) Wrong(file, key string, err error) error {
-	m := &Mistake{File: file, Key: key, Err: err}
-	for at := key; m.Line == 0; {
-		m.Line = p[at]
-		i := strings.LastIndexByte(at, '.')
-		if i < 0 {
-			break
-		}
-		at = at[:i]
-	}
-	return m
-}
-
-// At is "file:line" of key, or of the table that lacks it.
-func (p Places) At(file, key string) string {
-	for {
-		if line := p[key]; line > 0 {
-			return fmt.Sprintf("%s:%d", file, line)
-		}
-		i := strings.LastIndexByte(key, '.')
-		if i < 0 {
-			return file
-		}
-		key = key[:i]
-	}
 }

@@ -74,3 +74,23 @@ func (r *rig) killUntil(t *testing.T, random *rand.Rand, n int, id string, there
 	}
 	return killed
 }
+
+// killEither is killUntil for both daemons, at random. That of the site for disasters
+// comes back at its address.
+func (r *rig) killEither(t *testing.T, random *rand.Rand, n int, id string, there func(*failback.Status) bool) (killed int) {
+	t.Helper()
+	for killed < n {
+		time.Sleep(time.Duration(random.IntN(700)) * time.Millisecond) // a moment, not a bound
+		if s := r.status(t.Context(), id); s != nil && (there(s) || s.Halted != nil) {
+			return killed
+		}
+		of, listen := r.home, anyPort
+		if random.IntN(2) == 0 {
+			of, listen = r.dr, r.dr.listen
+		}
+		of.kill()
+		killed++
+		of.start(t, listen)
+	}
+	return killed
+}

@@ -3,6 +3,7 @@ package home
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,7 +46,9 @@ type site struct {
 	*cmdtest.Site
 	vs     *simvs.Server            // the one called as the site is
 	more   map[string]*simvs.Server // the others
+	shelf  *shelf                   // or nil
 	config string                   // all but the address
+	env    []string                 // of the daemon
 	daemon *cmdtest.Process
 	listen string
 }
@@ -71,18 +75,27 @@ type options struct {
 	more   []string // vSpheres of the site for disasters
 	tables string   // of the controller's configuration
 	room   int64    // bytes of the datastore at home; 0: enough
+	// shelves are the workloads of OpenStorage clusters, by site; nil: there are none.
+	shelves map[string][]load
 }
 
 // newRig starts both.
 func newRig(t *testing.T, o options) *rig {
 	t.Helper()
 	r := &rig{t: t, home: newSite(t, "home", o.room), dr: newSite(t, "dr", 0, o.more...)}
+	if o.shelves != nil {
+		r.home.shelf = newShelf(t, "shelf-home", false, r.home.vs, o.shelves["home"])
+		r.dr.shelf = newShelf(t, "shelf-dr", true, r.dr.vs, o.shelves["dr"])
+	}
 	r.home.Pair(r.dr.Site)
 	r.dr.config = r.dr.exports("peers = [\"home\"]\ncontrollers = [\"home\"]\n")
 	r.dr.start(t, anyPort)
 	r.home.OK("peer", "remove", "dr")
 	r.home.OK("peer", "add", r.dr.ID, "--name", "dr", "--address", r.dr.listen)
 	r.home.config = "[controller]\nname = \"home\"\nvms = 8\n" + o.tables + r.home.exports("") + r.home.hosts(t, "self") + r.dr.hosts(t, "dr")
+	if r.dr.shelf != nil { // the controller makes and removes the snapshots there
+		r.home.config += r.dr.shelf.profile()
+	}
 	r.home.start(t, anyPort)
 	r.api = controlv1.NewFailbacksClient(client.Socket(filepath.Join(r.home.State, "control.sock")))
 	return r
@@ -100,7 +113,10 @@ func newSite(t *testing.T, name string, room int64, more ...string) *site {
 
 func (s *site) vsphere(t *testing.T, name string, room int64) *simvs.Server {
 	t.Helper()
-	vs, err := simvs.New(simvs.Config{Dir: filepath.Join(s.Dir, "datastores"), Datastores: []simvs.Datastore{{Name: "ds-" + name, Capacity: room}}})
+	vs, err := simvs.New(simvs.Config{
+		Dir: filepath.Join(s.Dir, "datastores"), Datastores: []simvs.Datastore{{Name: "ds-" + name, Capacity: room}},
+		Password: crand.Text() + `/+ "&%<` + crand.Text(), // which XML, JSON and URIs write in other ways
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +143,9 @@ func (s *site) exports(who string) (text string) {
 		ds := "ds-" + name
 		text += fmt.Sprintf("[[export]]\nname = %q\nrole = \"host\"\ndatastores = { %q = %q }\n%s", name, ds, vs.Datastores()[ds], who)
 	})
+	if s.shelf != nil {
+		text += s.shelf.profile() + s.shelf.export(who)
+	}
 	return text
 }
 
@@ -141,6 +160,9 @@ func (s *site) hosts(t *testing.T, mover string) (text string) {
 		text += fmt.Sprintf("[[host]]\nname = %q\nurl = %q\nuser = %q\npassword_file = %q\nthumbprint = %q\nmover = %q\n",
 			name, vs.URL(), vs.User(), password, vs.Thumbprint256(), mover)
 	})
+	if s.shelf != nil {
+		text += s.shelf.host(mover)
+	}
 	return text
 }
 
@@ -159,7 +181,7 @@ func (s *site) start(t *testing.T, listen string) {
 	}
 	first := s.daemon == nil
 	for s.listen = ""; s.listen == ""; {
-		s.daemon = programs.Start(t, "haulbackd", "run", "--config", file)
+		s.daemon = programs.StartEnv(t, s.env, "haulbackd", "run", "--config", file)
 		over := false
 		cmdtest.Await(t, "the daemon of "+s.Name, func() bool {
 			if m := readyLine.FindStringSubmatch(s.daemon.Stderr()); m != nil {
@@ -184,6 +206,15 @@ func (s *site) kill() {
 	if s.daemon.Cmd.ProcessState == nil {
 		_ = s.daemon.Cmd.Process.Kill() // it may have ended by itself
 		s.daemon.Wait()
+	}
+}
+
+// stop ends the daemon as an operator does.
+func (s *site) stop(t *testing.T) {
+	t.Helper()
+	s.daemon.Signal(syscall.SIGTERM)
+	if r := s.daemon.Wait(); r.Code != 0 {
+		t.Errorf("the daemon of %s: exit code %d\n%s", s.Name, r.Code, r.Stderr)
 	}
 }
 

@@ -137,6 +137,20 @@ func TestHooksAndRecord(t *testing.T) {
 	if s == nil || s.Halted == nil || s.Halted.Reason != failback.ReasonHook || s.Halted.Number != 6 {
 		t.Fatalf("%+v", s)
 	}
+	metrics := func() string {
+		return cmdtest.Scrape(t, filepath.Join(r.home.State, "control.sock"), "http://haulback/metrics")
+	}
+	told := func(when string, want ...string) {
+		t.Helper()
+		now := metrics()
+		for _, line := range want {
+			if !strings.Contains(now, "\n"+line) {
+				t.Errorf("metrics %s have no %q:\n%s", when, line, ours(now))
+			}
+		}
+	}
+	told("of a halted failback", "haulback_failback_halted{reason=\""+failback.ReasonHook+"\",step=\"final-pass\",vm=\"web\"} 1\n", "haulback_vms{state=\"failover\"} 1\n",
+		"haulback_vsphere_calls_total{class=\"ok\",host=\"home\",method=\"Login\"} ", "haulback_vsphere_calls_total{class=\"ok\",host=\"dr\",method=\"PowerOffVM_Task\"} 1\n")
 	file := filepath.Join(r.home.Dir, "haulbackd.toml")
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -153,6 +167,10 @@ func TestHooksAndRecord(t *testing.T) {
 	r.home.OK("failback", "continue", "web")
 	same(t, "the VM at home and its replica", p.home(t), p.away(t))
 	r.home.OK("failback", "commit", "web", "--yes")
+	told("after a failback", "haulback_vms{state=\"ready\"} 1\n", "haulback_failbacks{activity=\"switching\"} 0\n", "haulback_store_up{store=\"failbacks\"} 1\n")
+	if now := metrics(); strings.Contains(now, "\nhaulback_failback_halted{") {
+		t.Errorf("a failback that is over is halted:\n%s", ours(now))
+	}
 	want := "dns after power-off-replica web\nrep hold web\ndns after power-on web\nrep release web\n"
 	if b, err := os.ReadFile(out); err != nil || strings.ReplaceAll(string(b), "  ", " ") != want {
 		t.Errorf("called %q, %v, want %q", b, err, want)
@@ -167,4 +185,15 @@ func TestHooksAndRecord(t *testing.T) {
 	if len(last) == 0 {
 		t.Errorf("record verify: %s", verify.Out)
 	}
+}
+
+// ours are the lines of a scrape that are not Go's or the process's.
+func ours(scrape string) string {
+	var b strings.Builder
+	for line := range strings.Lines(scrape) {
+		if strings.HasPrefix(line, "haulback_") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
