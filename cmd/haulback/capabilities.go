@@ -54,7 +54,7 @@ func able(root *cobra.Command) *capabilities {
 	_, worker := worker.Find()
 	c := &capabilities{
 		Version: build.Current().Version, Schema: 1,
-		Schemes:    []string{"file", "block", "vmdk", "nbd", "nbds", "nbd+unix", "nbds+unix", "vddk", "haulback"},
+		Schemes:    []string{"file", "block", "vmdk", "nbd", "nbds", "nbd+unix", "nbds+unix", "vddk", "osd", "haulback"},
 		Tracking:   []string{site.TrackFull, "bitmap", "fiemap", site.TrackExport},
 		Transports: []string{site.Auto, site.QUIC, site.TLS},
 		Streams:    []string{},

@@ -17,18 +17,38 @@ func configCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Work with the configuration of a daemon", Args: cobra.NoArgs}
 	check := &cobra.Command{
 		Use: "check [FILE]", Short: "Check a configuration and change nothing", Args: cobra.MaximumNArgs(1),
-		Long: "Check a configuration of haulbackd (" + config.DefaultFile + " when none is named), the\npeers and the key that belong to it, and change nothing. Every mistake is told.\nExit code 10: there is one.",
+		Long: "Check a configuration of haulbackd (" + config.DefaultFile + " when none is named), its\ndrop-ins FILE.d/*.toml, the peers and the key that belong to it, and change nothing.\nEvery mistake is told. Exit code 10: there is one.",
 		RunE: func(cmd *cobra.Command, args []string) error { return checkConfig(g, cmd, configFile(args)) },
 	}
 	effective := false
 	show := &cobra.Command{
 		Use: "show [FILE]", Short: "Show a configuration, and where each value comes from", Args: cobra.MaximumNArgs(1),
-		Long: "Show the values of a configuration of haulbackd (" + config.DefaultFile + " when none is\nnamed) with the line that each stands in; secrets are redacted.",
+		Long: "Show the values of a configuration of haulbackd (" + config.DefaultFile + " when none is\nnamed) and its drop-ins, with the file and line that each stands in; secrets are redacted.",
 		RunE: func(cmd *cobra.Command, args []string) error { return showConfig(g, cmd, configFile(args), effective) },
 	}
 	show.Flags().BoolVar(&effective, "effective", false, "also show the defaults of what the file does not set")
-	cmd.AddCommand(check, show)
+	markdown := false
+	schema := &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of a configuration", Args: cobra.NoArgs,
+		Long: "Print the JSON Schema (2020-12) of a configuration file of haulbackd, or of a drop-in:\nevery key with its type, default, range and effect, for editors and programs. What\nhangs on the machine or on several keys is for \"haulback config check\" alone. The\noutput is one document, also with --json.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return printSchema(cmd.OutOrStdout(), markdown) },
+	}
+	schema.Flags().BoolVar(&markdown, "markdown", false, "print the tables of docs/configuration.md instead")
+	cmd.AddCommand(check, show, schema)
 	return cmd
+}
+
+func printSchema(out io.Writer, markdown bool) error {
+	if markdown {
+		_, err := io.WriteString(out, config.Manual())
+		return err
+	}
+	text, err := config.Schema()
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(text)
+	return err
 }
 
 func configFile(args []string) string {
@@ -67,6 +87,7 @@ func mistakes(g *global, out io.Writer, file string, err error) error {
 // checkedConfig is the summary of a configuration without mistakes.
 type checkedConfig struct {
 	File     string `json:"file"`
+	Files    int    `json:"files"` // that, and its drop-ins
 	Listen   string `json:"listen"`
 	StateDir string `json:"state_dir"`
 	Peers    int    `json:"peers"`
@@ -88,7 +109,7 @@ func checkConfig(g *global, cmd *cobra.Command, file string) error {
 		}
 		fmt.Fprintln(out, "warning: "+w)
 	}
-	sum := checkedConfig{cfg.File, cfg.Listen, cfg.Site.Dir(), len(cfg.Peers), len(cfg.Exports), len(cfg.Warnings)}
+	sum := checkedConfig{cfg.File, 1 + len(cfg.DropIns), cfg.Listen, cfg.Site.Dir(), len(cfg.Peers), len(cfg.Exports), len(cfg.Warnings)}
 	return errors.Join(append(errs, g.print(cmd, sum, "OK: "+cfg.Summary()))...)
 }
 

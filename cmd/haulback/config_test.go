@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,6 +18,25 @@ func TestConfigCheck(t *testing.T) {
 	if r := s.Run("config", "check", good); r.Code != 0 || !strings.Contains(r.Out, "OK: "+good) || !strings.Contains(r.Out, "1 exports") || !strings.Contains(r.Out, "warning: ") {
 		t.Errorf("exit code %d: %s%s", r.Code, r.Out, r.Stderr)
 	}
+	check(t, os.Mkdir(good+".d", 0o700))
+	write(t, good+".d/10.toml", "[limits]\nworkers = 3\n")
+	if r := s.Run("config", "check", good); !strings.Contains(r.Out, "OK: "+good+" and 1 drop-in: ") {
+		t.Errorf("a drop-in: %s%s", r.Out, r.Stderr)
+	}
+	if r := lines(t, s.OK("config", "check", good, "--json").Out); r[len(r)-1]["files"] != 2.0 {
+		t.Errorf("a drop-in: %v", r)
+	}
+	if r := s.OK("config", "show", good); !strings.Contains(r.Out, "# "+good+".d/10.toml:2") {
+		t.Errorf("a drop-in is shown without its place: %s", r.Out)
+	}
+	if r := s.Run("selfcheck", "--config", good); !strings.Contains(r.Out, "OK    config: "+good+" and 1 drop-in: ") {
+		t.Errorf("selfcheck: %s%s", r.Out, r.Stderr)
+	}
+	write(t, good+".d/20.toml", "[limits]\nworkers = 33\n")
+	if r := s.Run("config", "check", good); r.Code != 10 || !strings.Contains(r.Stderr, good+".d/20.toml:2:1: limits.workers = 33: ") {
+		t.Errorf("a mistake in a drop-in: exit code %d: %s", r.Code, r.Stderr)
+	}
+	check(t, os.Remove(good+".d/20.toml"))
 	bad := filepath.Join(s.Dir, "bad.toml")
 	write(t, bad, "[limits]\nworkerz = 2\n\n[log]\nlevle = \"x\"\n")
 	r := s.Run("config", "check", bad)
@@ -39,6 +59,23 @@ func TestConfigCheck(t *testing.T) {
 	}
 	if r := s.Run("config", "check", good); r.Code != 10 || !strings.Contains(r.Stderr, "may be read by others") {
 		t.Errorf("a key for all to see: exit code %d: %s", r.Code, r.Stderr)
+	}
+}
+
+// TestConfigSchema: both programs print the same schema, and the tables are the
+// manual.
+func TestConfigSchema(t *testing.T) {
+	t.Parallel()
+	schema := programs.Run(t, "haulback", "config", "schema")
+	var doc map[string]any
+	if err := json.Unmarshal([]byte(schema.Out), &doc); err != nil || doc["additionalProperties"] != false {
+		t.Errorf("%v: %s", err, schema.Out)
+	}
+	if r := programs.Run(t, "haulbackd", "config", "schema"); r.Code != 0 || r.Out != schema.Out {
+		t.Errorf("haulbackd: exit code %d: %s", r.Code, r.Out)
+	}
+	if r := programs.Run(t, "haulback", "config", "schema", "--markdown"); r.Out != readAll(t, "../../docs/configuration.md") {
+		t.Errorf("exit code %d: %s", r.Code, r.Out)
 	}
 }
 

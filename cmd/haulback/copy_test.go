@@ -148,6 +148,11 @@ func TestVerifyFindsDifferences(t *testing.T) {
 	if e := lastLine(t, r.Stderr, "exit_error"); e["code"] != 4.0 {
 		t.Errorf("last line of stderr is %v, want an exit_error with code 4", e)
 	}
+	// To be asked whether two disks are equal, and to find that they are not, is no fault of a daemon.
+	cmdtest.Await(t, "the log of both", func() bool { return strings.Count(p.daemon.Stderr(), "session done: the disks differ") == 2 })
+	if log := p.daemon.Stderr(); strings.Contains(log, "level=ERROR") || strings.Contains(log, `"ERROR"`) {
+		t.Errorf("the daemon complains:\n%s", log)
+	}
 }
 
 func TestJSONLines(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -36,6 +37,10 @@ type fakeController struct {
 	asked    []string // the verbs, in order
 	started  []*controlv1.StartRequest
 	left     []failback.Leftover
+	expected uint64           // revision that the last verb was about
+	denied   string           // verbs are refused with this
+	jobs     []*controlv1.Job // of the daemon
+	broken   chan struct{}    // ends the watches of failbacks when it is closed
 }
 
 func newFake(t *testing.T) *fakeController {
@@ -67,6 +72,8 @@ func newFake(t *testing.T) *fakeController {
 		}
 	})
 	controlv1.RegisterFailbacksHandler(rpc, f)
+	controlv1.RegisterDaemonHandler(rpc, fakeDaemon{})
+	controlv1.RegisterJobsHandler(rpc, fakeJobs{f: f})
 	mux := http.NewServeMux()
 	connecthttp.Mount(mux, rpc)
 	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", f.socket)
@@ -168,9 +175,13 @@ func (f *fakeController) on(id, verb string, expected uint64, change func(*failb
 	s := f.all[id]
 	if verb != "" {
 		f.asked = append(f.asked, verb)
+		f.expected = expected
 	}
+	denied := f.denied
 	f.mu.Unlock()
 	switch {
+	case verb != "" && denied != "":
+		return nil, &job.Failure{Reason: job.ReasonAuth, Text: denied, Retry: job.RetryNever, Exit: 12}
 	case s == nil:
 		return nil, refusal(job.ReasonNotFound, "no failback "+id)
 	case expected != 0 && expected != s.Revision:
@@ -280,15 +291,23 @@ func (f *fakeController) Watch(ctx context.Context, r *controlv1.WatchFailbacksR
 			}
 		}
 		after = f.revision
-		changed := f.changed
+		changed, broken := f.changed, f.broken
 		f.mu.Unlock()
 		for _, s := range news {
 			if err := stream.Send(&controlv1.WatchFailbacksResponse{Revision: s.Revision, Event: &controlv1.WatchFailbacksResponse_Failback{Failback: failbackpb.FromStatus(s)}}); err != nil {
 				return err
 			}
 		}
+		if r.AfterRevision == 0 {
+			r.AfterRevision = 1 // it is told once
+			if err := stream.Send(&controlv1.WatchFailbacksResponse{Revision: after, Event: &controlv1.WatchFailbacksResponse_Synced{Synced: &controlv1.Synced{}}}); err != nil {
+				return err
+			}
+		}
 		select {
 		case <-changed:
+		case <-broken:
+			return errors.New("broken")
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -364,4 +383,53 @@ func (f *fakeController) ListGroups(context.Context, *controlv1.ListGroupsReques
 	return &controlv1.ListGroupsResponse{Groups: []*controlv1.FailbackGroup{{Name: "shop", Members: []*controlv1.FailbackSpec{
 		{Vm: "db", Order: 1, Priority: controlv1.Priority_PRIORITY_HIGH}, {Vm: "web", Order: 2},
 	}}}}, nil
+}
+
+// fakeDaemon is the daemon of a fakeController.
+type fakeDaemon struct {
+	controlv1.UnimplementedDaemonHandler
+}
+
+func (fakeDaemon) GetInfo(context.Context, *controlv1.GetInfoRequest) (*controlv1.GetInfoResponse, error) {
+	return &controlv1.GetInfoResponse{Version: "v9", SiteId: "id", Features: []string{"failbacks"}, Jobs: 1, Capacity: &controlv1.Capacity{RunningDisks: 4}}, nil
+}
+
+// fakeJobs are its jobs, which never change by themselves.
+type fakeJobs struct {
+	controlv1.UnimplementedJobsHandler
+	f *fakeController
+}
+
+func (j fakeJobs) Watch(ctx context.Context, _ *controlv1.WatchRequest, stream controlv1.JobsWatchServerStream) error {
+	j.f.mu.Lock()
+	list := j.f.jobs
+	j.f.mu.Unlock()
+	for _, m := range list {
+		if err := stream.Send(&controlv1.WatchResponse{Event: &controlv1.WatchResponse_Job{Job: m}}); err != nil {
+			return err
+		}
+	}
+	if err := stream.Send(&controlv1.WatchResponse{Revision: 1, Event: &controlv1.WatchResponse_Synced{Synced: &controlv1.Synced{}}}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (j fakeJobs) Get(_ context.Context, r *controlv1.GetRequest) (*controlv1.GetResponse, error) {
+	j.f.mu.Lock()
+	defer j.f.mu.Unlock()
+	for _, m := range j.f.jobs {
+		if m.Id == r.Id {
+			return &controlv1.GetResponse{Job: m}, nil
+		}
+	}
+	return nil, refusal(job.ReasonNotFound, "no job "+r.Id)
+}
+
+func (j fakeJobs) Pause(_ context.Context, r *controlv1.PauseRequest) (*controlv1.PauseResponse, error) {
+	j.f.mu.Lock()
+	defer j.f.mu.Unlock()
+	j.f.asked = append(j.f.asked, "pause "+r.Id)
+	return &controlv1.PauseResponse{Job: j.f.jobs[0]}, nil
 }

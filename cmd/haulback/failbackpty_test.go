@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +23,7 @@ type session struct {
 	t      *testing.T
 	master *os.File
 	cmd    *exec.Cmd
+	before unix.Termios // modes of the terminal when haulback started
 
 	mu   sync.Mutex
 	text strings.Builder
@@ -32,6 +32,18 @@ type session struct {
 
 // atTerminal starts haulback at a new pseudo terminal of 80 by 24.
 func atTerminal(t *testing.T, args ...string) *session {
+	t.Helper()
+	return atTerminalOf(t, nil, args...)
+}
+
+// atTerminalOf is atTerminal with more environment, TERM for example.
+func atTerminalOf(t *testing.T, env []string, args ...string) *session {
+	t.Helper()
+	return programAt(t, env, programs.Path(t, "haulback"), args...)
+}
+
+// programAt starts any program at a terminal, a shell for example.
+func programAt(t *testing.T, env []string, path string, args ...string) *session {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	check(t, err)
@@ -42,9 +54,10 @@ func atTerminal(t *testing.T, args ...string) *session {
 	check(t, err)
 	s := &session{t: t, master: master, read: make(chan struct{})}
 	s.size(80, 24)
-	s.cmd = exec.CommandContext(t.Context(), filepath.Join(programs.Dir(t), "haulback"), args...)
+	s.cmd = exec.CommandContext(t.Context(), path, args...)
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = slave, slave, slave
-	s.cmd.Env = []string{"HOME=" + t.TempDir(), "GORACE=atexit_sleep_ms=10"}
+	s.cmd.Env = append([]string{"HOME=" + t.TempDir(), "GORACE=atexit_sleep_ms=10"}, env...)
+	s.before = s.modes()
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	check(t, s.cmd.Start())
 	slave.Close() // the program has it
@@ -70,6 +83,13 @@ func (s *session) size(width, height uint16) {
 	check(s.t, unix.IoctlSetWinsize(int(s.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height}))
 }
 
+// modes are those of the terminal now.
+func (s *session) modes() unix.Termios {
+	m, err := unix.IoctlGetTermios(int(s.master.Fd()), unix.TCGETS)
+	check(s.t, err)
+	return *m
+}
+
 func (s *session) shown() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,6 +112,9 @@ func (s *session) end() int {
 	s.t.Helper()
 	err := s.cmd.Wait()
 	<-s.read
+	if i := strings.Index(s.shown(), "WARNING: DATA RACE"); i >= 0 {
+		s.t.Error(s.shown()[i:])
+	}
 	if s.cmd.ProcessState == nil {
 		s.t.Fatal(err)
 	}

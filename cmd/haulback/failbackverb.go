@@ -56,14 +56,13 @@ type verbFlags struct {
 }
 
 // still refuses what was confirmed of another place: somebody else, or the
-// failback itself, was faster than the typing. The revision would tell too much:
-// each line of the journal is a new one.
+// failback itself, was faster than the typing.
 func (c *caller) still(ctx context.Context, shown *failback.Status) error {
 	now, err := c.status(ctx, shown.ID)
 	switch {
 	case err != nil:
 		return err
-	case now.Activity != shown.Activity || now.State != shown.State || (now.Halted == nil) != (shown.Halted == nil):
+	case !screen.SamePlace(now, shown):
 		return &exitcode.Said{Code: exitcode.Locked, Text: "it has changed while you typed, and nothing was done: " + screen.Sentence(now, time.Now())}
 	}
 	return nil
@@ -173,15 +172,9 @@ func (h *homing) commitCommand() *cobra.Command {
 	var drop bool
 	cmd := h.verb(verb{
 		use: "commit", short: "Keep the VM at home for good; there is no undo after it",
-		long: "Keep the VM at home for good. Its state is Ready and it is replicated again. The\nrollback point of the VM at home is removed; the protective snapshot of the replica\nstays as a restore point unless --delete-protective. There is no undo after it.",
-		want: goalCommit,
-		question: func(s *failback.Status) string {
-			text := "After commit it cannot be undone any more: the rollback point at home is removed, and replication writes to the replica again."
-			if drop {
-				text += " The replica's protective snapshot is DELETED."
-			}
-			return text
-		},
+		long:     "Keep the VM at home for good. Its state is Ready and it is replicated again. The\nrollback point of the VM at home is removed; the protective snapshot of the replica\nstays as a restore point unless --delete-protective. There is no undo after it.",
+		want:     goalCommit,
+		question: func(*failback.Status) string { return screen.CommitText(drop) },
 		do: func(ctx context.Context, c controlv1.FailbacksClient, s *failback.Status) (*controlv1.Failback, error) {
 			r, err := c.Commit(ctx, &controlv1.CommitRequest{Id: s.ID, DeleteProtective: drop})
 			return r.GetFailback(), err
@@ -195,15 +188,9 @@ func (h *homing) undoCommand() *cobra.Command {
 	var off bool
 	cmd := h.verb(verb{
 		use: "undo", short: "Take the VM back: its replica serves again, as it was when it was powered off",
-		long: "Take the VM back. The VM at home is powered off, the replica is put back to what it\nwas when it was powered off, proved to be equal to it, and powered on. What was\nwritten at home since then is lost. The VM at home is put back to its rollback point.",
-		want: goalBack,
-		question: func(s *failback.Status) string {
-			text := "What was written at home since the switch is LOST. The replica serves again, as it was when it was powered off."
-			if off {
-				text += " It stays off."
-			}
-			return text
-		},
+		long:     "Take the VM back. The VM at home is powered off, the replica is put back to what it\nwas when it was powered off, proved to be equal to it, and powered on. What was\nwritten at home since then is lost. The VM at home is put back to its rollback point.",
+		want:     goalBack,
+		question: func(*failback.Status) string { return screen.UndoText(off) },
 		do: func(ctx context.Context, c controlv1.FailbacksClient, s *failback.Status) (*controlv1.Failback, error) {
 			r, err := c.Undo(ctx, &controlv1.UndoRequest{Id: s.ID, KeepOff: off})
 			return r.GetFailback(), err

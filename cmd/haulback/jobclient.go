@@ -45,6 +45,7 @@ func addControlFlags(cmd *cobra.Command, f *controlFlags) {
 
 // caller calls one daemon.
 type caller struct {
+	daemon    controlv1.DaemonClient
 	jobs      controlv1.JobsClient
 	failbacks controlv1.FailbacksClient
 	where     string // for messages
@@ -139,7 +140,7 @@ const callTime = 70 * time.Second
 
 func newCaller(tr *http.Transport, base, where string, unix bool) *caller {
 	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: tr}, base))
-	return &caller{jobs: controlv1.NewJobsClient(client), failbacks: controlv1.NewFailbacksClient(client), where: where, unix: unix}
+	return &caller{daemon: controlv1.NewDaemonClient(client), jobs: controlv1.NewJobsClient(client), failbacks: controlv1.NewFailbacksClient(client), where: where, unix: unix}
 }
 
 // call bounds a call and says what its error means.

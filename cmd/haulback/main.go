@@ -15,6 +15,8 @@ import (
 
 	"github.com/haulback/haulback/cmd/haulback/exitcode"
 	"github.com/haulback/haulback/cmd/internal/report"
+	"github.com/haulback/haulback/hostctl/osd"
+	"github.com/haulback/haulback/vddk"
 	"github.com/haulback/haulback/wire"
 )
 
@@ -27,7 +29,9 @@ func main() {
 	// no end in the middle of one. Not Ignore: children would inherit that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	var g global
+	vddk.Register(osd.Scheme, g.volumes.driver(&g))
 	err := command(&g).ExecuteContext(ctx)
+	g.volumes.close()
 	code := exitcode.Of(err)
 	switch {
 	case err == nil:

@@ -80,15 +80,11 @@ func TestPairByCode(t *testing.T) {
 			if err != nil || strings.Contains(string(kept), code[:5]) && strings.Contains(string(kept), code[30:40]) {
 				t.Errorf("the code is kept: %s, %v", kept, err)
 			}
-			var r cmdtest.Result
-			cmdtest.Await(t, "the daemon to open the invitation", func() bool {
-				r = join(desk, code)
-				return r.Code == 0
-			})
-			cmdtest.Await(t, "desk to be let in", func() bool {
-				r = desk.Run("copy", source, d.URI("target"), "--transport", transport)
-				return r.Code == 0
-			})
+			// At once: a script that pairs and copies waits for nothing.
+			if r := join(desk, code); r.Code != 0 {
+				t.Fatalf("right after the invitation: %d %s", r.Code, r.Stderr)
+			}
+			desk.OK("copy", source, d.URI("target"), "--transport", transport)
 			cmdtest.MustEqual(t, source, target)
 			if r := join(thief, code); r.Code != 12 {
 				t.Errorf("the code a second time: %d %s", r.Code, r.Stderr)
@@ -104,6 +100,14 @@ func TestPairByCode(t *testing.T) {
 			}
 			has(t, audited(t, home), "peer.invited desk ok", "daemon.start "+d.Listen+" ok", "peer.joined desk ok", "session.begin target ok", "session.end target ok")
 			has(t, audited(t, desk), "peer.join home ok", "peer.added home ok")
+			thief.OK("peer", "add", home.ID, "--name", "home", "--address", d.Listen)
+			for range 3 { // let in right after each time, to an export that is not for it
+				home.OK("peer", "add", thief.ID, "--name", "thief")
+				if r := thief.Run("probe", d.URI("target"), "--transport", transport); r.Code != 12 || !strings.Contains(r.Stderr, "for this peer") {
+					t.Errorf("right after it was paired: %d %s", r.Code, r.Stderr)
+				}
+				home.OK("peer", "remove", "thief")
+			}
 			if strings.Contains(d.Stderr(), code[30:44]) {
 				t.Error("the code is in the log")
 			}
@@ -117,7 +121,6 @@ func TestTwoJoiners(t *testing.T) {
 	home := cmdtest.NewSite(t, &programs, "home")
 	d := home.Daemon()
 	code := strings.TrimSpace(home.OK("peer", "invite", "--name", "desk", "--address", d.Listen).Out)
-	time.Sleep(2 * 250 * time.Millisecond) // the daemon looks; joiners that come before only fail
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	won := 0

@@ -198,6 +198,7 @@ func TestSchema(t *testing.T) {
 		{0, []string{"job", "remove", "s", "--socket", socket}},
 		{10, []string{"job", "get", "s", "--socket", socket}},
 		{13, []string{"job", "list", "--socket", socket + "x"}},
+		{0, []string{"status", "--socket", socket}},
 		{0, []string{"record", "verify", proof}},
 		{0, []string{"record", "show", proof}},
 		{4, []string{"record", "verify", a}},

@@ -22,12 +22,10 @@ Without --config the configuration of the daemon is looked at when there is one 
 1: something failed; 10: the configuration, the peers or the key have a mistake.`
 
 func selfcheckCommand(g *global) *cobra.Command {
-	var file string
 	cmd := &cobra.Command{
 		Use: "selfcheck", Short: "Check everything that a copy will need, and change nothing", Long: selfcheckHelp, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runSelfcheck(g, cmd, file) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runSelfcheck(g, cmd, g.config) },
 	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration `FILE` of the daemon")
 	return cmd
 }
 

@@ -51,4 +51,8 @@ func TestCopyToVDDK(t *testing.T) {
 	if left := lib.Disabled(); len(left) != 0 {
 		t.Errorf("the VM is still guarded: %q", left)
 	}
+	config := s.Configure(cmdtest.Export("v", uri, "target", s))
+	if r := s.Run("selfcheck", "--config", config); !strings.Contains(r.Out, "OK    vddk "+lib.Dir+": haulback-vddk ") || !strings.Contains(r.Out, ", VDDK 8, transports ") {
+		t.Errorf("selfcheck says nothing of the library:\n%s%s", r.Out, r.Stderr)
+	}
 }

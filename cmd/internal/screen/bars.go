@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/haulback/haulback/hostctl/failback"
+	"github.com/haulback/haulback/hostctl/job"
 )
 
 // last is the pass that a disk is in, or has ended.
@@ -22,17 +23,30 @@ func share(p *failback.Pass) float64 {
 	if p.Verified {
 		return 1
 	}
-	if c := &p.Counters; c.Total > 0 {
-		return min(float64(c.Verified+c.Skipped)/float64(c.Total), 1)
-	}
-	return 0
+	return part(&p.Counters)
 }
 
-// progress is all disks together: "pass 2, 43.0 % done, about 3m10s left".
-func progress(s *failback.Status) string {
-	var done, total float64
-	var left time.Duration
-	pass, known := uint32(0), true
+// part is how much of a total is settled, within 0 and 1 whatever was told.
+func part(c *job.Counters) float64 {
+	if c.Total <= 0 {
+		return 0
+	}
+	return max(min((float64(c.Verified)+float64(c.Skipped))/float64(c.Total), 1), 0)
+}
+
+// total is all disks of a failback together, of the passes that they are in.
+type total struct {
+	pass  uint32
+	share float64
+	rate  float64       // bytes a second
+	left  time.Duration // 0: not known
+	any   bool
+	busy  bool // one has not ended
+}
+
+func totalOf(s *failback.Status) (t total) {
+	var done, all float64
+	known := true
 	for i := range s.Disks {
 		d := &s.Disks[i]
 		p := last(d)
@@ -40,19 +54,35 @@ func progress(s *failback.Status) string {
 			continue
 		}
 		bytes := float64(d.Replica.Size)
-		done, total = done+share(p)*bytes, total+bytes
-		pass = max(pass, p.Number)
+		done, all = done+share(p)*bytes, all+bytes
+		t.pass = max(t.pass, p.Number)
 		if p.Ended.IsZero() {
-			left = max(left, p.Left)
+			t.busy = true
+			if t.rate += p.Rate; p.Rate < 0 {
+				t.rate = Unknown
+			}
+			t.left = max(t.left, p.Left)
 			known = known && p.Left > 0
 		}
 	}
-	if total == 0 {
+	if !known {
+		t.left = 0
+	}
+	if t.any = all > 0; t.any {
+		t.share = done / all
+	}
+	return t
+}
+
+// progress is all disks together: "pass 2, 43.0 % done, about 3m10s left".
+func progress(s *failback.Status) string {
+	t := totalOf(s)
+	if !t.any {
 		return "the first bytes are waited for"
 	}
-	out := fmt.Sprintf("pass %d, %.1f %% done", pass, 100*done/total)
-	if known && left > 0 {
-		out += ", about " + Span(left) + " left"
+	out := fmt.Sprintf("pass %d, %.1f %% done", t.pass, 100*t.share)
+	if t.left > 0 {
+		out += ", about " + Span(t.left) + " left"
 	}
 	return out
 }
@@ -62,20 +92,21 @@ const barWidth = 20
 
 // bar draws a share.
 func bar(share float64, width int) string {
-	full := int(share * float64(width))
+	full := min(max(int(share*float64(width)), 0), width)
 	return "[" + strings.Repeat("#", full) + strings.Repeat("-", width-full) + "]"
 }
 
 // diskLine is a disk while its pass runs, or how it ended. What does not fit is
-// left out, the least important first; no number is cut.
+// left out, the least important first; no number is cut. A text of others may be
+// longer than width.
 func diskLine(d *failback.Disk, labels, width int) string {
 	head := "  " + pad(label(d.Label), labels)
 	if over := verdict(d); over != "" {
-		return cut(head+short(over, width-columns(head)), width)
+		return head + short(over, width-columns(head))
 	}
 	p := last(d)
 	if p == nil {
-		return cut(head+"waits, "+bytes(d.Replica.Size), width)
+		return head + "waits, " + bytes(d.Replica.Size)
 	}
 	c := &p.Counters
 	kind := fmt.Sprintf("pass %d ", p.Number)
@@ -83,7 +114,10 @@ func diskLine(d *failback.Disk, labels, width int) string {
 		kind = "final  "
 	}
 	number := fmt.Sprintf(" %5.1f%%", 100*share(p))
-	speed := fmt.Sprintf("  %9s/s", bytes(int64(p.Rate)))
+	speed := "         --/s"
+	if p.Rate >= 0 {
+		speed = fmt.Sprintf("  %9s/s", bytes(int64(p.Rate)))
+	}
 	eta := "  ETA --"
 	if p.Left > 0 {
 		eta = "  ETA " + Span(p.Left)
@@ -101,7 +135,7 @@ func diskLine(d *failback.Disk, labels, width int) string {
 		}
 		line += part
 	}
-	return cut(line, width)
+	return line
 }
 
 // verdict is how it stands with a disk of which nothing runs, or empty.
@@ -120,14 +154,19 @@ func verdict(d *failback.Disk) string {
 
 // short leaves parts out that do not fit, so that no number is cut.
 func short(text string, width int) string {
-	for columns(text) > width {
-		i := strings.LastIndex(text, ", ")
-		if i < 0 {
-			return text
+	end := 0
+	for i, used := 0, 0; i < len(text); {
+		n := strings.Index(text[i:], ", ")
+		if n < 0 {
+			n = len(text) - i
 		}
-		text = text[:i]
+		if used += columns(text[i : i+n]); end > 0 && used > width {
+			break
+		}
+		end = i + n
+		i, used = end+len(", "), used+len(", ")
 	}
-	return text
+	return text[:end]
 }
 
 // ended says what a pass that is over came to. What a hint left out is said

@@ -88,28 +88,25 @@ func stepChange(before *failback.Status, row *failback.Step, i int, add func(str
 	if old.State == row.State && old.Attempt == row.Attempt {
 		return
 	}
-	text := row.Text
-	if text == "" {
-		text = row.Name
-	}
+	text := stepText(row)
 	switch row.State {
 	case failback.Intent:
 		again := ""
 		if row.Attempt > 1 {
 			again = fmt.Sprintf(" (try %d)", row.Attempt)
 		}
-		add("step %d: %s%s", row.Number, clean(text), again)
+		add("step %d: %s%s", row.Number, text, again)
 	case failback.Done:
 		if took := row.Ended.Sub(row.Began); took < worthTelling && old.State == failback.Intent {
 			return // the next thing that is told says so
 		}
-		add("step %d done in %s: %s", row.Number, Span(row.Ended.Sub(row.Began)), clean(text))
+		add("step %d done in %s: %s", row.Number, Span(row.Ended.Sub(row.Began)), text)
 	case failback.Skipped:
-		add("step %d skipped: %s", row.Number, clean(text))
+		add("step %d skipped: %s", row.Number, text)
 	case failback.Compensating:
-		add("taking back step %d: %s", row.Number, clean(text))
+		add("taking back step %d: %s", row.Number, text)
 	case failback.Compensated:
-		add("step %d is taken back: %s", row.Number, clean(text))
+		add("step %d is taken back: %s", row.Number, text)
 	}
 }
 

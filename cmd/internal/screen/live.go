@@ -12,21 +12,30 @@ import (
 // Lines are what is drawn while somebody watches: the sentence, the step, a bar
 // for each disk, and what comes next. They fit into height rows of width columns.
 func Lines(s *failback.Status, now time.Time, width, height int) []string {
+	foot := footer(s, now)
+	if !NeedsYou(s) && !Ended(s) {
+		foot = append(foot, "  Ctrl-C ends the watching, the failback goes on")
+	}
+	out := lines(s, now, width, height, foot)
+	for i := range out {
+		out[i] = cut(out[i], width)
+	}
+	return out
+}
+
+// lines are those of Lines, of which some may be wider.
+func lines(s *failback.Status, now time.Time, width, height int, foot []string) []string {
 	var out []string
-	add := func(text string) { out = append(out, cut(strings.TrimRight(text, " "), width)) }
+	add := func(text string) { out = append(out, strings.TrimRight(text, " ")) }
 	for i, line := range wrap(Sentence(s, now), width) {
 		if i < 3 {
 			add(line)
 		}
 	}
 	if row := current(s); row != nil {
-		text := row.Text
-		if text == "" {
-			text = row.Name
-		}
-		add(fmt.Sprintf("  step %d  %s, since %s", row.Number, clean(text), Span(now.Sub(row.Began))))
+		text := stepText(row)
+		add(fmt.Sprintf("  step %d  %s, since %s", row.Number, text, Span(now.Sub(row.Began))))
 	}
-	foot := footer(s, now)
 	room := height - 1 - len(out) - len(foot)
 	n := labelWidth(s.Disks)
 	for i := range s.Disks {
@@ -40,6 +49,14 @@ func Lines(s *failback.Status, now time.Time, width, height int) []string {
 		add(line)
 	}
 	return out[:max(min(len(out), height-1), 1)]
+}
+
+// stepText is what a step does, for people.
+func stepText(row *failback.Step) string {
+	if row.Text == "" {
+		return clean(row.Name)
+	}
+	return clean(row.Text)
 }
 
 // current is the step that is being done.
@@ -61,9 +78,6 @@ func footer(s *failback.Status, now time.Time) []string {
 		out = append(out, "  waits "+waits(s))
 	} else if s.Next != "" {
 		out = append(out, "  next "+clean(s.Next))
-	}
-	if !NeedsYou(s) && !Ended(s) {
-		out = append(out, "  Ctrl-C ends the watching, the failback goes on")
 	}
 	return out
 }

@@ -65,12 +65,23 @@ func (p *page) commands(list []Command) {
 
 func (p *page) String() string { return p.b.String() }
 
+// maxMarks is how many combining marks one character of a language has.
+const maxMarks = 4
+
 // clean makes what others have said fit to print, on one line.
 func clean(s string) string {
+	marks := 0
 	return strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		if marks++; !unicode.Is(unicode.Mn, r) {
+			marks = 0
+		}
 		switch {
+		case marks > maxMarks: // they take no room, and are no end
+			return -1
 		case unicode.IsSpace(r):
 			return ' '
+		case unicode.In(r, unicode.Variation_Selector, unicode.Me): // makes the character before it wider, for some terminals
+			return -1
 		case r == unicode.ReplacementChar || !unicode.IsPrint(r):
 			return '?'
 		}
@@ -86,6 +97,8 @@ func runeColumns(r rune) int {
 	switch {
 	case unicode.Is(unicode.Mn, r):
 		return 0
+	case r >= 0x1f1e6 && r <= 0x1f1ff: // half a flag, which terminals draw as wide as a whole one
+		return 2
 	case r >= 0x1100 && (unicode.In(r, wide...) || r >= 0x3000 && r <= 0x303e || r >= 0xff01 && r <= 0xff60 || r >= 0x1f300 && r <= 0x1faff):
 		return 2
 	}
@@ -110,6 +123,17 @@ func cut(s string, width int) string {
 	return s
 }
 
+// clip is cut, and says that something is missing.
+func clip(s string, width int) string {
+	switch {
+	case columns(s) <= width:
+		return s
+	case width < 1:
+		return ""
+	}
+	return cut(s, width-1) + "…"
+}
+
 // pad fills s up to width columns; one that is longer gets one blank.
 func pad(s string, width int) string {
 	return s + strings.Repeat(" ", max(width-columns(s), 1))
@@ -120,20 +144,26 @@ func pad(s string, width int) string {
 func wrap(text string, width int) []string {
 	width = max(width, 10)
 	var lines []string
-	line := ""
-	for _, word := range strings.Fields(clean(text)) {
+	text = clean(text)
+	line, used := "", 0 // line is always what text begins with
+	for rest := text; rest != ""; {
+		word, after, _ := strings.Cut(rest, " ")
+		n := columns(word)
 		switch {
 		case line == "":
-			line = word
-		case columns(line)+1+columns(word) <= width:
-			line += " " + word
+			line, used = word, n
+		case used+1+n <= width:
+			line, used = text[:len(line)+1+len(word)], used+1+n
 		default:
-			lines, line = append(lines, line), word
+			lines, text = append(lines, line), rest
+			line, used = word, n
 		}
-		for columns(line) > width {
+		for used > width {
 			head := cut(line, width)
-			lines, line = append(lines, head), line[len(head):]
+			lines, text = append(lines, head), text[len(head):]
+			line, used = line[len(head):], used-columns(head)
 		}
+		rest = after
 	}
 	return append(lines, line)
 }

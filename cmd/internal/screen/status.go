@@ -10,6 +10,15 @@ import (
 // Status is where a failback stands, what happens next, and the way back.
 func Status(s *failback.Status, now time.Time, width int) string {
 	p := newPage(width)
+	standing(p, s, now)
+	disks(p, s)
+	steps(p, s)
+	p.commands(Next(s))
+	return p.String()
+}
+
+// standing is a status without disks and steps.
+func standing(p *page, s *failback.Status, now time.Time) {
 	p.say("", Sentence(s, now))
 	if h := s.Halted; h != nil {
 		p.row("remedy", sentence(h.Remedy))
@@ -32,10 +41,6 @@ func Status(s *failback.Status, now time.Time, width int) string {
 	for _, w := range s.Warnings {
 		p.row("WARNING", w)
 	}
-	disks(p, s)
-	steps(p, s)
-	p.commands(Next(s))
-	return p.String()
 }
 
 func owner(s *failback.Status) string {
@@ -122,7 +127,7 @@ func disks(p *page, s *failback.Status) {
 		if over := verdict(d); over != "" {
 			p.say("  "+pad(label(d.Label), n), over)
 		} else {
-			p.line(diskLine(d, n, p.width))
+			p.line(cut(diskLine(d, n, p.width), p.width))
 		}
 		if q := last(d); q != nil && q.Reason != "" {
 			p.say("      ", called(q)+mode(q)+because(q.Reason))
@@ -156,10 +161,7 @@ func steps(p *page, s *failback.Status) {
 	p.head("Steps")
 	for i := range s.Steps {
 		row := &s.Steps[i]
-		text := row.Text
-		if text == "" {
-			text = row.Name
-		}
+		text := stepText(row)
 		p.say(fmt.Sprintf("  %2d  %-8s  %s", row.Number, row.Began.Local().Format("15:04:05"), pad(stepState(s, row), 8)), text)
 	}
 }
