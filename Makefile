@@ -10,16 +10,20 @@ PROGRAMS := ./cmd/haulback ./cmd/haulbackd ./cmd/haulback-sim
 # where git cannot tell (an unpacked archive), they say "devel".
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && git status --porcelain >/dev/null 2>&1 && echo true || echo false)
 
-.PHONY: all programs demo demo-disk test man check race fuzz proto proto-accept bench bench-quick bench-programs bench-go bench-micro cover clean help
+# grpcnotrace leaves out the request pages of gRPC, which nobody serves here, and
+# the templates that they need: haulback is 38 MB and not 52, stripped 28 and not 37.
+BUILD := -trimpath -tags grpcnotrace -buildvcs=$(VCS)
+
+.PHONY: live all programs packages demo demo-disk test man check race fuzz proto proto-accept bench bench-quick bench-programs bench-go bench-micro cover clean help
 
 all: programs ## build bin/haulback, bin/haulbackd and bin/haulback-sim, static, and bin/haulback-vddk where gcc is
 	@if [ "$$($(GO) env GOOS GOARCH | tr '\n' ' ')" = 'linux amd64 ' ] && command -v gcc >/dev/null; then \
-	  set -x; CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/haulback-vddk; \
+	  set -x; CGO_ENABLED=1 $(GO) build $(BUILD) -o bin/ ./cmd/haulback-vddk; \
 	else echo "bin/haulback-vddk (for vddk:// disks) is left out: it needs gcc on linux/amd64"; fi
 
 # All that is built without a C compiler, and all that the demonstrations need.
 programs:
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ $(PROGRAMS)
+	CGO_ENABLED=0 $(GO) build $(BUILD) -o bin/ $(PROGRAMS)
 
 # "make demo VM=..." reaches the script; a VM of the environment, which may mean anything, does not.
 demo: export HAULBACK_DEMO_VM ?= $(if $(filter command,$(firstword $(origin VM))),$(VM))
@@ -37,8 +41,14 @@ man: ## the manual pages of both programs, in out/man
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)} $(GO) run ./cmd/haulback man --dir $(OUT)/man
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)} $(GO) run ./cmd/haulbackd man --dir $(OUT)/man
 
+packages: ## .deb and .rpm of the commit for amd64 and arm64, SBOMs and checksums, in out/packages
+	@GO=$(GO) deploy/packages/build.sh $(OUT)/packages
+
 check: ## format, vet, staticcheck, module files; no tests
 	@GO=$(GO) deploy/ci/check.sh
+
+live: ## before a release: the package in a virtual machine with a systemd that runs; root on Debian, five minutes, debootstrap and QEMU
+	@GO=$(GO) deploy/ci/live.sh $(LIVE)
 
 race: ## the tests with the race detector and in random order
 	$(GO) test -race -short -shuffle=on $(PKG)
@@ -59,7 +69,7 @@ bench-quick: bench-programs ## the same on 1 GiB with fewer rounds and peers, un
 	@deploy/bench/bench.sh --quick --out $(OUT)/bench $(BENCH)
 
 bench-programs: programs
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/haulbench
+	CGO_ENABLED=0 $(GO) build $(BUILD) -o bin/ ./cmd/haulbench
 
 bench-go: ## the Go benchmarks; pipe into benchstat
 	$(GO) test -run '^$$' -bench . -benchmem $(PKG)

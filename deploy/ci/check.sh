@@ -6,6 +6,13 @@ cd "$(dirname "$0")/../.."
 readonly gofumpt=mvdan.cc/gofumpt@v0.12.0
 readonly staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+echo "   what is kept"
+while IFS= read -r -d '' f; do
+  if [[ -f $f && $(stat -c %s "$f") -gt 1048576 ]]; then
+    printf '%s: larger than 1 MiB; programs and disks are built, not kept\n' "$f" >&2
+    exit 1
+  fi
+done < <(git ls-files -z)
 echo "   gofumpt"
 unformatted=$("$GO" run "$gofumpt" -l .)
 if [[ -n $unformatted ]]; then
