@@ -29,6 +29,7 @@ const (
 	TypePlan      = "plan"
 	TypeFailback  = "failback"
 	TypeLeftover  = "leftover"
+	TypeDaemon    = "daemon" // status: the daemon itself
 )
 
 // Lines writes the JSON lines of a command that has more to say than a

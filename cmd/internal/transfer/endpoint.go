@@ -26,6 +26,8 @@ const Help = `A disk is named by one of
   nbd+unix:///EXPORT?socket=PATH
                                 the same by a unix socket; nbds+unix:// with TLS
   vddk://HOST/MOREF?disk=...    a disk of a vSphere VM, by VMware's library
+  osd://PROFILE/VOLUME[?snapshot=ID]
+                                a volume of OpenStorage, or a snapshot of it
   haulback://HOST:PORT/EXPORT   an export of a paired daemon; add ?peer=NAME (or
                                 ?peer=ID) when no peer, or more than one, has
                                 that address`
