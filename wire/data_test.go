@@ -447,7 +447,7 @@ func TestDataAllocs(t *testing.T) {
 	noise, text, out := grainOf(r, 0, cbt.GrainSize), grainOf(r, 1, cbt.GrainSize), make([]byte, cbt.BatchSize)
 	d := Data{Records: make([]Record, 0, cbt.BatchGrains)}
 	var dg cbt.Digest
-	if n := testing.AllocsPerRun(20, func() {
+	if n := leastAllocs(20, func() {
 		w.Reset(0, false)
 		for g := range int64(14) {
 			p := noise

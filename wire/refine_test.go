@@ -177,7 +177,7 @@ func TestPartsAllocs(t *testing.T) {
 	var dg cbt.Digest
 	var told, heard Parts
 	var b []byte
-	if n := testing.AllocsPerRun(20, func() {
+	if n := leastAllocs(20, func() {
 		told.Mask = 0xffff
 		w.Reset(0, false)
 		for g := range int64(16) {
