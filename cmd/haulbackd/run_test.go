@@ -87,14 +87,22 @@ func TestRefusesToStart(t *testing.T) {
 	}{
 		{"udp port in use", "listen = \"" + running.Listen + "\"\n" + state, []string{"udp " + running.Listen, "in use", "ss -lunp", ":" + port}},
 		{"tcp port in use", "listen = \"" + running.Listen + "\"\ntransports = [\"tls\"]\n" + state, []string{"tcp " + running.Listen, "in use"}},
+		{"address that may come", "listen = \"192.0.2.1:7420\"\n" + state, []string{"192.0.2.1:7420", "cannot assign requested address"}},
 		{"exposed key", "listen = \"127.0.0.1:0\"\nkey_file = \"" + exposed + "\"\n" + state, []string{exposed, "chmod 600"}},
 		{"unknown key", "lisen = \"x\"\n", []string{"bad.toml:1:1", "lisen"}},
 		{"no state", "listen = \"127.0.0.1:0\"\nstate_dir = \"/dev/null/x\"\n", []string{"/dev/null"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := programs.Run(t, "haulbackd", "run", "--config", write("bad.toml", c.text))
-			if r.Code != 10 && c.name != "no state" || r.Code == 0 {
-				t.Errorf("exit code %d, want 10", r.Code)
+			want := 10
+			switch c.name {
+			case "no state":
+				want = r.Code
+			case "address that may come":
+				want = 13 // which a service manager tries again
+			}
+			if r.Code != want || r.Code == 0 {
+				t.Errorf("exit code %d, want %d", r.Code, want)
 			}
 			for _, w := range c.want {
 				if !strings.Contains(r.Stderr, w) {
@@ -153,6 +161,44 @@ func TestReload(t *testing.T) {
 	if r := desk.Run("probe", d.URI("one")); r.Code != 12 {
 		t.Errorf("probe of an export that is gone: exit code %d, want 12\n%s", r.Code, r.Stderr)
 	}
+}
+
+// TestReloadPeers: with a mistake elsewhere a reload still takes over who is paired
+// by the configuration, and what is taken over stays.
+func TestReloadPeers(t *testing.T) {
+	t.Parallel()
+	desk, laptop, home := cmdtest.NewSite(t, &programs, "desk"), cmdtest.NewSite(t, &programs, "laptop"), cmdtest.NewSite(t, &programs, "home")
+	for _, s := range []*cmdtest.Site{desk, laptop} {
+		s.OK("peer", "add", home.ID, "--name", "home")
+	}
+	table := "[[peer]]\nname = \"laptop\"\nid = \"" + laptop.ID + "\"\n"
+	export := cmdtest.Export("one", home.Disk("disk", 1<<20, 1), "source", desk, laptop)
+	d := home.Daemon(table, export)
+	reload := func() {
+		t.Helper()
+		n := strings.Count(d.Stderr(), "peers reloaded")
+		d.Signal(syscall.SIGHUP)
+		cmdtest.Await(t, "the reload", func() bool { return strings.Count(d.Stderr(), "peers reloaded") > n })
+	}
+	laptop.OK("probe", d.URI("one"))
+	home.Configure(table, export, "[limits]\nworker = 4\n")
+	home.OK("peer", "add", desk.ID, "--name", "desk")
+	reload() // before the daemon has looked at its peers by itself, or after
+	desk.OK("probe", d.URI("one"))
+	laptop.OK("probe", d.URI("one"))
+	home.Configure(export, "[limits]\nworker = 4\n")
+	reload()
+	for range 4 { // the daemon looks at its peers by itself meanwhile
+		if r := laptop.Run("probe", d.URI("one")); r.Code != 12 {
+			t.Fatalf("who was removed: exit code %d, want 12\n%s%s", r.Code, r.Stderr, d.Stderr())
+		}
+		time.Sleep(150 * time.Millisecond)
+	}
+	desk.OK("probe", d.URI("one"))
+	home.Configure("[[[[\n")
+	d.Signal(syscall.SIGHUP)
+	cmdtest.Await(t, "the reload", func() bool { return strings.Contains(d.Stderr(), "neither peers nor exports reloaded") })
+	desk.OK("probe", d.URI("one"))
 }
 
 // TestReloadRates sets a copy free that would take most of an hour.

@@ -45,6 +45,21 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 // Unwrap is the error that was made a usage error.
 func (e *UsageError) Unwrap() error { return e.Err }
 
+// Port is err of an address to listen at: a mistake of the configuration, or, when
+// the address or what opens it may be there in a moment, Unavailable. A service
+// manager does not try a mistake again.
+func Port(err error) error {
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return &Said{Code: Unavailable, Text: err.Error()}
+	}
+	for _, passing := range []error{syscall.EADDRNOTAVAIL, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENETDOWN} {
+		if errors.Is(err, passing) {
+			return &Said{Code: Unavailable, Text: err.Error()}
+		}
+	}
+	return &UsageError{Err: err}
+}
+
 // Told is an error with a text for people; its chain keeps the exit code.
 type Told struct {
 	Text string
@@ -57,8 +72,8 @@ func (e *Told) Error() string { return e.Text }
 // Unwrap is the error that Text is about.
 func (e *Told) Unwrap() error { return e.Err }
 
-// Said is an error whose exit code another process has told: a daemon that knows
-// more about it.
+// Said is an error whose exit code is told by who knows more about it: a daemon, or
+// Port.
 type Said struct {
 	Code Code
 	Text string

@@ -224,13 +224,28 @@ func load(path string) (*Config, *document, error) {
 }
 
 // OwnPeers is the [[peer]] tables of the file at path and its drop-ins, whatever
-// else is wrong with them or with the peers of their site.
+// else is wrong with them or with the peers of their site. Its error is one of a
+// file that is no TOML, or of a peer.
 func OwnPeers(path string) (site.Peers, error) {
-	d, err := read(path)
+	names, err := files(path)
 	if err != nil {
 		return nil, err
 	}
-	return site.CheckPeers(nil, path, d.places, d.file.Peer)
+	var all []site.PeerEntry
+	for _, name := range names {
+		text, err := contents(name, name != path)
+		if err != nil {
+			return nil, err
+		}
+		var has struct {
+			Peer []site.PeerEntry `toml:"peer"`
+		}
+		if err := strict.Part(name, text, &has); err != nil {
+			return nil, err
+		}
+		all = append(all, has.Peer...)
+	}
+	return site.CheckPeers(nil, path, nil, all)
 }
 
 // checker collects what is wrong.

@@ -132,6 +132,16 @@ func TestUnknownPeer(t *testing.T) {
 	if own, err := OwnPeers(file); err != nil || len(own) != 1 {
 		t.Errorf("OwnPeers: %v, %v", own, err)
 	}
+	text, err := os.ReadFile(file)
+	must(t, err)
+	must(t, os.WriteFile(file, append(text, "[limits]\nworker = 4\nmemory = []\n"...), 0o600))
+	if own, err := OwnPeers(file); err != nil || len(own) != 1 {
+		t.Errorf("OwnPeers beside mistakes: %v, %v", own, err)
+	}
+	must(t, os.WriteFile(file, append(text, "[limits\n"...), 0o600))
+	if own, err := OwnPeers(file); err == nil {
+		t.Errorf("OwnPeers of what is no TOML: %v", own)
+	}
 }
 
 // TestLimits: every one that is wrong is told, by its own key.

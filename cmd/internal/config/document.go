@@ -31,13 +31,13 @@ type document struct {
 // then makes one of them, in the order of their names: of a key the last value
 // counts, and the tables of an array are added to those before.
 func read(path string) (*document, error) {
-	d := &document{path: path, places: strict.Places{}}
-	var err error
-	if d.dropIns, err = dropIns(path + ".d"); err != nil {
+	names, err := files(path)
+	if err != nil {
 		return nil, err
 	}
+	d := &document{path: path, dropIns: names[1:], places: strict.Places{}}
 	var errs []error
-	for i, name := range append([]string{path}, d.dropIns...) {
+	for i, name := range names {
 		text, err := contents(name, i > 0)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("configuration: %w", err))
@@ -57,12 +57,14 @@ func read(path string) (*document, error) {
 	return d, nil
 }
 
-// dropIns are the files of the directory that count, in order. What an editor or a
+// files are FILE and the files of FILE.d that count, in order. What an editor or a
 // packager leaves beside them (hidden files, other names) does not.
-func dropIns(dir string) (names []string, err error) {
+func files(path string) (names []string, err error) {
+	names = []string{path}
+	dir := path + ".d"
 	entries, err := os.ReadDir(dir) // sorted
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return names, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("configuration: drop-ins: %w; it is a directory that the daemon may read, or is not there", err)
@@ -75,29 +77,39 @@ func dropIns(dir string) (names []string, err error) {
 	return names, nil
 }
 
-// contents is what a file has in it. A drop-in is a file, and no link: nobody who
-// looks into the directory must have to look elsewhere, and a pipe would stop a
-// reload for ever.
+// maxFile bounds a file in bytes; hundreds of exports take some ten thousand.
+const maxFile = 4 << 20
+
+// contents is what a file has in it. A pipe would stop a reload for ever. A drop-in
+// is no link either: nobody who looks into the directory must have to look elsewhere.
 func contents(name string, dropIn bool) ([]byte, error) {
-	if !dropIn {
-		text, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%w; write one there, or name another file", err)
-		}
-		return text, err
+	flags, remedy := os.O_RDONLY|unix.O_NONBLOCK, "name another file"
+	if dropIn {
+		flags |= unix.O_NOFOLLOW
+		remedy = "every name in there that ends in .toml is one, take it out"
 	}
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.ELOOP) {
+	f, err := os.OpenFile(name, flags, 0)
+	switch {
+	case errors.Is(err, unix.ELOOP) && dropIn:
 		return nil, fmt.Errorf("%s: a link; put the file itself there, or take it out", name)
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrNotExist) && !dropIn:
+		return nil, fmt.Errorf("%w; write one there, or name another file", err)
+	case err != nil:
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, fmt.Errorf("%s: no file; every name in there that ends in .toml is one, take it out", name))
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: no file; %s", name, remedy)
 	}
-	return io.ReadAll(f)
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("%s: more than %d MiB: no configuration; %s", name, maxFile>>20, remedy)
+	}
+	return text, err
 }
 
 // number is that of a table of an array, at the top of a file.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -141,6 +142,7 @@ func TestDropInFiles(t *testing.T) {
 		"directory": {func(t *testing.T, _, path string) { must(t, os.Mkdir(path, 0o755)) }, "no file"},
 		"pipe":      {func(t *testing.T, _, path string) { must(t, unix.Mkfifo(path, 0o600)) }, "no file"},
 		"link":      {func(t *testing.T, file, path string) { must(t, os.Symlink(file, path)) }, "a link; put the file itself there"},
+		"log":       {func(t *testing.T, _, path string) { must(t, os.WriteFile(path, make([]byte, maxFile+1), 0o600)) }, "more than 4 MiB"},
 		"gone link": {func(t *testing.T, _, path string) { must(t, os.Symlink("/nowhere", path)) }, "a link"},
 		"unreadable": {func(t *testing.T, file, path string) {
 			must(t, os.WriteFile(path, nil, 0))
@@ -162,6 +164,23 @@ func TestDropInFiles(t *testing.T) {
 			if err := load(); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), file+".d") {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+	}
+}
+
+// TestNoConfiguration: FILE itself may be a link, as admins keep it, and is a file.
+func TestNoConfiguration(t *testing.T) {
+	file, dir := write(t, "state_dir = \"STATE\"\n")
+	link, pipe, long := filepath.Join(dir, "link"), filepath.Join(dir, "pipe"), filepath.Join(dir, "long")
+	must(t, os.Symlink(file, link))
+	must(t, unix.Mkfifo(pipe, 0o600))
+	must(t, os.WriteFile(long, bytes.Repeat([]byte("#\n"), maxFile/2+1), 0o600))
+	if _, err := Load(link); err != nil {
+		t.Error(err)
+	}
+	for path, want := range map[string]string{pipe: "no file; name another", long: "more than 4 MiB", dir: "no file; name another"} {
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
 		}
 	}
 }

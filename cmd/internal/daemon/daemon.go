@@ -80,7 +80,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	}
 	d.record.open(d.cfg.Site, d.log)
 	d.watcher.peers.path, d.watcher.invitations.path, d.watcher.asked = d.cfg.Site.PeersFile(), d.cfg.Site.InvitationsFile(), make(chan chan struct{})
-	d.inviter = inviter{site: d.cfg.Site, record: &d.record, log: d.log, fresh: func() bool { return d.watcher.fresh(&d.watcher.invitations) }}
+	d.inviter = inviter{site: d.cfg.Site, record: &d.record, log: d.log, fresh: func() { d.watcher.fresh(&d.watcher.invitations) }}
 	if n := d.cfg.Limits.CPUs; n > 0 {
 		runtime.GOMAXPROCS(n) // of the process, which is this daemon; the engine counts its workers by it
 	}
@@ -229,16 +229,24 @@ func (d *Daemon) reload(ctx context.Context) (warnings []string, err error) {
 	return append(warnings, cfg.Warnings...), nil
 }
 
-// repair takes over who is paired although the configuration has a mistake. It
-// fails closed: peers that cannot be read are none.
+// repair takes over who is paired although the configuration has a mistake. Files
+// that cannot be read at all say nothing of who was removed: they change nothing. It
+// is called with using held.
 func (d *Daemon) repair() {
 	own, err := config.OwnPeers(d.cfg.File)
 	if err != nil {
-		own = *d.own.Load()
+		d.log.Warn("neither peers nor exports reloaded: what is removed with haulback peer remove is out at once, whatever the configuration has")
+		return
 	}
+	good := *d.good // watch starts from it: what is taken here stays taken
+	good.Own = own
+	d.good = &good
+	d.own.Store(&own)
 	peers := d.admit(own)
 	d.revoke()
-	d.log.Warn("peers reloaded, exports not", "peers", len(peers))
+	if d.takePeers() {
+		d.log.Warn("peers reloaded, the rest is as it was", "peers", len(peers))
+	}
 }
 
 // use puts the peers and exports of cfg to work.

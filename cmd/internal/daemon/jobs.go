@@ -61,7 +61,7 @@ func (d *Daemon) openWork(ctx context.Context) (err error) {
 	}
 	d.home.serve(&api, &w.drained)
 	if w.control, err = control.Listen(ctx, api); err != nil {
-		return &exitcode.UsageError{Err: err}
+		return exitcode.Port(err)
 	}
 	return nil
 }

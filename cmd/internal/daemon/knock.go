@@ -14,7 +14,11 @@ type knocks struct{ d *Daemon }
 
 // Allowed implements wire.Peers.
 func (k knocks) Allowed(id wire.ID) bool {
-	return k.d.Allowed(id) || k.d.watcher.fresh(&k.d.watcher.peers) && k.d.Allowed(id)
+	if k.d.Allowed(id) {
+		return true
+	}
+	k.d.watcher.fresh(&k.d.watcher.peers)
+	return k.d.Allowed(id) // also where a round ended between the two looks
 }
 
 // watcher is what the loop of watch knows, and how it is asked to go round at once.
@@ -41,11 +45,11 @@ func (s *seen) read(must bool, do func()) {
 // knockTime bounds how long somebody unknown waits for a round.
 const knockTime = time.Second
 
-// fresh has f read when it has changed, and reports whether it was. What was read
-// already costs one look at the file.
-func (w *watcher) fresh(f *seen) bool {
+// fresh has f read when it has changed, and waits for it. What was read already
+// costs one look at the file.
+func (w *watcher) fresh(f *seen) {
 	if before := f.mark.Load(); before == nil || *before == markOf(f.path) {
-		return false // nil: nobody goes round yet
+		return // nil: nobody goes round yet
 	}
 	late := time.NewTimer(knockTime)
 	defer late.Stop()
@@ -53,12 +57,10 @@ func (w *watcher) fresh(f *seen) bool {
 	select {
 	case w.asked <- done:
 	case <-late.C:
-		return false
+		return
 	}
 	select {
 	case <-done:
-		return true
 	case <-late.C:
-		return false
 	}
 }

@@ -41,7 +41,7 @@ func (m *meters) open(ctx context.Context, d *Daemon) (err error) {
 	m.handler = metrics.Handler(metrics.Registry(s), d.log)
 	if addr := d.cfg.Metrics.Listen; addr != "" {
 		if m.port, err = metrics.Listen(ctx, addr, m.handler, d.log); err != nil {
-			return &exitcode.UsageError{Err: err}
+			return exitcode.Port(err)
 		}
 		d.log.Info("metrics", "listen", m.port.Addr().String())
 	}

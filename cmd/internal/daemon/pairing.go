@@ -17,12 +17,18 @@ type inviter struct {
 	site   *site.Site
 	record *recorder
 	log    *slog.Logger
-	fresh  func() bool  // has the invitations read when they have changed
+	fresh  func()       // has the invitations read when they have changed
 	until  atomic.Int64 // Unix nanoseconds of the end of the last open invitation; 0: none
 }
 
 // Inviting implements wire.Inviter.
-func (i *inviter) Inviting() bool { return i.open() || i.fresh() && i.open() }
+func (i *inviter) Inviting() bool {
+	if i.open() {
+		return true
+	}
+	i.fresh()
+	return i.open()
+}
 
 // open is Inviting as far as was read.
 func (i *inviter) open() bool { return time.Now().UnixNano() < i.until.Load() }

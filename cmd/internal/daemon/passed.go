@@ -39,7 +39,7 @@ func takeSockets(cfg *config.Config) (p *passed, err error) {
 	defer func() {
 		if err != nil {
 			p.close()
-			err = &exitcode.UsageError{Err: err}
+			err = exitcode.Port(err)
 		}
 	}()
 	seen := []string{}

@@ -63,21 +63,25 @@ func (d *Daemon) watch(ctx context.Context) {
 // repeer takes over who is paired now. Who is not any more is cut off first:
 // that waits for nothing.
 func (d *Daemon) repeer() {
-	before := *d.peers.Load()
 	peers := d.admit(*d.own.Load())
 	d.revoke()
-	if samePeers(before, peers) {
-		return
-	}
 	d.using.Lock()
 	defer d.using.Unlock()
+	if !samePeers(d.good.Peers, peers) && d.takePeers() { // good: what the exports were made of
+		d.log.Info("peers changed", "peers", len(peers))
+	}
+}
+
+// takePeers makes the exports anew for who is paired now. It is called with using
+// held.
+func (d *Daemon) takePeers() bool {
 	cfg, err := d.good.Repeer(d.paired())
 	if err != nil {
 		d.log.Error("the paired peers do not go together with those of the configuration file", "err", err)
-		return
+		return false
 	}
 	d.use(cfg)
-	d.log.Info("peers changed", "peers", len(peers))
+	return true
 }
 
 // paired are the peers of the site. It fails closed: those that cannot be read

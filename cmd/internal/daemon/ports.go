@@ -45,9 +45,9 @@ func listen(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, l
 	}
 }
 
-// refusal makes an address that cannot be had a mistake of the configuration.
+// refusal is of an address that cannot be had.
 func refusal(err error) error {
-	return &exitcode.UsageError{Err: fmt.Errorf("listen: %w; free the address, or change listen in the configuration", err)}
+	return exitcode.Port(fmt.Errorf("listen: %w; free the address, or change listen in the configuration", err))
 }
 
 func listenOnce(ctx context.Context, cfg *config.Config, key *wire.Key, d *Daemon, log *slog.Logger) (p *ports, err error) {

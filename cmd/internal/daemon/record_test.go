@@ -92,7 +92,7 @@ func TestNobodyJoinsUnrecorded(t *testing.T) {
 	}
 	r := new(recorder)
 	r.open(s, slog.New(slog.DiscardHandler))
-	inv := &inviter{site: s, record: r, fresh: func() bool { return false }, log: slog.New(slog.DiscardHandler)}
+	inv := &inviter{site: s, record: r, fresh: func() {}, log: slog.New(slog.DiscardHandler)}
 	code, err := s.Invite("dr", "", time.Minute, time.Now())
 	if err != nil {
 		t.Fatal(err)

@@ -37,6 +37,16 @@ func Decode(file string, text []byte, v any) (Places, error) {
 	return places, nil
 }
 
+// Part reads of text, the contents of file, what v has keys for, whatever else
+// stands there.
+func Part(file string, text []byte, v any) error {
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	if err := toml.Unmarshal(text, v); err != nil {
+		return syntax(file, text, err)
+	}
+	return nil
+}
+
 // syntax is what the parser says of text.
 func syntax(file string, text []byte, err error) error {
 	de, ok := errors.AsType[*toml.DecodeError](err)
