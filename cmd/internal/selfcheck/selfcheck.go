@@ -32,6 +32,7 @@ func Run(ctx context.Context, o Options, tell func(Result)) (failed []Result) {
 	defer c.end()
 	if c.site != nil {
 		c.user(os.Geteuid())
+		c.writers()
 		c.state()
 		c.key()
 	}

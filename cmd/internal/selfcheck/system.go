@@ -101,7 +101,7 @@ func (c *checks) buffers(h wire.BufferHint) {
 		return
 	}
 	c.not(Warn, "socket buffers",
-		fmt.Sprintf(`printf 'net.core.rmem_max = %d\nnet.core.wmem_max = %d\n' >/etc/sysctl.d/60-haulback.conf; sysctl --system; a daemon with haulbackd.socket needs neither`, 2*h.Want, 2*h.Want),
+		fmt.Sprintf(`printf 'net.core.rmem_max = %d\nnet.core.wmem_max = %d\n' >/etc/sysctl.d/30-haulback.conf; sysctl --system; a daemon with haulbackd.socket needs neither`, 2*h.Want, 2*h.Want),
 		"UDP gets %s to receive and %s to send, not %s: fast links lose packets", size.Text(int64(h.Recv)), size.Text(int64(h.Send)), size.Text(int64(h.Want)))
 }
 
