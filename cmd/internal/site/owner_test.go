@@ -21,8 +21,17 @@ func TestOwner(t *testing.T) {
 	if err := owned(s.dir, uint32(me), me); err != nil {
 		t.Errorf("the owner is refused: %v", err)
 	}
-	if err := owned(s.dir, nobody, me); err != nil {
-		t.Errorf("a volume of a container is refused: %v", err)
+	if err := owned(s.dir, nobody, me); (err == nil) != contained() {
+		t.Errorf("a directory of nobody, contained %v: %v", contained(), err)
+	}
+	if err := os.Chmod(s.dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Make(); err == nil || !strings.Contains(err.Error(), "chmod 700 "+s.dir) {
+		t.Errorf("a directory that everybody may write: %v", err)
+	}
+	if err := os.Chmod(s.dir, 0o700); err != nil {
+		t.Fatal(err)
 	}
 	err = owned(s.dir, uint32(me)+4321, me)
 	if err == nil || !strings.Contains(err.Error(), "runuser -u ") || !strings.Contains(err.Error(), s.dir) || !strings.Contains(err.Error(), "--state-dir") {
@@ -48,7 +57,7 @@ func TestOwner(t *testing.T) {
 	}
 	t.Setenv("XDG_STATE_HOME", "")
 	for home, want := range map[string]string{
-		"/var/lib/haulback": "/var/lib/haulback", "/var/lib/haulback-controller": "/var/lib/haulback-controller",
+		"/var/lib/haulback": "/var/lib/haulback", "/var/lib/haulback/": "/var/lib/haulback", "/var/lib/haulback-controller": "/var/lib/haulback-controller",
 		"/home/joe": "/home/joe/.local/state/haulback", "/var/lib/jenkins": "/var/lib/jenkins/.local/state/haulback",
 	} {
 		if got := ownDir(home); got != want {

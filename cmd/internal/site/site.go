@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -52,6 +54,7 @@ func DefaultDir() (string, error) {
 // that of the service (sysusers.d): whoever acts as that user, outside the service
 // and without its environment, means the daemon's own keys and peers.
 func ownDir(home string) string {
+	home = filepath.Clean(home)
 	if Service(home) {
 		return home
 	}
@@ -105,6 +108,9 @@ func (s *Site) Make() error {
 	if err := unix.Stat(s.dir, &st); err != nil {
 		return fmt.Errorf("state directory %s: %w", s.dir, err)
 	}
+	if st.Mode&unix.S_IWOTH != 0 {
+		return fmt.Errorf("state directory %s: everybody may write it, and put another key or another peer there; run: chmod 700 %[1]s", s.dir)
+	}
 	return owned(s.dir, st.Uid, os.Geteuid())
 }
 
@@ -117,11 +123,17 @@ func UserName(uid int) string {
 	return name
 }
 
-// nobody is who owns what no user of this container does.
+// nobody is who owns what no user of a container does.
 const nobody = 65534
 
+// contained reports whether this process sees only a part of the users there are.
+var contained = sync.OnceValue(func() bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && !slices.Equal(strings.Fields(string(text)), []string{"0", "0", "4294967295"})
+})
+
 func owned(dir string, uid uint32, euid int) error {
-	if int(uid) == euid || uid == nobody {
+	if int(uid) == euid || uid == nobody && contained() {
 		return nil
 	}
 	name := UserName(int(uid))
