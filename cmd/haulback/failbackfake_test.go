@@ -41,6 +41,7 @@ type fakeController struct {
 	denied   string           // verbs are refused with this
 	jobs     []*controlv1.Job // of the daemon
 	broken   chan struct{}    // ends the watches of failbacks when it is closed
+	silent   bool             // a watch of failbacks tells nothing
 }
 
 func newFake(t *testing.T) *fakeController {
@@ -285,6 +286,7 @@ func (f *fakeController) Watch(ctx context.Context, r *controlv1.WatchFailbacksR
 	for after := r.AfterRevision; ; {
 		f.mu.Lock()
 		var news []*failback.Status
+		silent := f.silent
 		for id, s := range f.all {
 			if s.Revision > after && (r.FailbackId == "" || r.FailbackId == id) {
 				news = append(news, s)
@@ -293,6 +295,10 @@ func (f *fakeController) Watch(ctx context.Context, r *controlv1.WatchFailbacksR
 		after = f.revision
 		changed, broken := f.changed, f.broken
 		f.mu.Unlock()
+		if silent && r.AfterRevision == 0 {
+			<-ctx.Done()
+			return ctx.Err()
+		}
 		for _, s := range news {
 			if err := stream.Send(&controlv1.WatchFailbacksResponse{Revision: s.Revision, Event: &controlv1.WatchFailbacksResponse_Failback{Failback: failbackpb.FromStatus(s)}}); err != nil {
 				return err

@@ -25,6 +25,9 @@ import (
 type feed struct {
 	c    *caller
 	news chan struct{} // has one when the board has changed
+	// anew is how long a watch lasts before it is begun anew, patience how long it may
+	// take to tell all that there is.
+	anew, patience time.Duration
 
 	mu        sync.Mutex
 	heard     time.Time // when the daemon said something last
@@ -35,7 +38,7 @@ type feed struct {
 
 func newFeed(c *caller) *feed {
 	return &feed{
-		c: c, news: make(chan struct{}, 1), daemon: screen.Daemon{Where: c.where, Reading: true},
+		c: c, news: make(chan struct{}, 1), anew: watchTime, patience: toldTime, daemon: screen.Daemon{Where: c.where, Reading: true},
 		failbacks: known[*failback.Status]{all: map[string]*failback.Status{}, revision: func(s *failback.Status) uint64 { return s.Revision }},
 		jobs:      known[*screen.Job]{all: map[string]*screen.Job{}, revision: func(j *screen.Job) uint64 { return j.Revision }},
 	}
@@ -74,6 +77,8 @@ const (
 	infoTime  = 3 * time.Second
 	firstWait = 500 * time.Millisecond // before the first try after a loss; doubled up to lastWait
 	lastWait  = 5 * time.Second
+	watchTime = 10 * time.Minute
+	toldTime  = 30 * time.Second // for all that there is
 )
 
 // info asks what the daemon is.
@@ -118,17 +123,26 @@ func (f *feed) run(ctx context.Context) {
 // when the daemon was heard last, which is before somebody noticed.
 func (f *feed) lost(err error) {
 	f.mu.Lock()
-	f.daemon.Lost = &screen.Lost{Since: f.heard, Why: err.Error()}
+	since := f.heard
+	if f.daemon.Lost != nil { // it may answer, and not tell
+		since = f.daemon.Lost.Since
+	}
+	f.daemon.Lost = &screen.Lost{Since: since, Why: err.Error()}
 	for id, s := range f.failbacks.all {
 		f.failbacks.all[id] = screen.Resting(s)
 	}
+	f.rateless()
+	f.mu.Unlock()
+	f.tidings()
+}
+
+// rateless forgets how fast the jobs are. It is called with mu held.
+func (f *feed) rateless() {
 	for id, j := range f.jobs.all {
 		c := *j
 		c.Rates = nil
 		f.jobs.all[id] = &c
 	}
-	f.mu.Unlock()
-	f.tidings()
 }
 
 // connected follows the daemon until something of it fails, and calls told once
@@ -147,7 +161,7 @@ func (f *feed) connected(ctx context.Context, told func()) error {
 	synced := make(chan struct{}, len(parts))
 	for _, watch := range parts {
 		g.Go(func() error {
-			return caught(func() error { return watch(ctx, sync.OnceFunc(func() { synced <- struct{}{} })) })
+			return f.watched(ctx, watch, sync.OnceFunc(func() { synced <- struct{}{} }))
 		})
 	}
 	g.Go(func() error {
@@ -178,6 +192,31 @@ func (f *feed) connected(ctx context.Context, told func()) error {
 	return g.Wait()
 }
 
+// errSilent is a watch that did not tell what there is.
+var errSilent = errors.New("it answers, and does not say what it does")
+
+// watched is watch, begun anew every now and then: what has ended long ago goes, and
+// a watch that hangs is found out.
+func (f *feed) watched(ctx context.Context, watch func(context.Context, func()) error, synced func()) error {
+	over := errors.New("the watch is begun anew")
+	for {
+		once, cancel := context.WithCancelCause(ctx) // no deadline: the daemon would be told of it
+		hangs := time.AfterFunc(f.patience, func() { cancel(errSilent) })
+		renew := time.AfterFunc(f.anew, func() { cancel(over) })
+		err := caught(func() error { return watch(once, func() { hangs.Stop(); synced() }) })
+		cause := context.Cause(once)
+		hangs.Stop()
+		renew.Stop()
+		cancel(nil)
+		switch _, crashed := errors.AsType[*crash](err); {
+		case crashed || ctx.Err() != nil || cause == nil:
+			return err
+		case !errors.Is(cause, over):
+			return cause
+		}
+	}
+}
+
 // crash is a panic on its way to a goroutine that can put the terminal back first.
 type crash struct {
 	value any
@@ -206,7 +245,10 @@ func (f *feed) watchJobs(ctx context.Context, synced func()) error {
 		return err
 	}
 	defer stream.Close()
-	f.with(f.jobs.begin)
+	f.with(func() {
+		f.jobs.begin()
+		f.rateless() // the first rate of a watch is none
+	})
 	return follow(stream, func(m *controlv1.WatchResponse) error {
 		if err := f.jobEvent(m); err != nil {
 			return err

@@ -5,10 +5,18 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/haulback/haulback/cmd/internal/cmdtest"
 	"github.com/haulback/haulback/cmd/internal/screen"
@@ -64,6 +72,94 @@ func TestFeedAnew(t *testing.T) {
 	cmdtest.Await(t, "the loss", func() bool { return f.board().Daemon.Lost != nil })
 	fake.offer(func() { fake.broken = nil })
 	cmdtest.Await(t, "the older state", shows("old syncing"))
+}
+
+// TestFeedRenewed: a watch is begun anew by itself, without a loss: what the daemon
+// has no more and has not told of goes.
+func TestFeedRenewed(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t)
+	for _, id := range []string{"gone", "stays"} {
+		fake.set(id, func(s *failback.Status) { s.Spec.VM, s.Activity = id, failback.Deciding })
+	}
+	f := newFeed(callerOf(fake.socket))
+	f.anew = 300 * time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	all.Go(func() { f.run(ctx) })
+	has := func(n int) func() bool {
+		return func() bool {
+			if b := f.board(); !b.Daemon.Reading {
+				if b.Daemon.Lost != nil {
+					t.Fatalf("told as lost: %v", b.Daemon.Lost)
+				}
+				return len(b.Failbacks) == n
+			}
+			return false
+		}
+	}
+	cmdtest.Await(t, "both failbacks", has(2))
+	fake.offer(func() { delete(fake.all, "gone") })
+	cmdtest.Await(t, "one failback", has(1))
+}
+
+// TestFeedSilent: a daemon that answers and does not tell what it does is lost, and
+// since the first time that it was.
+func TestFeedSilent(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t)
+	f := newFeed(callerOf(fake.socket))
+	f.anew, f.patience = 200*time.Millisecond, 200*time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	all.Go(func() { f.run(ctx) })
+	cmdtest.Await(t, "the daemon", func() bool { b := f.board(); return !b.Daemon.Reading && b.Daemon.Lost == nil })
+	fake.offer(func() { fake.silent = true })
+	var same []*screen.Lost // losses one after another, since one time
+	cmdtest.Await(t, "three losses since the first one", func() bool {
+		l := f.board().Daemon.Lost
+		switch {
+		case l == nil || !strings.Contains(l.Why, "does not say what it does"):
+		case len(same) == 0 || !l.Since.Equal(same[0].Since):
+			same = []*screen.Lost{l}
+		case !slices.Contains(same, l):
+			same = append(same, l)
+		}
+		return len(same) == 3
+	})
+}
+
+// TestSuspendedTwice: asked again before it came back the view is put away once, and
+// SIGTSTP is its own again afterwards.
+func TestSuspendedTwice(t *testing.T) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTSTP)
+	filter := suspending(t.Context(), make(chan os.Signal, 1), make(chan os.Signal, 1))
+	handler := func() sigaction {
+		now := swap(unix.SIGTSTP, sigaction{})
+		swap(unix.SIGTSTP, now)
+		return now
+	}
+	before := handler()
+	if filter(nil, tea.SuspendMsg{}) == nil || handler() != (sigaction{}) {
+		t.Error("it is not put away")
+	}
+	if filter(nil, tea.SuspendMsg{}) != nil {
+		t.Error("it is put away twice")
+	}
+	filter(nil, tea.ResumeMsg{})
+	if handler() != before {
+		t.Error("SIGTSTP stops it where it stands")
+	}
+	filter(nil, tea.SuspendMsg{})
+	filter(nil, tea.ResumeMsg{})
+	filter(nil, tea.ResumeMsg{})
+	if handler() != before {
+		t.Error("SIGTSTP stops it where it stands, the second time")
+	}
 }
 
 // TestStatusUnknown: a verb whose answer did not come may have been done, and only

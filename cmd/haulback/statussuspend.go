@@ -23,10 +23,13 @@ const wakeUp = 700 * time.Millisecond
 func suspending(ctx context.Context, stop, resized chan os.Signal) func(tea.Model, tea.Msg) tea.Msg {
 	signal.Notify(stop, syscall.SIGTSTP)
 	var handler sigaction
-	resumed := func() {}
+	var resumed context.CancelFunc // nil: it is not put away
 	return func(_ tea.Model, msg tea.Msg) tea.Msg {
 		switch msg.(type) {
 		case tea.SuspendMsg:
+			if resumed != nil {
+				return nil // asked twice before it came back
+			}
 			handler = swap(unix.SIGTSTP, sigaction{})
 			away, cancel := context.WithCancel(ctx)
 			resumed = cancel
@@ -43,7 +46,11 @@ func suspending(ctx context.Context, stop, resized chan os.Signal) func(tea.Mode
 				}
 			}()
 		case tea.ResumeMsg:
+			if resumed == nil {
+				break
+			}
 			resumed()
+			resumed = nil
 			swap(unix.SIGTSTP, handler)
 			select {
 			case resized <- syscall.SIGWINCH:
