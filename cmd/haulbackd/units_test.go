@@ -149,6 +149,9 @@ func TestUnitsFitDaemon(t *testing.T) {
 		if n == nil || l == nil || n[1]+" "+l[1]+" "+l[2] != want {
 			t.Errorf("%s: %q %q, want %s", unit, n, l, want)
 		}
+		if !strings.Contains(text, "\nFreeBind=yes\n") && strings.Contains(want, ":7420") {
+			t.Errorf("%s: an address that the network brings later is a failure for good", unit)
+		}
 	}
 }
 
@@ -188,7 +191,7 @@ func TestSystemFiles(t *testing.T) {
 			t.Errorf("%s: %v, %v", dir, st, err)
 		}
 	}
-	sysctl := read(t, filepath.Join(unitDir, "sysctl.d/60-haulback.conf"))
+	sysctl := read(t, filepath.Join(unitDir, "sysctl.d/30-haulback.conf"))
 	for line := range strings.Lines(sysctl) {
 		if key, _, ok := strings.Cut(line, " = "); ok {
 			if _, err := os.Stat("/proc/sys/" + strings.ReplaceAll(key, ".", "/")); err != nil {

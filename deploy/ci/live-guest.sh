@@ -29,6 +29,10 @@ copy() { desk copy "$@" /root/src.img haulback://127.0.0.1:7420/disk; }
 want "the package is installed" dpkg -i /root/haulback.deb
 want "and nothing runs" is ActiveState inactive
 want "socket buffers are set" [ "$(sysctl -n net.core.rmem_max)" = 16777216 ]
+echo 'net.core.rmem_max = 33554432' >/etc/sysctl.d/50-own.conf
+sysctl -q -p /etc/sysctl.d/50-own.conf
+want "it is installed again" dpkg -i /root/haulback.deb
+want "and an administrator's own value stays" [ "$(sysctl -n net.core.rmem_max)" = 33554432 ]
 config=/etc/haulback/haulbackd.toml
 printf '[[export]]\nname = "disk"\nuri = "block:///dev/vdb"\nrole = "target"\npeers = ["desk"]\n' >>$config
 want "it starts" systemctl enable --now haulbackd
@@ -81,13 +85,22 @@ want "a start with a mistake fails" fails systemctl restart haulbackd
 sleep 8
 want "and is not tried again" is ActiveState failed
 want "the journal has the line" says "haulbackd.toml:22:1: unknown key export.rol; did you mean role?" journal
+for _ in 1 2 3 4 5 6 7 8 9 10; do # somebody looks what is wrong, and starts it by that
+  timeout 3 haulback status --plain --socket /run/haulback/control.sock >/dev/null 2>&1
+done
 sed -i 's/^rol = /role = /' $config
-want "mended, it starts at once" systemctl start haulbackd
+sleep 11
+want "mended, it starts, whoever has knocked" systemctl start haulbackd
+want "and its sockets are open" timeout 20 haulback status --plain --socket /run/haulback/control.sock
 
 echo 'name = "c"' >>/etc/haulback/controller.toml
 want "the controller starts" systemctl start haulback-controller
 want "the mover's exposure is 1.5" says "exposure level for haulbackd.service: 1.5" systemd-analyze security --no-pager haulbackd.service
 want "the controller's is 1.3" says "exposure level for haulback-controller.service: 1.3" systemd-analyze security --no-pager haulback-controller.service
+/var/lib/dpkg/info/haulback.prerm remove
+want "a removal stops it" is ActiveState inactive
+/var/lib/dpkg/info/haulback.postinst abort-remove
+want "and is taken back" is ActiveState active
 want "the package is purged" dpkg -P haulback
 want "nothing of it runs" fails pgrep haulbackd
 want "keys and journals are left" [ -e /var/lib/haulback/identity.key ]

@@ -18,7 +18,10 @@ reload_units() {
 # apply_sysctl sets what commands outside the units need for their sockets. PID 1 reads
 # it at boot only.
 apply_sysctl() {
-  if running && [ -x /lib/systemd/systemd-sysctl ]; then /lib/systemd/systemd-sysctl 60-haulback.conf || :; fi
+  # By key and not by file: an administrator's own file may set more.
+  if running && [ -x /lib/systemd/systemd-sysctl ]; then
+    /lib/systemd/systemd-sysctl --prefix=/net/core/rmem_max --prefix=/net/core/wmem_max || :
+  fi
 }
 
 # make_users also makes the directories below /run.
@@ -47,6 +50,24 @@ restart_one() {
   else
     echo "haulback: $1.service IS NOT RESTARTED and goes on with the old program: the new one does not take $2. Mend it, then: systemctl restart $1" >&2
   fi
+}
+
+# tell_alive says who did not end when its service was stopped: a disk that hangs holds it.
+tell_alive() {
+  for unit in $services; do
+    pid=$(systemctl show --property=MainPID --value "$unit" 2>/dev/null) || continue
+    if [ "${pid:-0}" -gt 0 ]; then
+      echo "haulback: $unit DID NOT STOP: process $pid goes on and holds its disks; see: ps -o stat,wchan,cmd $pid" >&2
+    fi
+  done
+}
+
+# start_enabled takes back a stop, when a removal is.
+start_enabled() {
+  running || return 0
+  for unit in $sockets $services; do
+    if systemctl --quiet is-enabled "$unit"; then systemctl start "$unit" || :; fi
+  done
 }
 
 restart_running() {
