@@ -31,6 +31,14 @@ func callerOf(socket string) *caller {
 	}}, "http://haulback", socket, true)
 }
 
+// runs has f follow its daemon until the test ends.
+func runs(t *testing.T, f *feed) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() { f.run(ctx) })
+	t.Cleanup(func() { cancel(); all.Wait() })
+}
+
 // TestFeedAnew: a daemon that comes back with an older state, restored or another
 // one, is shown as it is: nothing of before is taken for what is now.
 func TestFeedAnew(t *testing.T) {
@@ -40,14 +48,10 @@ func TestFeedAnew(t *testing.T) {
 		fake.set(id, func(s *failback.Status) { s.Spec.VM, s.Activity = id, failback.Deciding })
 	}
 	f := newFeed(callerOf(fake.socket))
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	defer all.Wait()
-	defer cancel()
 	if !f.board().Daemon.Reading {
 		t.Error("before the daemon was asked, what is there is not known")
 	}
-	all.Go(func() { f.run(ctx) })
+	runs(t, f)
 	shows := func(want ...string) func() bool {
 		return func() bool {
 			b := f.board()
@@ -84,11 +88,7 @@ func TestFeedRenewed(t *testing.T) {
 	}
 	f := newFeed(callerOf(fake.socket))
 	f.anew = 300 * time.Millisecond
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	defer all.Wait()
-	defer cancel()
-	all.Go(func() { f.run(ctx) })
+	runs(t, f)
 	has := func(n int) func() bool {
 		return func() bool {
 			if b := f.board(); !b.Daemon.Reading {
@@ -112,11 +112,7 @@ func TestFeedSilent(t *testing.T) {
 	fake := newFake(t)
 	f := newFeed(callerOf(fake.socket))
 	f.anew, f.patience = 200*time.Millisecond, 200*time.Millisecond
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	defer all.Wait()
-	defer cancel()
-	all.Go(func() { f.run(ctx) })
+	runs(t, f)
 	cmdtest.Await(t, "the daemon", func() bool { b := f.board(); return !b.Daemon.Reading && b.Daemon.Lost == nil })
 	fake.offer(func() { fake.silent = true })
 	var same []*screen.Lost // losses one after another, since one time
