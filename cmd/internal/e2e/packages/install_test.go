@@ -144,6 +144,9 @@ func life(t *testing.T, m *manager, r root, p *packages, old []string) {
 
 	out = m.erase(t, r)
 	r.wantCalls(t, "removal", m.erased)
+	if !strings.Contains(out, "haulbackd.service DID NOT STOP: process 4711") || strings.Contains(out, "controller.service DID") {
+		t.Errorf("removal: nobody says that the mover still runs, or that of another:\n%s", out)
+	}
 	if r.exists("usr/bin/haulbackd") || r.exists("usr/lib/systemd/system/haulbackd.service.d") || read(t, r.path(m.kept)) != edited {
 		t.Errorf("removal: a program is left, or %s is lost", m.kept)
 	}

@@ -34,7 +34,11 @@ func (r root) exists(path string) bool {
 // and each start is of the program that is there then.
 const systemctl = `#!/bin/sh
 echo "$*" >>/calls
-case "$*" in *is-active*) [ -e /active ] ;; esac
+case "$*" in
+*is-active*) [ -e /active ] ;;
+*MainPID*haulbackd*) echo 4711 ;; # a disk holds it: it does not stop
+*MainPID*) echo 0 ;;
+esac
 `
 
 // newRoot makes a root with a shell, systemd's makers of users and directories, and
@@ -117,6 +121,9 @@ func (r root) worker() []string {
 	return nil
 }
 
+// asked is what a removal asks for after it has stopped all.
+const asked = "; show --property=MainPID --value haulbackd.service; show --property=MainPID --value haulback-controller.service"
+
 // manager is dpkg or rpm on a root.
 type manager struct {
 	name, kind string // of the files that it takes: a pattern for each package
@@ -165,7 +172,7 @@ var managers = []manager{
 		},
 		erase:  func(t *testing.T, r root) string { return dpkg(t, r, "-r", "haulback", "haulback-vddk") },
 		purge:  func(t *testing.T, r root) string { return dpkg(t, r, "-P", "haulback", "haulback-vddk") },
-		erased: "stop " + sockets + " " + units,
+		erased: "stop " + sockets + " " + units + asked,
 	},
 	{
 		name: "rpm", kind: ".rpm", daemon: "haulback-[0-9]*.x86_64.rpm", worker: "haulback-vddk-*.x86_64.rpm",
@@ -177,7 +184,7 @@ var managers = []manager{
 			return rpm(t, r, append([]string{"-e", "haulback"}, r.worker()...)...)
 		},
 		installed: "--no-reload preset " + units + " " + sockets + "; --quiet is-active haulbackd.service; --quiet is-active haulback-controller.service",
-		erased:    "--no-reload disable --now " + sockets + " " + units,
+		erased:    "--no-reload disable --now " + sockets + " " + units + asked,
 		offline:   "--no-reload preset " + units + " " + sockets + "\n--no-reload disable " + sockets + " " + units,
 	},
 }
