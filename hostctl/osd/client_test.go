@@ -132,8 +132,7 @@ func TestLook(t *testing.T) {
 	r.set(func(q *osdtest.Quirks) { q.Unfit = map[string]string{id: "degraded"} })
 	must[Volume](t)(r.c.Look(ctx, id, ""))
 	r.set(func(q *osdtest.Quirks) { q.Unfit, q.AsyncRestore = nil, 1000 })
-	r.c.cfg.Long = 10 * time.Millisecond
-	retryable(t, r.c.Restore(ctx, id, s.ID), true)
+	retryable(t, r.impatient(ctx, id, s.ID), true)
 	_, err = r.c.Look(ctx, id, "")
 	wants(t, err, "it is being restored")
 	retryable(t, err, true)

@@ -271,22 +271,27 @@ func TestKeeperFaults(t *testing.T) {
 		r.clean()
 	}
 	r.set(func(q *osdtest.Quirks) { q.Internal = nil })
-	r.k.wait.settle = 0
 
-	// A context that ends during Attach.
-	r.set(func(q *osdtest.Quirks) { q.Slow = map[string]time.Duration{"Attach": 40 * time.Millisecond} })
-	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	// A context that ends during Attach, which is done all the same.
+	short, cancel := context.WithCancel(ctx)
 	defer cancel()
+	late, before := make(chan struct{}), r.server.Calls("Attach")
+	r.server.Hold("Attach", func(context.Context) <-chan struct{} {
+		cancel()
+		return late
+	})
 	_, err := r.k.Open(short, r.c, id, "", true)
-	if !errors.Is(err, context.DeadlineExceeded) {
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	r.set(func(q *osdtest.Quirks) { q.Slow = nil })
-	for r.server.Calls("Attach") == 0 || count(r, func(v osdtest.Info) bool { return v.Attached }) == 0 {
-		if files, _ := os.ReadDir(r.ledger); len(files) == 0 {
-			break
+	if files, _ := os.ReadDir(r.ledger); len(files) != 1 {
+		t.Errorf("%d rows of what may still come", len(files))
+	}
+	close(late)
+	for end := time.Now().Add(30 * time.Second); r.server.Calls("Attach") == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it was never attached")
 		}
-		time.Sleep(time.Millisecond)
 	}
 	must[[]Swept](t)(r.k.Sweep(ctx, client))
 	r.clean()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,15 +84,24 @@ func TestSnapshotLate(t *testing.T) {
 	r := newRig(t, osdtest.Config{})
 	id := r.volume("v", 1, 1)
 	must[Volume](t)(r.c.Inspect(t.Context(), id))
-	r.set(func(q *osdtest.Quirks) { q.Slow = map[string]time.Duration{"SnapshotCreate": 50 * time.Millisecond} })
-	before := r.server.Seen("correlation-context-id")[0]
+	var calls atomic.Int32
+	asked, again, made := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	r.server.Hold("SnapshotCreate", func(context.Context) <-chan struct{} {
+		switch calls.Add(1) {
+		case 1:
+			close(asked)
+			return again
+		case 2:
+			close(again)
+		}
+		return made
+	})
 	early := make(chan error, 1)
 	go func() {
 		early <- r.c.once(t.Context(), op{method: "SnapshotCreate", thing: id}, snapshotCall(r.c, id))
+		close(made)
 	}()
-	for r.server.Seen("correlation-context-id")[0] == before {
-		time.Sleep(time.Millisecond)
-	}
+	<-asked
 	s := must[Volume](t)(r.c.Snapshot(t.Context(), id, "point", labels))
 	ok(t, <-early)
 	if left := points(r, id); len(left) != 1 || left[0] != s.ID {
@@ -152,10 +162,14 @@ func TestRestore(t *testing.T) {
 			id := r.volume("v", 1, 1)
 			s := must[Volume](t)(r.c.Snapshot(ctx, id, "point", labels))
 			r.set(test.change)
-			if test.retry {
+			if test.class == Unknown {
 				r.c.cfg.Long = 50 * time.Millisecond
 			}
-			err := r.c.Restore(ctx, id, s.ID)
+			restore := r.c.Restore
+			if test.class == Transient {
+				restore = r.impatient
+			}
+			err := restore(ctx, id, s.ID)
 			if test.want == "" {
 				ok(t, err)
 				return
@@ -179,11 +193,8 @@ func TestRestoreAgain(t *testing.T) {
 	wants(t, r.c.Restore(ctx, id, s.ID), "it is attached")
 	ok(t, r.server.DetachOutside(id))
 
-	r.set(func(q *osdtest.Quirks) { q.AsyncRestore = 200 })
-	r.c.cfg.Long = 20 * time.Millisecond
-	err := r.c.Restore(ctx, id, s.ID)
-	retryable(t, err, true)
-	r.c.cfg.Long = 5 * time.Second
+	r.set(func(q *osdtest.Quirks) { q.AsyncRestore = 10 })
+	retryable(t, r.impatient(ctx, id, s.ID), true)
 	if n := r.calls("SnapshotRestore", func() { ok(t, r.c.Restore(ctx, id, s.ID)) }); n != 0 {
 		t.Errorf("it was asked %d times more", n)
 	}
@@ -192,6 +203,18 @@ func TestRestoreAgain(t *testing.T) {
 	if err := r.c.Restore(short, id, s.ID); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "canceled") {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// impatient is Restore that waits for the answer, and no longer.
+func (r *rig) impatient(ctx context.Context, id, snapshot string) error {
+	was := r.c.cfg
+	defer func() { r.c.cfg = was }()
+	r.c.cfg.Called = func(method, _ string) {
+		if method == "SnapshotRestore" {
+			r.c.cfg.Long = time.Nanosecond
+		}
+	}
+	return r.c.Restore(ctx, id, snapshot)
 }
 
 // snapshotCall makes one as an earlier process has.

@@ -18,7 +18,7 @@ import (
 // A call goes through
 //
 //	1  call     metadata is noted, who asks is found out and may or may not
-//	2  wait     Config.Delay and Quirks.Slow; the caller may go, the call does not
+//	2  wait     Config.Delay, Quirks.Slow and Hold; the caller may go, the call does not
 //	3  perform  Quirks.Internal and Fail, the service, the count, Quirks.LoseReplies
 //
 // The services lock the server from here on.
@@ -54,28 +54,44 @@ type reply struct {
 
 func (s *Server) wait(ctx context.Context, key string, do func(context.Context) (any, error)) (any, error) {
 	s.mu.Lock()
-	delay := s.cfg.Delay + s.quirks.Slow[key]
+	delay, hold := s.cfg.Delay+s.quirks.Slow[key], s.holds[key]
 	s.mu.Unlock()
-	if delay == 0 {
+	if delay == 0 && hold == nil {
 		return s.perform(ctx, key, do)
 	}
 	done := make(chan reply, 1)
 	s.slow.Go(func() {
-		timer := time.NewTimer(delay)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			answer, err := s.perform(context.WithoutCancel(ctx), key, do)
-			done <- reply{answer, err}
-		case <-s.closing:
+		if !s.held(ctx, delay, hold) {
 			done <- reply{nil, status.Error(codes.Unavailable, "server is closed")}
+			return
 		}
+		answer, err := s.perform(context.WithoutCancel(ctx), key, do)
+		done <- reply{answer, err}
 	})
 	select {
 	case r := <-done:
 		return r.answer, r.err
 	case <-ctx.Done():
 		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// held waits until a call is to be done; false: the server is closed.
+func (s *Server) held(ctx context.Context, delay time.Duration, hold Hold) bool {
+	if hold != nil {
+		select {
+		case <-hold(ctx):
+		case <-s.closing:
+			return false
+		}
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-s.closing:
+		return false
 	}
 }
 

@@ -73,15 +73,40 @@ func TestLoseReplies(t *testing.T) {
 	must(t)(r.client.snapshot(r.id, "n", nil))
 }
 
-// TestSlow does the thing for a caller who is gone.
+// TestSlow takes its time.
 func TestSlow(t *testing.T) {
-	r := quirky(t, func(q *Quirks) { q.Slow = map[string]time.Duration{"SnapshotCreate": 100 * time.Millisecond} })
+	const slow = 50 * time.Millisecond
+	r := quirky(t, func(q *Quirks) { q.Slow = map[string]time.Duration{"SnapshotCreate": slow} })
+	began := time.Now()
+	must(t)(r.client.snapshot(r.id, "n", nil))
+	if took := time.Since(began); took < slow {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// TestHold does the thing for a caller who is gone.
+func TestHold(t *testing.T) {
+	r := quirky(t, nil)
 	before := r.s.Calls("SnapshotCreate")
-	wants(t, r.late(func(c *client) error { _, err := c.snapshot(r.id, "n", nil); return err }), codes.DeadlineExceeded, "")
+	goes := func(until <-chan struct{}) {
+		t.Helper()
+		with := *r.client
+		ctx, cancel := context.WithCancel(r.ctx)
+		with.ctx = ctx
+		r.s.Hold("SnapshotCreate", func(context.Context) <-chan struct{} {
+			cancel()
+			return until
+		})
+		_, err := with.snapshot(r.id, "n", nil)
+		wants(t, err, codes.Canceled, "")
+	}
+	until := make(chan struct{})
+	goes(until)
 	if n := len(r.snapshots(r.id, nil)); n != 1 {
 		t.Errorf("%d snapshots before its time", n)
 	}
-	for deadline := time.Now().Add(10 * time.Second); r.s.Calls("SnapshotCreate") == before; time.Sleep(5 * time.Millisecond) {
+	close(until)
+	for deadline := time.Now().Add(10 * time.Second); r.s.Calls("SnapshotCreate") == before; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it was never done")
 		}
@@ -89,9 +114,12 @@ func TestSlow(t *testing.T) {
 	if n := len(r.snapshots(r.id, nil)); n != 2 {
 		t.Errorf("%d snapshots", n)
 	}
-	r.s.Set(func(q *Quirks) { q.Slow["SnapshotCreate"] = time.Hour })
-	wants(t, r.late(func(c *client) error { _, err := c.snapshot(r.id, "n", nil); return err }), codes.DeadlineExceeded, "")
-	ok(t, r.s.Close()) // does not wait for it
+	goes(nil)
+	r.s.Hold("SnapshotCreate", nil)
+	must(t)(r.client.snapshot(r.id, "n", nil))
+	r.s.Set(func(q *Quirks) { q.Slow = map[string]time.Duration{"SnapshotCreate": time.Hour} })
+	goes(until)
+	ok(t, r.s.Close()) // does not wait for those
 }
 
 // TestDown is a server that goes and comes back with what it had.

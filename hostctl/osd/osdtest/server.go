@@ -1,6 +1,7 @@
 package osdtest
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -54,6 +55,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	quirks   Quirks
+	holds    map[string]Hold // by method
 	vols     map[string]*volume
 	calls    map[string]int
 	seen     metadata.MD   // of the last call
@@ -70,7 +72,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, closing: make(chan struct{}), detached: make(chan struct{}),
-		vols: make(map[string]*volume), calls: make(map[string]int),
+		vols: make(map[string]*volume), calls: make(map[string]int), holds: make(map[string]Hold),
 	}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(err, s.release())
@@ -283,6 +285,17 @@ func (s *Server) Set(change func(*Quirks)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.quirks)
+}
+
+// Hold is told of a call that has come, with its caller's context. The call is done
+// when the channel is closed, also for a caller who is gone; nil is never.
+type Hold func(ctx context.Context) <-chan struct{}
+
+// Hold holds the calls of a method that come from now on; nil holds no more of them.
+func (s *Server) Hold(method string, hold Hold) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holds[method] = hold
 }
 
 // Calls counts calls of a method that came to their end, answered or not: "" are all.
