@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/haulback/haulback/cbt"
@@ -397,37 +398,52 @@ func TestHostileSilence(t *testing.T) {
 			s.send(be64(0), make([]byte, 100))
 		}, "nothing for 100ms"},
 		{"drips, and is never done", func(s hostile, n uint64) {
-			for {
+			for range 1000 {
 				if _, err := s.Write(append(append(append(be32(magicStructuredReply), 0, 0, 0x80, 1), be64(n)...), append(be32(6), 0, 0, 0, 5, 0, 0)...)); err != nil {
 					return
 				}
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(10 * time.Millisecond) // of the bubble
 			}
 		}, "a request that is 1s old"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			u := listen(t, func(s hostile) {
-				s.answer(nil)
-				_, cookie, _ := s.request()
-				c.answer(s, cookie)
-				_, _ = io.Copy(io.Discard, s)
-			})
-			client, err := Open(t.Context(), Config{URI: u, Writable: true, Timeout: 100 * time.Millisecond})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			var wg sync.WaitGroup
-			for range 2 * clientDepth { // more than there are slots
-				wg.Go(func() {
-					_, err := client.ReadAt(make([]byte, 65536), 0)
-					wantSilence(t, err, c.want)
-				})
-			}
-			wg.Wait()
-			wantSilence(t, client.Flush(), c.want)
+		t.Run(c.name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { silence(t, c.answer, c.want) }) })
+	}
+}
+
+// silence asks more than there are slots for of a server that answers the first
+// request in a wrong way, and reads on.
+func silence(t *testing.T, answer func(s hostile, cookie uint64), want string) {
+	ours, theirs := net.Pipe()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer ours.Close()
+	s := hostile{theirs}
+	wg.Go(func() {
+		defer theirs.Close()
+		s.answer(nil)
+		_, cookie, _ := s.request()
+		wg.Go(func() { answer(s, cookie) })
+		_, _ = io.Copy(io.Discard, s)
+	})
+	var h clientHandshake
+	h.use(ours)
+	if err := h.toTransmission(t.Context(), URI{}, []string{contextAllocation}); err != nil {
+		t.Fatal(err)
+	}
+	client := &Client{export: h.export, writable: true, stop: make(chan struct{}), conns: []*clientConn{newClientConn(&h, ours, "x")}}
+	if err := client.judge(); err != nil {
+		t.Fatal(err)
+	}
+	client.start(100 * time.Millisecond)
+	defer client.Close()
+	for range 2 * clientDepth {
+		wg.Go(func() {
+			_, err := client.ReadAt(make([]byte, 65536), 0)
+			wantSilence(t, err, want)
 		})
 	}
+	wg.Wait()
+	wantSilence(t, client.Flush(), want)
 }
 
 func wantSilence(t *testing.T, err error, want string) {
@@ -473,6 +489,9 @@ func TestHostileSecondConnection(t *testing.T) {
 		s.answer(map[uint32]func(){optGo: func() {
 			mu.Lock()
 			defer mu.Unlock()
+			if size == hostileSize {
+				time.Sleep(moreTimeout) // the others may take so many times as long
+			}
 			s.reply(optGo, repInfo, be16(infoExport), be64(size), be16(txHasFlags|txCanMultiConn))
 			s.reply(optGo, repAck)
 			size++

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/haulback/haulback/cbt"
@@ -278,14 +279,32 @@ func TestServerSilentConnections(t *testing.T) {
 
 // TestServerHandshakeTimeout ends a handshake that does not, and no other.
 func TestServerHandshakeTimeout(t *testing.T) {
-	s := serveRaw(t, ServerConfig{Exports: []Export{{Device: newRawDevice(1 << 20)}}, HandshakeTimeout: 300 * time.Millisecond})
-	idle := s.dial().hello().choose("", true)
-	slow := s.dial().hello()
-	slow.closed()
-	idle.write(requestBytes(0, cmdRead, 1, 0, 512)) // later than the time-out: it is over for this one
-	if a := idle.answer(0); a.code != 0 {
-		t.Errorf("answer %+v", a)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 10 * time.Second
+		s, err := NewServer(ServerConfig{Exports: []Export{{Device: newRawDevice(1 << 20)}}, HandshakeTimeout: limit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := &serverGroup{ctx: t.Context()}
+		defer g.conns.Wait()
+		dial := func() *rawClient {
+			ours, theirs := net.Pipe()
+			s.start(g, theirs)
+			return newRawClient(t, ours)
+		}
+		idle := dial().hello().choose("", true)
+		defer idle.conn.Close()
+		slow, began := dial().hello(), time.Now()
+		defer slow.conn.Close()
+		slow.closed()
+		if took := time.Since(began); took != limit {
+			t.Errorf("it ended after %v, want %v", took, limit)
+		}
+		idle.write(requestBytes(0, cmdRead, 1, 0, 512)) // later than the time-out: it is over for this one
+		if a := idle.answer(0); a.code != 0 {
+			t.Errorf("answer %+v", a)
+		}
+	})
 }
 
 // TestServerConnectionLimit refuses one too many with a reason.

@@ -160,10 +160,10 @@ func TestFaults(t *testing.T) {
 		{"access", "access", "", "", []string{"retryable=false <nil>\nretryable=false <nil>\nretryable=false VixDiskLib_EndAccess vm-42: error 4"}},
 		{"access of an ESXi", "access", "esxi=1", "", []string{"VixDiskLib_PrepareForAccess vm-42: error 6"}},
 		{"init", "open", "", "InitEx 1 6", []string{"FAILED: VixDiskLib_InitEx", "error 6"}},
-		{"hang in open", "stuck", "", "Open 1 hang", []string{"VixDiskLib_Open [ds 1] vm/vm.vmdk has not returned for 50ms"}},
-		{"hang in a request", "stuck", "", "ReadAsync 1 hang", []string{"VixDiskLib_ReadAsync [ds 1] vm/vm.vmdk has not returned for 50ms"}},
-		{"hang in a completion", "stuck", "", "ReadAsync.done 1 hang", []string{"VixDiskLib_ReadAsync [ds 1] vm/vm.vmdk has not returned"}},
-		{"hang in connect", "stuck", "", "ConnectEx 1 hang", []string{"VixDiskLib_ConnectEx vm-42 of host has not"}},
+		{"hang in open", "stuck in Open", "", "Open 1 hang", []string{"VixDiskLib_Open [ds 1] vm/vm.vmdk has not returned for 50ms"}},
+		{"hang in a request", "stuck in ReadAsync", "", "ReadAsync 1 hang", []string{"VixDiskLib_ReadAsync [ds 1] vm/vm.vmdk has not returned for 50ms"}},
+		{"hang in a completion", "stuck in ReadAsync", "", "ReadAsync.done 1 hang", []string{"VixDiskLib_ReadAsync [ds 1] vm/vm.vmdk has not returned"}},
+		{"hang in connect", "stuck in ConnectEx", "", "ConnectEx 1 hang", []string{"VixDiskLib_ConnectEx vm-42 of host has not"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

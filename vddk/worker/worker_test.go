@@ -23,35 +23,37 @@ import (
 // TestHang: a call of the library that does not return ends the worker within
 // its limit, whatever the call; what waits for it fails, and the next open works.
 func TestHang(t *testing.T) {
+	call, io := worker.Limits{Call: time.Second}, worker.Limits{IO: 500 * time.Millisecond}
 	for _, c := range []struct {
 		name, fault string
+		limits      worker.Limits // of the worker that hangs
 		use         func(*site, *testing.T) error
 		want        string
 	}{
-		{"open", "Open 1 once:hang", func(s *site, t *testing.T) error {
+		{"open", "Open 1 once:hang", call, func(s *site, t *testing.T) error {
 			_, err := s.pool.Open(t.Context(), s.c, target())
 			return err
 		}, "killed itself: VixDiskLib_Open [ds] vm/vm.vmdk has not returned for 1s"},
-		{"read", "ReadAsync 1 once:hang", func(s *site, t *testing.T) error {
+		{"read", "ReadAsync 1 once:hang", io, func(s *site, t *testing.T) error {
 			d, c := s.open(t)
 			_, err := c.ReadAt(make([]byte, 512), 0)
 			return errors.Join(err, d.Cause())
 		}, "killed itself: VixDiskLib_ReadAsync [ds] vm/vm.vmdk has not returned for 500ms"},
-		{"completion", "WriteAsync.done 1 once:hang", func(s *site, t *testing.T) error {
+		{"completion", "WriteAsync.done 1 once:hang", io, func(s *site, t *testing.T) error {
 			d, c := s.open(t)
 			_, err := c.WriteAt(make([]byte, 512), 0)
 			return errors.Join(err, d.Cause())
 		}, "killed itself: VixDiskLib_WriteAsync"},
-		{"flush", "Flush 1 once:hang", func(s *site, t *testing.T) error {
+		{"flush", "Flush 1 once:hang", io, func(s *site, t *testing.T) error {
 			d, c := s.open(t)
 			return errors.Join(c.Flush(), d.Cause())
 		}, "killed itself: VixDiskLib_Flush"},
-		{"map", "QueryAllocatedBlocks 1 once:hang", func(s *site, t *testing.T) error {
+		{"map", "QueryAllocatedBlocks 1 once:hang", call, func(s *site, t *testing.T) error {
 			d, c := s.open(t)
 			_, err := c.NextData(0)
 			return errors.Join(err, d.Cause())
 		}, "killed itself: VixDiskLib_QueryAllocatedBlocks"},
-		{"start", "InitEx 1 once:hang", func(s *site, t *testing.T) error {
+		{"start", "InitEx 1 once:hang", worker.Limits{Start: 3 * time.Second}, func(s *site, t *testing.T) error {
 			_, err := s.pool.Open(t.Context(), s.c, target())
 			if err != nil && strings.Contains(err.Error(), "did not start within 3s") {
 				return &worker.DiedError{Reason: err.Error()} // no worker was there to die
@@ -61,9 +63,10 @@ func TestHang(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t)
-			s.c.Limits = worker.Limits{Start: 3 * time.Second, Call: time.Second, IO: 500 * time.Millisecond}
+			s.c.Limits = c.limits
 			s.lib.Fault(c.fault)
 			wantDied(t, c.use(s, t), c.want)
+			s.c.Limits = worker.Limits{}
 			_, client := s.open(t)
 			if _, err := client.ReadAt(make([]byte, 512), 0); err != nil {
 				t.Errorf("after the restart: %v", err)
@@ -99,7 +102,7 @@ func TestSilent(t *testing.T) {
 // what it hangs in is told by itself.
 func TestSlowEnd(t *testing.T) {
 	s := newSite(t)
-	s.c.Limits = worker.Limits{Ping: 150 * time.Millisecond, Call: time.Second}
+	s.c.Limits = worker.Limits{Ping: 2 * time.Second, Call: 3 * time.Second}
 	d, err := s.pool.Open(t.Context(), s.c, target())
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +111,7 @@ func TestSlowEnd(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	wantDied(t, d.Lost(), "killed itself: VixDiskLib_EndAccess vm-42 has not returned for 1s")
+	wantDied(t, d.Lost(), "killed itself: VixDiskLib_EndAccess vm-42 has not returned for 3s")
 }
 
 // TestSlowMap: a write that waits for the map of its disk does not count as hung;
