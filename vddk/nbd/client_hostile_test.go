@@ -497,6 +497,9 @@ func TestHostileSecondConnection(t *testing.T) {
 			size++
 		}})
 	})
-	_, err := Open(t.Context(), Config{URI: u})
+	c, err := Open(t.Context(), Config{URI: u})
+	if err == nil {
+		c.Close()
+	}
 	wantFault(t, err, "a further connection sees 8388609 bytes", false)
 }
