@@ -300,6 +300,7 @@ func TestServerHandshakeTimeout(t *testing.T) {
 		if took := time.Since(began); took != limit {
 			t.Errorf("it ended after %v, want %v", took, limit)
 		}
+		synctest.Wait()
 		idle.write(requestBytes(0, cmdRead, 1, 0, 512)) // later than the time-out: it is over for this one
 		if a := idle.answer(0); a.code != 0 {
 			t.Errorf("answer %+v", a)
