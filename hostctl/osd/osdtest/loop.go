@@ -13,7 +13,7 @@ import (
 // HasLoop is nil, or says why there are no loop devices here: a container may have the
 // control device and not those that it makes.
 func HasLoop() error {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	control, err := loopControl()
 	if err != nil {
 		return fmt.Errorf("osdtest: no loop devices: %w", err)
 	}
@@ -29,8 +29,20 @@ func HasLoop() error {
 	return f.Close()
 }
 
-// loopTries is how often another process may take the device that was free: tests run
-// beside each other.
+// loopControl is the control device, locked until it is closed: no process of this
+// package opens a device that another one has just taken, and may be watching.
+func loopControl() (*os.File, error) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(control.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(err, control.Close())
+	}
+	return control, nil
+}
+
+// loopTries is how often another program may take the device that was free.
 const loopTries = 100
 
 // attachLoop makes a loop device of a file: of the wanted path if that is free, or any.
@@ -44,14 +56,14 @@ func attachLoop(file, wanted string, readOnly bool) (path string, err error) {
 		return "", err
 	}
 	defer backing.Close()
-	if wanted != "" && configure(wanted, mode, backing) == nil {
-		return wanted, nil
-	}
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	control, err := loopControl()
 	if err != nil {
 		return "", err
 	}
 	defer control.Close()
+	if wanted != "" && !bound(wanted) && configure(wanted, mode, backing) == nil {
+		return wanted, nil
+	}
 	for range loopTries {
 		n, free := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if free != nil {
@@ -66,6 +78,12 @@ func attachLoop(file, wanted string, readOnly bool) (path string, err error) {
 		}
 	}
 	return "", err
+}
+
+// bound reports whether a loop device has a file.
+func bound(path string) bool {
+	_, err := os.Stat("/sys/block/" + filepath.Base(path) + "/loop/backing_file")
+	return err == nil
 }
 
 // configure binds a device that is free to a file; by a mode that only reads, the kernel
