@@ -154,8 +154,9 @@ func (p *Programs) prepare(t *testing.T, env []string, name string, args []strin
 	if name == "haulbackd" { // its test stops it
 		limit = daemonDeadline
 	}
+	path := p.path(t, name) // the first one builds it: that is no time of the command's
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
-	x := &Process{t: t, Cmd: exec.CommandContext(ctx, p.path(t, name), args...), cancel: cancel}
+	x := &Process{t: t, Cmd: exec.CommandContext(ctx, path, args...), cancel: cancel}
 	x.Cmd.Stdout, x.Cmd.Stderr = &x.out, &x.stderr
 	// The race detector lets every process live for a second more than it
 	// needs: a minute, over all tests.
@@ -195,6 +196,17 @@ func (x *Process) Stdout() string { return x.out.String() }
 
 // Stderr is what was written there so far.
 func (x *Process) Stderr() string { return x.stderr.String() }
+
+// Refused reports whether a daemon has said why it does not go on: it has ended, or is
+// about to.
+func (x *Process) Refused() bool {
+	return strings.Contains("\n"+x.Stderr(), "\nhaulbackd: ")
+}
+
+// Ended reports whether a haulback with --json has come to its end.
+func (x *Process) Ended() bool {
+	return strings.Contains(x.Stdout(), `"message_type":"summary"`) || strings.Contains(x.Stderr(), `"message_type":"exit_error"`)
+}
 
 // Await polls until ok, and fails the test at the deadline.
 func Await(t *testing.T, what string, ok func() bool) {

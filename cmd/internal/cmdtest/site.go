@@ -20,21 +20,25 @@ type Site struct {
 	Dir      string // for disks and the configuration
 	State    string
 	ID       string
+	AnyPort  string // where a daemon of the site listens
 }
 
-// NewSite makes a site and its key.
+// NewSite makes a site and its key. The address is its own, with a port that the
+// kernel chooses: while the daemon is down, no other one is given its place.
 func NewSite(t *testing.T, p *Programs, name string) *Site {
 	t.Helper()
 	dir := t.TempDir()
 	s := &Site{t: t, programs: p, Name: name, Dir: dir, State: filepath.Join(dir, "state")}
+	s.AnyPort = fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 	s.ID = strings.TrimSpace(s.OK("peer", "id").Out)
 	return s
 }
 
-// Start starts haulback with the site's state.
+// Start starts haulback with the site's state. It tells its status often enough for
+// a test to see where a copy is.
 func (s *Site) Start(args ...string) *Process {
 	s.t.Helper()
-	return s.programs.Start(s.t, "haulback", append([]string{"--state-dir", s.State}, args...)...)
+	return s.programs.StartEnv(s.t, []string{"HAULBACK_PROGRESS_FPS=20"}, "haulback", append([]string{"--state-dir", s.State}, args...)...)
 }
 
 // StartIO is Start with standard input from one file and standard output to
@@ -111,12 +115,12 @@ func Export(name, uri, role string, peers ...*Site) string {
 // Configure writes the site's configuration and returns its path.
 func (s *Site) Configure(exports ...string) string {
 	s.t.Helper()
-	text := fmt.Sprintf("listen = \"127.0.0.1:0\"\nstate_dir = %q\n%s", s.State, strings.Join(exports, ""))
-	return s.write(text)
+	return s.configureAt(s.AnyPort, exports...)
 }
 
-func (s *Site) write(text string) string {
+func (s *Site) configureAt(listen string, exports ...string) string {
 	s.t.Helper()
+	text := fmt.Sprintf("listen = %q\nstate_dir = %q\n%s", listen, s.State, strings.Join(exports, ""))
 	path := filepath.Join(s.Dir, "haulbackd.toml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
@@ -136,24 +140,27 @@ var readyLine = regexp.MustCompile(`"msg":"haulbackd ready".*"listen":"([^"]+)"`
 // Daemon runs haulbackd with the exports until the test ends.
 func (s *Site) Daemon(exports ...string) *Daemon {
 	s.t.Helper()
-	return s.DaemonAt("127.0.0.1:0", exports...)
+	return s.DaemonAt(s.AnyPort, exports...)
 }
 
-// DaemonAt is Daemon at an address that was in use before.
+// DaemonAt is Daemon at an address that was in use before. It tries again while
+// somebody else has the port.
 func (s *Site) DaemonAt(listen string, exports ...string) *Daemon {
 	s.t.Helper()
-	text, err := os.ReadFile(s.Configure(exports...))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	file := s.write(strings.Replace(string(text), "127.0.0.1:0", listen, 1))
-	d := &Daemon{Process: s.programs.Start(s.t, "haulbackd", "run", "--config", file), Site: s}
+	file := s.configureAt(listen, exports...)
+	start := func() *Process { return s.programs.Start(s.t, "haulbackd", "run", "--config", file) }
+	d := &Daemon{Process: start(), Site: s}
 	s.t.Cleanup(func() { d.end() })
 	Await(s.t, "the daemon "+s.Name+" to be ready", func() bool {
 		if m := readyLine.FindStringSubmatch(d.Stderr()); m != nil {
 			d.Listen = m[1]
+		} else if d.Refused() {
+			if r := d.Wait(); !strings.Contains(r.Stderr, "in use") {
+				s.t.Fatalf("the daemon %s at %s: exit code %d\n%s", s.Name, listen, r.Code, r.Stderr)
+			}
+			d.Process = start()
 		}
-		return d.Listen != "" || d.Cmd.Process.Signal(syscall.Signal(0)) != nil
+		return d.Listen != ""
 	})
 	return d
 }
