@@ -22,13 +22,13 @@ type pair struct {
 	source, target string // the daemon's
 }
 
-func newPair(t *testing.T, size int) *pair {
+func newPair(t *testing.T, size int, tables ...string) *pair {
 	t.Helper()
 	p := &pair{desk: cmdtest.NewSite(t, &programs, "desk"), home: cmdtest.NewSite(t, &programs, "home")}
 	p.desk.Pair(p.home)
 	p.local = p.desk.Disk("local.img", size, 1)
 	p.source, p.target = p.home.Disk("source.img", size, 2), p.home.Disk("target.img", size, 3)
-	p.daemon = p.home.Daemon(p.exports()...)
+	p.daemon = p.home.Daemon(append(p.exports(), tables...)...)
 	return p
 }
 
@@ -176,11 +176,12 @@ func TestJSONLines(t *testing.T) {
 }
 
 // TestResume drains the daemon in mid-copy, and starts it again at the same
-// address: the copy goes on by itself and ends verified.
+// address: the copy goes on by itself and ends verified. The first daemon holds it, by
+// reading its disk slowly: so little is under way.
 func TestResume(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, 24*mib)
-	c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "8MiB", "--retry", "30s", "--json")
+	p := newPair(t, 24*mib, "[limits]\nread_rate = \"1MiB\"\n")
+	c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--retry", "60s", "--json")
 	awaitWritten(t, c)
 	p.daemon.Signal(syscall.SIGTERM)
 	if r := p.daemon.Wait(); r.Code != 0 {
@@ -202,7 +203,7 @@ func TestResume(t *testing.T) {
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, 24*mib)
-	c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "8MiB", "--json")
+	c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "1MiB", "--json")
 	awaitWritten(t, c)
 	c.Signal(syscall.SIGINT)
 	r := c.Wait()
@@ -245,7 +246,7 @@ func TestUnpairedEndsSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, 24*mib)
-			c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "4MiB", "--json")
+			c := p.desk.Start("copy", p.local, p.daemon.URI("target"), "--rate", "1MiB", "--json")
 			awaitWritten(t, c)
 			spoil(t, p)
 			p.daemon.Signal(syscall.SIGHUP)
@@ -266,10 +267,14 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// awaitWritten waits until c has told that the target wrote something.
+// awaitWritten waits until c has told that the target wrote something. It has to be
+// held: one that is over shows nothing.
 func awaitWritten(t *testing.T, c *cmdtest.Process) {
 	t.Helper()
 	cmdtest.Await(t, "the first written bytes", func() bool {
+		if c.Ended() {
+			t.Fatalf("the copy ended too early:\n%s%s", c.Stdout(), c.Stderr())
+		}
 		for line := range strings.SplitSeq(c.Stdout(), "\n") {
 			if strings.Contains(line, `"status"`) && strings.HasSuffix(line, "}") && !strings.Contains(line, `"written":0,`) {
 				return true

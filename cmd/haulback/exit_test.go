@@ -48,7 +48,7 @@ func TestExitCodes(t *testing.T) {
 	expect("nobody there", 13, desk.Run("probe", "haulback://127.0.0.1:1/q?peer=home"))
 	expect("a list that cannot be written", 1, fullDisk(t, desk, "extents", a))
 
-	slow := desk.Start("copy", a, d.URI("q"), "--rate", "4MiB", "--json", "--retry", "0s", "--transport", "tls")
+	slow := desk.Start("copy", a, d.URI("q"), "--rate", "1MiB", "--json", "--retry", "0s", "--transport", "tls")
 	awaitWritten(t, slow)
 	expect("held by a run", 11, desk.Run("copy", b, d.URI("q"), "--retry", "0s"))
 	d.Signal(os.Kill)
@@ -59,7 +59,7 @@ func TestExitCodes(t *testing.T) {
 	d.Wait()
 
 	home.DaemonAt(d.Listen, cmdtest.Export("q", filepath.Join(home.Dir, "q"), "target", desk))
-	stopped := desk.Start("copy", b, d.URI("q"), "--rate", "4MiB", "--json")
+	stopped := desk.Start("copy", b, d.URI("q"), "--rate", "1MiB", "--json")
 	awaitWritten(t, stopped)
 	stopped.Signal(os.Interrupt)
 	if r := stopped.Wait(); r.Code != 130 {
