@@ -184,7 +184,7 @@ func refused(t *testing.T, files []*os.File, names, config string) cmdtest.Resul
 
 func ends(t *testing.T, x *cmdtest.Process) cmdtest.Result {
 	t.Helper()
-	stop := time.AfterFunc(cmdtest.Deadline/8, func() { _ = x.Cmd.Process.Kill() }) // it may have ended just now
+	stop := time.AfterFunc(cmdtest.Deadline/2, func() { _ = x.Cmd.Process.Kill() }) // it may have ended just now
 	defer stop.Stop()
 	return x.Wait()
 }
