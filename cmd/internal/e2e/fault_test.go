@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,12 +77,16 @@ func TestStop(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, "")
-			p := b.copy(t, "--rate", "4MiB", "--retry", "50s", "--transport", transport)
+			p := b.copy(t, "--rate", "1MiB", "--retry", "50s", "--transport", transport) // far longer than it takes to stop it
 			flows(t, p)
 			b.daemon.Signal(syscall.SIGSTOP)
+			cmdtest.Await(t, "the daemon to stand", func() bool { return stands(t, b.daemon.process) })
+			if ended(p) {
+				t.Fatalf("the copy ended too early:\n%s%s", p.Stdout(), p.Stderr())
+			}
 			time.Sleep(pause) // is the subject of the test
-			if strings.Contains(p.Stdout(), `"summary"`) {
-				t.Errorf("the copy ended without its target:\n%s", p.Stdout())
+			if ended(p) {
+				t.Errorf("the copy ended without its target:\n%s%s", p.Stdout(), p.Stderr())
 			}
 			b.daemon.Signal(syscall.SIGCONT)
 			sum := b.wantEqual(t, p)
@@ -90,6 +95,16 @@ func TestStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stands reports whether p was stopped by a signal.
+func stands(t *testing.T, p *process) bool {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(text), ") T ")
 }
 
 // TestTerm stops the daemon in order while it works: it makes durable what it

@@ -22,6 +22,7 @@ import (
 
 	"github.com/haulback/haulback/cmd/internal/cmdtest"
 	"github.com/haulback/haulback/vddk/nbd/nbdtest"
+	controlv1 "github.com/haulback/haulback/wire/control/v1"
 )
 
 // jobSite is a site with a daemon that runs jobs.
@@ -77,10 +78,36 @@ func (s *jobSite) await(t *testing.T, id, phase string) line {
 	return j
 }
 
+// seen waits until the first disk of a job is where the test wants it. It asks without
+// a program, which may take longer to start than the job has left.
+func (s *jobSite) seen(t *testing.T, id string, ok func(*controlv1.Counters) bool) {
+	t.Helper()
+	jobs := controlv1.NewJobsClient(s.client())
+	cmdtest.Await(t, "job "+id+" to move", func() bool {
+		res, err := jobs.Get(t.Context(), &controlv1.GetRequest{Id: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Job.Phase == controlv1.Phase_PHASE_FAILED {
+			t.Fatalf("job %s failed: %v", id, res.Job)
+		}
+		return ok(res.Job.Disks[0].GetOutcome().GetCounters())
+	})
+}
+
 // moved waits until n bytes of the first disk are settled.
 func (s *jobSite) moved(t *testing.T, id string, n int64) {
 	t.Helper()
-	cmdtest.Await(t, "job "+id+" to move", func() bool { return s.disk(t, id, 0).bytes("verified") >= n })
+	s.seen(t, id, func(c *controlv1.Counters) bool { return c.GetVerifiedBytes() >= n })
+}
+
+// hold limits a job so that it does not end before it is let go by "job limits".
+func (s *jobSite) hold(t *testing.T, id string) {
+	t.Helper()
+	_, err := controlv1.NewJobsClient(s.client()).SetLimits(t.Context(), &controlv1.SetLimitsRequest{Id: id, Limits: &controlv1.Limits{WireBytes: 256 << 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestJobs: handed in by curl and by the command line, pushed, pulled, and
@@ -146,9 +173,10 @@ func TestJobKilled(t *testing.T) {
 			a, b := desk.Disk("a", size, 1), home.Disk("b", size, 0)
 			home.up(cmdtest.Export("b", "file://"+b, "target", desk.Site))
 			desk.up()
-			desk.OK("job", "submit", "--id", "j", a, home.d.URI("b"), "--rate", "8MiB") // from 100 MiB on 8 s are left to kill it in
+			desk.OK("job", "submit", "--id", "j", a, home.d.URI("b"), "--rate", "8MiB")
 			watch := desk.Start("--json", "job", "watch", "j")
 			desk.moved(t, "j", 100*mib)
+			desk.hold(t, "j")
 			before := desk.disk(t, "j", 0)
 			if how == "killed" {
 				desk.crash(t)
@@ -192,7 +220,7 @@ func TestJobSteered(t *testing.T) {
 		// needs; it is let go when it has been steered.
 		s.OK("job", "submit", "--id", id, a, target, "--read-rate", "1MiB")
 		n := rng.Int64N(2 * mib)
-		cmdtest.Await(t, "job "+id+" to read", func() bool { return s.disk(t, id, 0).bytes("compared") >= n })
+		s.seen(t, id, func(c *controlv1.Counters) bool { return c.GetScannedBytes() >= n })
 		if i%2 == 0 {
 			s.OK("job", "pause", id)
 			s.await(t, id, "Paused")
@@ -334,7 +362,7 @@ func TestJobHeld(t *testing.T) {
 	other := home.Disk("other", 32*mib, 2)
 	home.up(cmdtest.Export("b", "file://"+b, "target", desk.Site))
 	push := desk.Start("--json", "copy", a, home.d.URI("b"), "--rate", "256KiB") // two minutes: nobody waits for its end
-	cmdtest.Await(t, "the copy to move", func() bool { return strings.Contains(push.Stdout(), `"status"`) })
+	cmdtest.Await(t, "the copy to move", func() bool { return last(t, push.Stdout(), "status").bytes("sent") > 0 })
 	for _, name := range []string{b, "export:b"} {
 		if r := home.Run("job", "submit", other, name, "--wait"); r.Code != 11 {
 			t.Errorf("a job to %s in use by a session: exit code %d: %s", name, r.Code, r.Stderr)
@@ -480,7 +508,7 @@ func TestJobPeerRemoved(t *testing.T) {
 	a, b := desk.Disk("a", 64*mib, 1), home.Disk("b", 64*mib, 0)
 	home.up(cmdtest.Export("b", "file://"+b, "target", desk.Site))
 	desk.up()
-	desk.OK("job", "submit", "--id", "j", a, home.d.URI("b"), "--rate", "4MiB")
+	desk.OK("job", "submit", "--id", "j", a, home.d.URI("b"), "--rate", "1MiB")
 	desk.moved(t, "j", mib)
 	desk.OK("peer", "remove", "home")
 	desk.d.Signal(syscall.SIGHUP)

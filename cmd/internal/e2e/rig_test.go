@@ -116,47 +116,44 @@ type daemon struct {
 
 var readyLine = regexp.MustCompile(`"msg":"haulbackd ready".*"listen":"([^"]+)"`)
 
-// anyPort lets the kernel choose.
-const anyPort = "127.0.0.1:0"
+// anyPort is the site's own address, at which the kernel chooses the port.
+const anyPort = ""
 
 // daemon starts the daemon of home. At an address that was in use before it
 // tries again when somebody else was given the port in the meantime.
 func (r *rig) daemon(t *testing.T, listen string, tables ...string) *daemon {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "haulbackd.toml")
+	if listen == anyPort {
+		listen = r.home.AnyPort
+	}
 	text := "listen = \"" + listen + "\"\nstate_dir = \"" + r.home.State + "\"\n" + r.config + strings.Join(tables, "")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for try := 0; ; try++ {
-		d := &daemon{process: start(t, "haulbackd", "run", "--config", file)}
-		taken := false
-		cmdtest.Await(t, "the daemon to be ready", func() bool {
-			if m := readyLine.FindStringSubmatch(d.Stderr()); m != nil {
-				d.listen = m[1]
+	d := &daemon{process: start(t, "haulbackd", "run", "--config", file)}
+	cmdtest.Await(t, "the daemon to be ready", func() bool {
+		if m := readyLine.FindStringSubmatch(d.Stderr()); m != nil {
+			d.listen = m[1]
+		} else if d.Refused() {
+			if r := d.wait(); !strings.Contains(r.Stderr, "in use") {
+				t.Fatalf("daemon at %s: exit code %d\n%s", listen, r.Code, r.Stderr)
 			}
-			taken = strings.Contains(d.Stderr(), "in use")
-			return d.listen != "" || taken || strings.Contains(d.Stderr(), "exit_error")
-		})
-		if d.listen != "" {
-			return d
+			d.process = start(t, "haulbackd", "run", "--config", file)
 		}
-		r := d.wait()
-		if !taken || try == 10 {
-			t.Fatalf("daemon at %s: exit code %d\n%s", listen, r.Code, r.Stderr)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+		return d.listen != ""
+	})
+	return d
 }
 
-// stop is SIGTERM, which has to work: all that is durable is said to be.
+// stop is SIGTERM, which has to work: all that is durable is said to be. A drain that
+// takes too long has another exit code.
 func (d *daemon) stop(t *testing.T) (log string) {
 	t.Helper()
-	began := time.Now()
 	d.Signal(syscall.SIGTERM)
 	r := d.wait()
-	if took := time.Since(began); r.Code != 0 || took > 10*time.Second {
-		t.Errorf("SIGTERM: exit code %d after %v, want 0 within 10 s\n%s", r.Code, took, r.Stderr)
+	if r.Code != 0 {
+		t.Errorf("SIGTERM: exit code %d, want 0\n%s", r.Code, r.Stderr)
 	}
 	return r.Stderr
 }
@@ -173,7 +170,7 @@ func (r *rig) copy(t *testing.T, from, to string, args ...string) *process {
 
 // probe is what haulback says of a disk: of an export, asked from the desk, or
 // of a disk here, with the journals of home. Who cannot be told is nobody's
-// false word: nil for a disk in use.
+// false word: nil for a disk in use, and for a daemon that is too busy to shake hands.
 func (r *rig) probe(t *testing.T, disk string) line {
 	t.Helper()
 	state := r.home.State
@@ -181,7 +178,7 @@ func (r *rig) probe(t *testing.T, disk string) line {
 		state = r.desk.State
 	}
 	p := start(t, "haulback", "--state-dir", state, "--json", "probe", disk).wait()
-	if p.Code == 11 || strings.Contains(p.Stderr, "locked") {
+	if p.Code == 11 || p.Code == 13 || strings.Contains(p.Stderr, "locked") {
 		return nil
 	}
 	all := lines(t, p.Out)
