@@ -128,6 +128,18 @@ func (s *site) vsphere(t *testing.T, name string, room int64) *simvs.Server {
 	return vs
 }
 
+// up starts a vSphere that was down, as soon as nobody else has its port.
+func up(t *testing.T, vs *simvs.Server) {
+	t.Helper()
+	cmdtest.Await(t, "a vSphere to be back", func() bool {
+		err := vs.Up()
+		if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+}
+
 // each calls f with every vSphere of the site and its name.
 func (s *site) each(f func(name string, vs *simvs.Server)) {
 	f(s.Name, s.vs)
@@ -174,28 +186,29 @@ var readyLine = regexp.MustCompile(`"msg":"haulbackd ready".*"listen":"([^"]+)"`
 // before, it tries again while somebody else has the port.
 func (s *site) start(t *testing.T, listen string) {
 	t.Helper()
+	if listen == anyPort { // of its own address: the port is free until it is back
+		listen = s.AnyPort
+	}
 	file := filepath.Join(s.Dir, "haulbackd.toml")
 	text := fmt.Sprintf("listen = %q\nstate_dir = %q\n", listen, s.State) + s.config
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	first := s.daemon == nil
-	for s.listen = ""; s.listen == ""; {
-		s.daemon = programs.StartEnv(t, s.env, "haulbackd", "run", "--config", file)
-		over := false
-		cmdtest.Await(t, "the daemon of "+s.Name, func() bool {
-			if m := readyLine.FindStringSubmatch(s.daemon.Stderr()); m != nil {
-				s.listen = m[1]
-			}
-			over = strings.Contains(s.daemon.Stderr(), "haulbackd: ")
-			return s.listen != "" || over
-		})
-		if s.listen == "" {
+	begin := func() { s.daemon = programs.StartEnv(t, s.env, "haulbackd", "run", "--config", file) }
+	begin()
+	s.listen = ""
+	cmdtest.Await(t, "the daemon of "+s.Name, func() bool {
+		if m := readyLine.FindStringSubmatch(s.daemon.Stderr()); m != nil {
+			s.listen = m[1]
+		} else if s.daemon.Refused() {
 			if r := s.daemon.Wait(); !strings.Contains(r.Stderr, "in use") {
 				t.Fatalf("the daemon of %s: exit code %d\n%s", s.Name, r.Code, r.Stderr)
 			}
+			begin()
 		}
-	}
+		return s.listen != ""
+	})
 	if first {
 		t.Cleanup(func() { s.kill(); s.show(t) })
 	}

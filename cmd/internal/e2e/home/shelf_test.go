@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/haulback/haulback/cmd/internal/cmdtest"
 	"github.com/haulback/haulback/cmd/internal/control/failbackpb"
 	"github.com/haulback/haulback/hostctl"
 	"github.com/haulback/haulback/hostctl/failback"
@@ -160,22 +161,30 @@ func (s *shelf) follow(name string) {
 	s.on[name] = devices
 }
 
-// write writes to a disk of a workload that runs, as its guest does.
-func (s *shelf) write(name string, disk int, off int64, b []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.on[name] == nil {
-		return errors.New("it is off")
-	}
-	f, err := os.OpenFile(s.on[name][disk], os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.WriteAt(b, off); err != nil {
-		return err
-	}
-	return f.Sync()
+// write writes to a disk of a workload that runs, as its guest does. One that was
+// just switched on gets its volumes a moment late.
+func (s *shelf) write(t *testing.T, name string, disk int, off int64, b []byte) {
+	t.Helper()
+	cmdtest.Await(t, "the volumes of "+name, func() bool {
+		runs := s.runs(name)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.on[name] == nil {
+			if !runs {
+				t.Fatalf("write to %s: it is off", name)
+			}
+			return false
+		}
+		f, err := os.OpenFile(s.on[name][disk], os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteAt(b, off)
+			err = errors.Join(err, f.Sync(), f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return true
+	})
 }
 
 // disks are the bytes of a workload's volumes.

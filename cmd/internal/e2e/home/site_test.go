@@ -101,9 +101,7 @@ func TestControllerStarts(t *testing.T) {
 	if res.Code == 0 || !strings.Contains(res.Out+res.Stderr, "host dr") {
 		t.Errorf("a plan without the host: exit code %d\n%s%s", res.Code, res.Out, res.Stderr)
 	}
-	if err := r.dr.vs.Up(); err != nil {
-		t.Fatal(err)
-	}
+	up(t, r.dr.vs)
 	r.home.OK("failback", "plan", p.name)
 	r.home.kill()
 	file := filepath.Join(r.home.State, "failback.db")

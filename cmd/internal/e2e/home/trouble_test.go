@@ -96,20 +96,18 @@ func TestHostsInTrouble(t *testing.T) {
 	<-ended
 	r.home.vs.Down()
 	r.switchNow(t, id)
-	s := r.await(t, id, "the controller to wait for a host", func(s *failback.Status) bool { return strings.Contains(s.Wait, "home") })
+	s := r.await(t, id, "the controller to wait for a host", func(s *failback.Status) bool { return strings.Contains(s.Wait, "host home") })
 	t.Logf("it waits: %s", s.Wait)
-	if err := r.home.vs.Up(); err != nil {
-		t.Fatal(err)
-	}
+	up(t, r.home.vs)
 	proved(t, r.await(t, id, "state Failback", brought))
 	same(t, "the VM at home and its replica", p.home(t), p.away(t))
+	r.home.vs.Down() // holds the undo until the other one is down
 	_, err := r.api.Undo(t.Context(), &controlv1.UndoRequest{Id: id})
 	must(t, err)
 	r.dr.vs.Down()
-	r.await(t, id, "the controller to wait for the other host", func(s *failback.Status) bool { return strings.Contains(s.Wait, "dr") })
-	if err := r.dr.vs.Up(); err != nil {
-		t.Fatal(err)
-	}
+	up(t, r.home.vs)
+	r.await(t, id, "the controller to wait for the other host", func(s *failback.Status) bool { return strings.Contains(s.Wait, "host dr") })
+	up(t, r.dr.vs)
 	r.await(t, id, "the undo", is(failback.Undone))
 	same(t, "the VM at home, and it before", p.home(t), p.before)
 }

@@ -73,9 +73,7 @@ func volumesCommit(t *testing.T, r *rig, _ [][]byte) {
 	p := r.pairUp(t, "vcommit", home, away)
 	id := p.begin(t, failback.Spec{Switch: byHand(), PowerOn: true})
 	r.await(t, id, "the passes", standing)
-	if err := r.dr.shelf.write("commitr", 0, mib, content(99, 3*64<<10)); err != nil {
-		t.Fatal(err)
-	}
+	r.dr.shelf.write(t, "commitr", 0, mib, content(99, 3*64<<10))
 	r.switchNow(t, id)
 	s := r.await(t, id, "state Failback", brought)
 	proved(t, s)
@@ -93,9 +91,7 @@ func volumesUndo(t *testing.T, r *rig, before [][]byte) {
 	r.await(t, id, "state Failback", brought)
 	replica := away.disks()
 	same(t, "the volumes at home and those of the replica", home.disks(), replica)
-	if err := r.home.shelf.write("undo", 0, 0, content(5, mib)); err != nil {
-		t.Fatal(err)
-	}
+	r.home.shelf.write(t, "undo", 0, 0, content(5, mib))
 	if s := r.undo(t, id); s.State != failback.Failover {
 		t.Errorf("state %s, want Failover", s.State)
 	}
@@ -134,9 +130,7 @@ func volumesFromVSphere(t *testing.T, r *rig, before [][]byte) {
 	if !r.home.shelf.runs("there") {
 		t.Error("it does not run")
 	}
-	if err := r.home.shelf.write("there", 1, 0, content(6, 64<<10)); err != nil {
-		t.Fatal(err)
-	}
+	r.home.shelf.write(t, "there", 1, 0, content(6, 64<<10))
 	r.undo(t, id)
 	same(t, "the volumes at home, and they before", home.disks(), before)
 }
