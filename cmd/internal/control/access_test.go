@@ -279,10 +279,11 @@ func TestTLS(t *testing.T) {
 	if resp, err := controlv1.NewJobsClient(own).Get(t.Context(), &controlv1.GetRequest{Id: "a"}); err != nil || resp.Job.Owner != "cert backup.example.org" {
 		t.Errorf("our own client: %v %v", resp, err)
 	}
-	p := curl(t, "", "-N", "--cacert", ca.path("ca.crt"), "--cert", ca.path("monitor.crt"), "--key", ca.path("monitor.key"), "--max-time", "1", base+"/v1/events")
-	if p.status != 200 || !strings.Contains(p.body, "event: synced") {
-		t.Errorf("viewer follows: %+v", p)
-	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	events := r.sse(ctx, "--fail", "--cacert", ca.path("ca.crt"), "--cert", ca.path("monitor.crt"), "--key", ca.path("monitor.key"), base+"/v1/events")
+	next(t, events, "viewer follows", func(e event) bool { return e.kind == "synced" })
+	cancel()
 
 	// another certificate and another list, with no restart and no connection cut
 	conn := r.keep(t, ca, base)

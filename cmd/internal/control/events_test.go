@@ -35,10 +35,16 @@ type event struct {
 	}
 }
 
-// sseOf starts curl on the events and tells them as they come.
+// sseOf tells the events at the socket as they come.
 func (r *rig) sseOf(ctx context.Context, path string, args ...string) <-chan event {
 	r.t.Helper()
-	cmd := exec.CommandContext(ctx, "curl", append([]string{"-sSN", "--unix-socket", r.socket, "http://haulback" + path}, args...)...)
+	return r.sse(ctx, append([]string{"--unix-socket", r.socket, "http://haulback" + path}, args...)...)
+}
+
+// sse starts curl on events and tells them as they come.
+func (r *rig) sse(ctx context.Context, args ...string) <-chan event {
+	r.t.Helper()
+	cmd := exec.CommandContext(ctx, "curl", append([]string{"-sSN"}, args...)...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		r.t.Fatal(err)
