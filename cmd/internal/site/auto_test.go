@@ -6,7 +6,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/wire"
@@ -160,10 +159,8 @@ func TestAutoBothDead(t *testing.T) {
 	t.Parallel()
 	f, _, tcp := newFar(t)
 	tcp.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
-	defer cancel()
 	d := new(Dialer)
-	_, err := d.Dial(ctx, Auto, f.address, f.own, f.key.ID())
+	_, err := d.Dial(t.Context(), Auto, f.address, f.own, f.key.ID())
 	if err == nil || !strings.Contains(err.Error(), "neither UDP nor TCP") || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("the error is %v, want one that tells of both", err)
 	}
