@@ -88,6 +88,9 @@ func asciiOnly() bool {
 // follow, and what hundreds of jobs cost little at.
 const drawEvery = 250 * time.Millisecond
 
+// endTime is how long the view may take to its end before it is cut off.
+const endTime = 3 * time.Second
+
 // screenOut hides from Bubble Tea that it writes to a terminal, so that the sizes
 // of the window come from view alone: Bubble Tea sets what it reads them from
 // anew when it comes back from a suspension, beside the goroutine that reads it.
@@ -121,7 +124,7 @@ func view(ctx context.Context, c *caller) error {
 	defer signal.Stop(resized)
 	model := status.New(func(r status.Request) (string, error) { return f.do(ctx, r) }, f.board(), asciiOnly())
 	width, height := windowSize()
-	p := tea.NewProgram(model, tea.WithContext(ctx), tea.WithoutSignalHandler(), tea.WithFPS(int(2*time.Second/drawEvery)), tea.WithFilter(suspending(ctx, stop, resized)),
+	p := tea.NewProgram(model, tea.WithoutSignalHandler(), tea.WithFPS(int(2*time.Second/drawEvery)), tea.WithFilter(suspending(ctx, stop, resized)),
 		tea.WithOutput(screenOut{os.Stdout}), tea.WithColorProfile(colorprofile.Detect(os.Stdout, os.Environ())), tea.WithWindowSize(width, height))
 
 	var all sync.WaitGroup
@@ -145,7 +148,16 @@ func view(ctx context.Context, c *caller) error {
 			}
 		}
 	})
+	over := make(chan struct{})
+	guarded(func() { // not by its context: killed it closes what its reader still reads
+		<-ctx.Done()
+		rescue := time.AfterFunc(endTime, p.Kill)
+		defer rescue.Stop()
+		p.Quit()
+		<-over
+	})
 	_, err := p.Run()
+	close(over)
 	ended := context.Cause(ctx)
 	cancel(nil)
 	all.Wait()
