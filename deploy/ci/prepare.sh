@@ -9,7 +9,7 @@ command -v "$GO" >/dev/null || { echo "$GO: not found; install Go 1.26 or later 
 
 declare -A package=([gcc]=gcc [git]=git [cmp]=diffutils [losetup]=mount [mount]=mount [mkfs.ext4]=e2fsprogs [debugfs]=e2fsprogs
   [mkfs.xfs]=xfsprogs [mkfs.btrfs]=btrfs-progs [qemu-img]=qemu-utils [nbdkit]=nbdkit [nbdcopy]=libnbd-bin [groff]=groff-base [openssl]=openssl
-  [curl]=curl [lz4]=lz4 [systemd-analyze]=systemd [protoc]=protobuf-compiler [grpc_python_plugin]=protobuf-compiler-grpc
+  [curl]=curl [lz4]=lz4 [b3sum]=b3sum [systemd-analyze]=systemd [protoc]=protobuf-compiler [grpc_python_plugin]=protobuf-compiler-grpc
   [objdump]=binutils [rpm]=rpm)
 declare -A install=()
 for tool in "${!package[@]}"; do
