@@ -88,8 +88,15 @@ func asciiOnly() bool {
 // follow, and what hundreds of jobs cost little at.
 const drawEvery = 250 * time.Millisecond
 
-// endTime is how long the view may take to its end before it is cut off.
+// endTime is how long the view may take to its end before it is left as it stands.
 const endTime = 3 * time.Second
+
+// late has something endTime after ctx is done.
+func late(ctx context.Context) <-chan time.Time {
+	c := make(chan time.Time, 1)
+	context.AfterFunc(ctx, func() { time.AfterFunc(endTime, func() { c <- time.Now() }) })
+	return c
+}
 
 // screenOut hides from Bubble Tea that it writes to a terminal, so that the sizes
 // of the window come from view alone: Bubble Tea sets what it reads them from
@@ -148,16 +155,23 @@ func view(ctx context.Context, c *caller) error {
 			}
 		}
 	})
-	over := make(chan struct{})
-	guarded(func() { // not by its context: killed it closes what its reader still reads
-		<-ctx.Done()
-		rescue := time.AfterFunc(endTime, p.Kill)
-		defer rescue.Stop()
-		p.Quit()
-		<-over
-	})
-	_, err := p.Run()
-	close(over)
+	// Not ended by its context: killed it closes what its reader still reads.
+	guarded(func() { <-ctx.Done(); p.Quit() })
+	before, _ := term.GetState(int(os.Stdin.Fd()))
+	over := make(chan error, 1)
+	go func() { // ends with the process where the terminal takes nothing any more
+		_, err := p.Run()
+		over <- err
+	}()
+	var err error
+	select {
+	case err = <-over:
+	case <-late(ctx):
+		if before != nil {
+			_ = term.Restore(int(os.Stdin.Fd()), before)
+		}
+		os.Exit(int(exitcode.Of(context.Cause(ctx)))) // to say why would wait for that terminal, too
+	}
 	ended := context.Cause(ctx)
 	cancel(nil)
 	all.Wait()

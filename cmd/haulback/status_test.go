@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -210,6 +211,41 @@ func TestStatusNotSuspended(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	s.restored()
+}
+
+// TestStatusStuck: a terminal that takes nothing any more, as of a line that is dead,
+// does not keep the view from its end.
+func TestStatusStuck(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	for i := range 20 {
+		id := fmt.Sprintf("web-%d", i)
+		f.set(id, func(s *failback.Status) { s.Spec.VM, s.Activity, s.State = id, failback.Deciding, failback.Failback })
+	}
+	s := atTerminalOf(t, fullTerm, "status", "--socket", f.socket)
+	s.draws("web-1")
+	s.mu.Lock()                 // nobody reads what is drawn
+	for i := range uint16(20) { // each a whole screen
+		s.size(100+i, 40)
+		time.Sleep(100 * time.Millisecond)
+	}
+	check(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	ended := make(chan error, 1)
+	go func() { ended <- s.cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(cmdtest.Deadline):
+		t.Error("it does not end")
+		check(t, s.cmd.Process.Kill())
+		<-ended
+	}
+	if code := s.cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit code %d", code)
+	}
+	if now := s.modes(); now != s.before {
+		t.Errorf("the terminal's modes are %+v and were %+v", now, s.before)
+	}
+	s.mu.Unlock()
 }
 
 // TestStatusDumb: a terminal that cannot be drawn on has lines.

@@ -26,7 +26,7 @@ type feed struct {
 	c    *caller
 	news chan struct{} // has one when the board has changed
 	// anew is how long a watch lasts before it is begun anew, patience how long it may
-	// take to tell all that there is.
+	// say nothing before it has told all that there is.
 	anew, patience time.Duration
 
 	mu        sync.Mutex
@@ -78,7 +78,7 @@ const (
 	firstWait = 500 * time.Millisecond // before the first try after a loss; doubled up to lastWait
 	lastWait  = 5 * time.Second
 	watchTime = 10 * time.Minute
-	toldTime  = 30 * time.Second // for all that there is
+	toldTime  = 30 * time.Second // without a word, before all that there is was told
 )
 
 // info asks what the daemon is.
@@ -152,7 +152,7 @@ func (f *feed) connected(ctx context.Context, told func()) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	parts := []func(context.Context, func()) error{f.watchJobs}
+	parts := []func(context.Context, func(bool)) error{f.watchJobs}
 	if f.board().Daemon.Controller {
 		parts = append(parts, f.watchFailbacks)
 	} else {
@@ -197,13 +197,25 @@ var errSilent = errors.New("it answers, and does not say what it does")
 
 // watched is watch, begun anew every now and then: what has ended long ago goes, and
 // a watch that hangs is found out.
-func (f *feed) watched(ctx context.Context, watch func(context.Context, func()) error, synced func()) error {
+func (f *feed) watched(ctx context.Context, watch func(context.Context, func(all bool)) error, synced func()) error {
 	over := errors.New("the watch is begun anew")
 	for {
 		once, cancel := context.WithCancelCause(ctx) // no deadline: the daemon would be told of it
 		hangs := time.AfterFunc(f.patience, func() { cancel(errSilent) })
 		renew := time.AfterFunc(f.anew, func() { cancel(over) })
-		err := caught(func() error { return watch(once, func() { hangs.Stop(); synced() }) })
+		done := false
+		err := caught(func() error {
+			return watch(once, func(all bool) {
+				switch {
+				case all:
+					done = true
+					hangs.Stop()
+					synced()
+				case !done:
+					hangs.Reset(f.patience)
+				}
+			})
+		})
 		cause := context.Cause(once)
 		hangs.Stop()
 		renew.Stop()
@@ -238,8 +250,9 @@ func caught(work func() error) (err error) {
 	return work()
 }
 
-// watchJobs follows the jobs. It calls synced when what was is told.
-func (f *feed) watchJobs(ctx context.Context, synced func()) error {
+// watchJobs follows the jobs. It calls told at each word, and says when what was is
+// told.
+func (f *feed) watchJobs(ctx context.Context, told func(all bool)) error {
 	stream, err := f.c.jobs.Watch(ctx, &controlv1.WatchRequest{})
 	if err != nil {
 		return err
@@ -255,8 +268,10 @@ func (f *feed) watchJobs(ctx context.Context, synced func()) error {
 		}
 		if _, ok := m.Event.(*controlv1.WatchResponse_Synced); ok {
 			f.with(f.jobs.end)
-			synced()
+			told(true)
+			return nil
 		}
+		told(false)
 		return nil
 	})
 }
@@ -351,7 +366,7 @@ func progressed(j *screen.Job, p *controlv1.Progress) {
 }
 
 // watchFailbacks is watchJobs for failbacks.
-func (f *feed) watchFailbacks(ctx context.Context, synced func()) error {
+func (f *feed) watchFailbacks(ctx context.Context, told func(all bool)) error {
 	stream, err := f.c.failbacks.Watch(ctx, &controlv1.WatchFailbacksRequest{})
 	if err != nil {
 		return err
@@ -369,8 +384,9 @@ func (f *feed) watchFailbacks(ctx context.Context, synced func()) error {
 			f.with(f.failbacks.begin)
 		case *controlv1.WatchFailbacksResponse_Synced:
 			f.with(f.failbacks.end)
-			synced()
+			told(true)
 		}
+		told(false)
 		if body == nil {
 			return nil
 		}

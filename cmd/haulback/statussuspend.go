@@ -40,7 +40,8 @@ func suspending(ctx context.Context, stop, resized chan os.Signal) func(tea.Mode
 					select {
 					case <-tick.C:
 						_ = syscall.Kill(os.Getpid(), syscall.SIGCONT)
-					case <-away.Done():
+					case <-away.Done(): // also of a signal that ends the view: it has to come back first
+						_ = syscall.Kill(os.Getpid(), syscall.SIGCONT)
 						return
 					}
 				}
