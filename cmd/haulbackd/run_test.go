@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -130,7 +131,13 @@ func TestConfigCheck(t *testing.T) {
 	if r := programs.Run(t, "haulbackd", "config", "check", "--config", s.Configure()); r.Code != 10 || !strings.Contains(r.Stderr, "chmod 600") {
 		t.Errorf("exposed key: exit code %d, want 10 and the remedy:\n%s", r.Code, r.Stderr)
 	}
-	if err := os.Chmod(key, 0o600); err != nil {
+	if err := errors.Join(os.Chmod(key, 0o600), os.Chmod(s.State, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if r := programs.Run(t, "haulbackd", "config", "check", "--config", s.Configure()); r.Code != 10 || !strings.Contains(r.Stderr, "chmod 700") {
+		t.Errorf("everybody's state directory: exit code %d, want 10 and the remedy:\n%s", r.Code, r.Stderr)
+	}
+	if err := os.Chmod(s.State, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	r = programs.Run(t, "haulbackd", "config", "check", "--config", s.Configure("[[export]]\nname = \"x\"\n"))
@@ -163,8 +170,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestReloadPeers: with a mistake elsewhere a reload still takes over who is paired
-// by the configuration, and what is taken over stays.
+// TestReloadPeers: with a mistake elsewhere a reload still shuts out whom the
+// configuration does not name any more, and for good.
 func TestReloadPeers(t *testing.T) {
 	t.Parallel()
 	desk, laptop, home := cmdtest.NewSite(t, &programs, "desk"), cmdtest.NewSite(t, &programs, "laptop"), cmdtest.NewSite(t, &programs, "home")
@@ -176,9 +183,9 @@ func TestReloadPeers(t *testing.T) {
 	d := home.Daemon(table, export)
 	reload := func() {
 		t.Helper()
-		n := strings.Count(d.Stderr(), "peers reloaded")
+		n := strings.Count(d.Stderr(), "who was removed is out")
 		d.Signal(syscall.SIGHUP)
-		cmdtest.Await(t, "the reload", func() bool { return strings.Count(d.Stderr(), "peers reloaded") > n })
+		cmdtest.Await(t, "the reload", func() bool { return strings.Count(d.Stderr(), "who was removed is out") > n })
 	}
 	laptop.OK("probe", d.URI("one"))
 	home.Configure(table, export, "[limits]\nworker = 4\n")
@@ -186,7 +193,7 @@ func TestReloadPeers(t *testing.T) {
 	reload() // before the daemon has looked at its peers by itself, or after
 	desk.OK("probe", d.URI("one"))
 	laptop.OK("probe", d.URI("one"))
-	home.Configure(export, "[limits]\nworker = 4\n")
+	home.Configure("[[peer]]\nname = \"other\"\nid = \"mistyped\"\n", export, "[limits]\nworker = 4\n")
 	reload()
 	for range 4 { // the daemon looks at its peers by itself meanwhile
 		if r := laptop.Run("probe", d.URI("one")); r.Code != 12 {

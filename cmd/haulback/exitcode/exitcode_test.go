@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -109,3 +110,22 @@ type retry struct{}
 
 func (retry) Error() string   { return "server is down" }
 func (retry) Retryable() bool { return true }
+
+// TestPort: what may be there in a moment is tried again, the rest is a mistake.
+func TestPort(t *testing.T) {
+	for err, want := range map[error]Code{
+		&net.DNSError{Err: "no such host", Name: "h", IsNotFound: true}: Unavailable,
+		syscall.EADDRNOTAVAIL: Unavailable,
+		syscall.EMFILE:        Unavailable,
+		syscall.ENOBUFS:       Unavailable,
+		syscall.ENETDOWN:      Unavailable,
+		syscall.EADDRINUSE:    Usage,
+		syscall.EACCES:        Usage,
+		errors.New("x"):       Usage,
+	} {
+		got := Port(fmt.Errorf("listen: %w; do this", &net.OpError{Op: "listen", Err: err}))
+		if Of(got) != want || !strings.Contains(got.Error(), err.Error()+"; do this") {
+			t.Errorf("%v: %d, want %d: %v", err, Of(got), want, got)
+		}
+	}
+}

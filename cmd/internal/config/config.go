@@ -179,11 +179,14 @@ func Load(path string) (*Config, error) {
 	return cfg, err
 }
 
-// Check is Load that also looks at the key file, as a daemon would before it
-// starts.
+// Check is Load that also looks at the state directory and the key file, as a daemon
+// would before it starts.
 func Check(path string) (*Config, error) {
 	cfg, err := Load(path)
 	if err != nil {
+		return nil, err
+	}
+	if err := cfg.Site.CheckDir(); err != nil {
 		return nil, err
 	}
 	if err := cfg.Site.CheckKey(); err != nil {
@@ -223,29 +226,42 @@ func load(path string) (*Config, *document, error) {
 	return cfg, d, nil
 }
 
-// OwnPeers is the [[peer]] tables of the file at path and its drop-ins, whatever
-// else is wrong with them or with the peers of their site. Its error is one of a
-// file that is no TOML, or of a peer.
-func OwnPeers(path string) (site.Peers, error) {
+// StillPeers tells which peers still have a [[peer]] table in the file at path and its
+// drop-ins, whatever else is wrong with them: one with their ID, or with their name
+// and an ID that is none. Its error is one of a file that cannot be read as TOML.
+func StillPeers(path string) (stays func(site.Peer) bool, err error) {
 	names, err := files(path)
 	if err != nil {
 		return nil, err
 	}
-	var all []site.PeerEntry
+	var ids []wire.ID
+	var wrong []string // names of tables whose ID is none
+	blind := false     // there is one that says neither
 	for _, name := range names {
 		text, err := contents(name, name != path)
 		if err != nil {
 			return nil, err
 		}
 		var has struct {
-			Peer []site.PeerEntry `toml:"peer"`
+			Peer []map[string]any `toml:"peer"`
 		}
 		if err := strict.Part(name, text, &has); err != nil {
 			return nil, err
 		}
-		all = append(all, has.Peer...)
+		for _, table := range has.Peer {
+			id, _ := table["id"].(string)
+			called, _ := table["name"].(string)
+			if id, err := wire.ParseID(id); err == nil {
+				ids = append(ids, id)
+				continue
+			}
+			wrong = append(wrong, called)
+			blind = blind || called == ""
+		}
 	}
-	return site.CheckPeers(nil, path, nil, all)
+	return func(p site.Peer) bool {
+		return blind || slices.Contains(ids, p.ID) || slices.Contains(wrong, p.Name)
+	}, nil
 }
 
 // checker collects what is wrong.

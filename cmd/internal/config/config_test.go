@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/haulback/haulback/cmd/internal/site"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/mover/throttle"
 	"github.com/haulback/haulback/wire"
@@ -129,18 +130,37 @@ func TestUnknownPeer(t *testing.T) {
 	if _, err := Load(file); err == nil || !strings.Contains(err.Error(), "peers.toml") || strings.Contains(err.Error(), "no peer is called") {
 		t.Errorf("unreadable peers: Load: %v", err)
 	}
-	if own, err := OwnPeers(file); err != nil || len(own) != 1 {
-		t.Errorf("OwnPeers: %v, %v", own, err)
-	}
-	text, err := os.ReadFile(file)
+}
+
+// TestStillPeers: who has a table stays, also beside mistakes, also by one with a
+// mistake in its ID; who has none does not.
+func TestStillPeers(t *testing.T) {
+	id := newID(t)
+	dr, err := wire.ParseID(id)
 	must(t, err)
-	must(t, os.WriteFile(file, append(text, "[limits]\nworker = 4\nmemory = []\n"...), 0o600))
-	if own, err := OwnPeers(file); err != nil || len(own) != 1 {
-		t.Errorf("OwnPeers beside mistakes: %v, %v", own, err)
-	}
-	must(t, os.WriteFile(file, append(text, "[limits\n"...), 0o600))
-	if own, err := OwnPeers(file); err == nil {
-		t.Errorf("OwnPeers of what is no TOML: %v", own)
+	lower, other := strings.ToLower(id), newID(t)
+	for name, c := range map[string]struct {
+		text  string
+		stays bool
+		fails bool
+	}{
+		"its table":                 {text: "[[peer]]\nname = \"dr\"\nid = \"" + id + "\"\n", stays: true},
+		"another spelling":          {text: "[[peer]]\nname = \"new\"\nid = \"" + lower + "\"\n", stays: true},
+		"beside mistakes":           {text: "lisen = 1\n[[peer]]\nname = \"dr\"\nadress = \"x\"\nid = \"" + id + "\"\n[limits]\nmemory = []\n", stays: true},
+		"an ID that is none":        {text: "[[peer]]\nname = \"dr\"\nid = \"" + id[1:] + "\"\n", stays: true},
+		"nobody's name and ID":      {text: "[[peer]]\nname = 5\nid = 5\n", stays: true},
+		"another ID":                {text: "[[peer]]\nname = \"dr\"\nid = \"" + other + "\"\n"},
+		"another, with a mistake":   {text: "[[peer]]\nname = \"x\"\nid = \"y\"\n"},
+		"nobody":                    {text: "lisen = 1\n"},
+		"a file that is no TOML":    {text: "[[peer\n", fails: true},
+		"a peer that is no table":   {text: "peer = 5\n", fails: true},
+		"peers that are not tables": {text: "peer = [5]\n", fails: true},
+	} {
+		file, _ := write(t, c.text)
+		stays, err := StillPeers(file)
+		if (err != nil) != c.fails || err == nil && stays(site.Peer{Name: "dr", ID: dr}) != c.stays {
+			t.Errorf("%s: stays %v, %v", name, stays != nil && stays(site.Peer{Name: "dr", ID: dr}), err)
+		}
 	}
 }
 

@@ -55,8 +55,9 @@ func TestDropIns(t *testing.T) {
 	if want := file + " and 4 drop-ins: "; len(cfg.DropIns) != 4 || cfg.DropIns[3] != filepath.Join(file+".d", "9-late.toml") || !strings.HasPrefix(cfg.Summary(), want) {
 		t.Errorf("%q, %s", cfg.DropIns, cfg.Summary())
 	}
-	if own, err := OwnPeers(file); err != nil || len(own) != 2 {
-		t.Errorf("OwnPeers: %v, %v", own, err)
+	stays, err := StillPeers(file)
+	if err != nil || len(cfg.Own) != 2 || !stays(cfg.Own[0]) || !stays(cfg.Own[1]) {
+		t.Errorf("peers %v stay: %v", cfg.Own, err)
 	}
 	list, err := Settings(file, true)
 	if err != nil {
@@ -158,7 +159,7 @@ func TestDropInFiles(t *testing.T) {
 		c.spoil(t, file, path)
 		for _, load := range []func() error{
 			func() error { _, err := Load(file); return err },
-			func() error { _, err := OwnPeers(file); return err },
+			func() error { _, err := StillPeers(file); return err },
 			func() error { _, err := Profiles(file); return err },
 		} {
 			if err := load(); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), file+".d") {

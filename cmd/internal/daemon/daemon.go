@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -229,23 +230,24 @@ func (d *Daemon) reload(ctx context.Context) (warnings []string, err error) {
 	return append(warnings, cfg.Warnings...), nil
 }
 
-// repair takes over who is paired although the configuration has a mistake. Files
-// that cannot be read at all say nothing of who was removed: they change nothing. It
-// is called with using held.
+// repair takes over who was removed although the configuration has a mistake; it lets
+// nobody in. Files that cannot be read at all say nothing of it: they change nothing.
+// It is called with using held.
 func (d *Daemon) repair() {
-	own, err := config.OwnPeers(d.cfg.File)
+	stays, err := config.StillPeers(d.cfg.File)
 	if err != nil {
-		d.log.Warn("neither peers nor exports reloaded: what is removed with haulback peer remove is out at once, whatever the configuration has")
+		d.log.Warn("neither peers nor exports reloaded", "err", err)
 		return
 	}
+	own := slices.DeleteFunc(slices.Clone(*d.own.Load()), func(p site.Peer) bool { return !stays(p) })
 	good := *d.good // watch starts from it: what is taken here stays taken
 	good.Own = own
 	d.good = &good
 	d.own.Store(&own)
-	peers := d.admit(own)
+	d.admit(own)
 	d.revoke()
-	if d.takePeers() {
-		d.log.Warn("peers reloaded, the rest is as it was", "peers", len(peers))
+	if _, err := d.takePeers(); err == nil {
+		d.log.Warn("who was removed is out, the rest is as it was", "peers", len(d.good.Peers))
 	}
 }
 

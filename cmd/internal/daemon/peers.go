@@ -63,25 +63,29 @@ func (d *Daemon) watch(ctx context.Context) {
 // repeer takes over who is paired now. Who is not any more is cut off first:
 // that waits for nothing.
 func (d *Daemon) repeer() {
-	peers := d.admit(*d.own.Load())
+	d.admit(*d.own.Load())
 	d.revoke()
 	d.using.Lock()
 	defer d.using.Unlock()
-	if !samePeers(d.good.Peers, peers) && d.takePeers() { // good: what the exports were made of
-		d.log.Info("peers changed", "peers", len(peers))
+	if changed, _ := d.takePeers(); changed {
+		d.log.Info("peers changed", "peers", len(d.good.Peers))
 	}
 }
 
-// takePeers makes the exports anew for who is paired now. It is called with using
-// held.
-func (d *Daemon) takePeers() bool {
+// takePeers makes the exports anew for who is paired now, if that has changed since
+// they were made. Its error was logged. It is called with using held.
+func (d *Daemon) takePeers() (changed bool, err error) {
 	cfg, err := d.good.Repeer(d.paired())
 	if err != nil {
 		d.log.Error("the paired peers do not go together with those of the configuration file", "err", err)
-		return false
+		return false, err
+	}
+	if samePeers(d.good.Peers, cfg.Peers) {
+		d.peers.Store(&cfg.Peers)
+		return false, nil
 	}
 	d.use(cfg)
-	return true
+	return true, nil
 }
 
 // paired are the peers of the site. It fails closed: those that cannot be read

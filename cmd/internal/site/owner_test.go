@@ -27,8 +27,10 @@ func TestOwner(t *testing.T) {
 	if err := os.Chmod(s.dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Make(); err == nil || !strings.Contains(err.Error(), "chmod 700 "+s.dir) {
-		t.Errorf("a directory that everybody may write: %v", err)
+	for _, err := range []error{s.Make(), s.CheckDir()} {
+		if err == nil || !strings.Contains(err.Error(), "chmod 700 "+s.dir) {
+			t.Errorf("a directory that everybody may write: %v", err)
+		}
 	}
 	if err := os.Chmod(s.dir, 0o700); err != nil {
 		t.Fatal(err)

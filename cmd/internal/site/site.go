@@ -108,11 +108,31 @@ func (s *Site) Make() error {
 	if err := unix.Stat(s.dir, &st); err != nil {
 		return fmt.Errorf("state directory %s: %w", s.dir, err)
 	}
-	if st.Mode&unix.S_IWOTH != 0 {
-		return fmt.Errorf("state directory %s: everybody may write it, and put another key or another peer there; run: chmod 700 %[1]s", s.dir)
+	if err := s.CheckDir(); err != nil {
+		return err
 	}
 	return owned(s.dir, st.Uid, os.Geteuid())
 }
+
+// CheckDir says what is wrong with the mode of the state directory, if it is there.
+func (s *Site) CheckDir() error {
+	var st unix.Stat_t
+	if unix.Stat(s.dir, &st) == nil && st.Mode&unix.S_IWOTH != 0 {
+		return openDir(s.dir)
+	}
+	return nil
+}
+
+// openDir is a state directory that everybody may write.
+type openDir string
+
+// Error says what mends it.
+func (d openDir) Error() string {
+	return fmt.Sprintf("state directory %s: everybody may write it, and put another key or another peer there; run: chmod 700 %[1]s", string(d))
+}
+
+// Usage makes it a mistake of the operator.
+func (openDir) Usage() bool { return true }
 
 // UserName is the name of a user, or the number where there is none.
 func UserName(uid int) string {
