@@ -1,7 +1,9 @@
 package selfcheck
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -27,10 +29,23 @@ func (c *checks) writers() {
 	}
 	open := map[string]string{} // who may write, by path
 	for _, path := range slices.Concat([]string{c.cfg.File, c.cfg.File + ".d"}, c.cfg.DropIns, programs(c.cfg)) {
-		mine.chain(path, open)
-		if real, err := filepath.EvalSymlinks(path); err == nil && real != path {
+		for range maxLinks {
+			mine.chain(path, open)
+			to, err := os.Readlink(path)
+			if err != nil {
+				break
+			}
+			if !filepath.IsAbs(to) {
+				to = filepath.Join(filepath.Dir(path), to)
+			}
+			path = to
+		}
+		if real, err := filepath.EvalSymlinks(path); err == nil { // directories on the way may be links, too
 			mine.chain(real, open)
 		}
+	}
+	if dir := filepath.Dir(c.cfg.File); absent(c.cfg.File+".d") && everybodys(dir) {
+		open[dir] = "everybody, who may make a directory of drop-ins there" // the sticky bit does not keep anybody from it
 	}
 	for _, path := range slices.Sorted(maps.Keys(open)) {
 		c.not(Warn, "config", "ls -ld "+path+"; chmod go-w "+path+", or chown root "+path,
@@ -38,8 +53,21 @@ func (c *checks) writers() {
 	}
 }
 
-// programs are all that the configuration has the daemon run, with the files among
-// their arguments: a shell's is the script.
+// maxLinks is how many links one after another are followed, as the kernel does.
+const maxLinks = 40
+
+func absent(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func everybodys(dir string) bool {
+	var st unix.Stat_t
+	return unix.Stat(dir, &st) == nil && st.Mode&unix.S_IWOTH != 0
+}
+
+// programs are those of hooks, replication and workloads, with the files among their
+// arguments: a shell's is the script.
 func programs(cfg *config.Config) (paths []string) {
 	add := func(argv []string) {
 		for _, arg := range argv {

@@ -1,6 +1,7 @@
 package selfcheck
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,6 +35,10 @@ func TestWriters(t *testing.T) {
 		{"a hook", func(dir string) error { return os.Chmod(dir+"/hook", 0o777) }, "/hook", "everybody"},
 		{"what a link of a hook leads to", func(dir string) error { return os.Chmod(dir+"/real", 0o777) }, "/real", "everybody"},
 		{"a script of a shell", func(dir string) error { return os.Chmod(dir+"/script", 0o777) }, "/script", "everybody"},
+		{"a link between", func(dir string) error { return os.Chmod(dir+"/between", 0o777) }, "/between", "everybody"},
+		{"drop-ins that anybody may make", func(dir string) error {
+			return errors.Join(os.RemoveAll(dir+"/f.toml.d"), os.Chmod(dir, 0o777|os.ModeSticky))
+		}, "", "everybody, who may make"},
 		{"a workload's program", func(dir string) error { return os.Chmod(dir+"/power", 0o777) }, "/power", "everybody"},
 	} {
 		dir := t.TempDir()
@@ -41,7 +46,9 @@ func TestWriters(t *testing.T) {
 		for _, name := range []string{"f.toml", "f.toml.d/1.toml", "hook", "real", "power", "script"} {
 			check(os.WriteFile(filepath.Join(dir, name), nil, 0o755))
 		}
-		check(os.Symlink("real", dir+"/link"))
+		check(os.Mkdir(dir+"/between", 0o755))
+		check(os.Symlink("between/link", dir+"/link"))
+		check(os.Symlink("../real", dir+"/between/link"))
 		s, err := site.At(dir, "")
 		check(err)
 		cfg := &config.Config{
