@@ -169,16 +169,20 @@ func (r *rig) copy(t *testing.T, from, to string, args ...string) *process {
 }
 
 // probe is what haulback says of a disk: of an export, asked from the desk, or
-// of a disk here, with the journals of home. Who cannot be told is nobody's
-// false word: nil for a disk in use, and for a daemon that is too busy to shake hands.
+// of a disk here, with the journals of home: nil for a disk in use. A daemon that is
+// too busy to shake hands is asked again.
 func (r *rig) probe(t *testing.T, disk string) line {
 	t.Helper()
 	state := r.home.State
 	if strings.HasPrefix(disk, "haulback:") {
 		state = r.desk.State
 	}
-	p := start(t, "haulback", "--state-dir", state, "--json", "probe", disk).wait()
-	if p.Code == 11 || p.Code == 13 || strings.Contains(p.Stderr, "locked") {
+	var p cmdtest.Result
+	cmdtest.Await(t, "an answer about "+disk, func() bool {
+		p = start(t, "haulback", "--state-dir", state, "--json", "probe", disk).wait()
+		return p.Code != 13
+	})
+	if p.Code == 11 || strings.Contains(p.Stderr, "locked") {
 		return nil
 	}
 	all := lines(t, p.Out)

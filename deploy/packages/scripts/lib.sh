@@ -52,22 +52,38 @@ restart_one() {
   fi
 }
 
-# tell_alive says who did not end when its service was stopped: a disk that hangs holds it.
-tell_alive() {
+# main_pids are the daemons that run, a line each: the unit and the process. After a
+# stop that failed systemd does not know the process any more.
+main_pids() {
   for unit in $services; do
     pid=$(systemctl show --property=MainPID --value "$unit" 2>/dev/null) || continue
-    if [ "${pid:-0}" -gt 0 ]; then
+    if [ "${pid:-0}" -gt 0 ]; then echo "$unit $pid"; fi
+  done
+}
+
+# tell_alive LINES says which of main_pids did not end: a disk that hangs holds it.
+tell_alive() {
+  printf '%s\n' "$1" | while read -r unit pid; do
+    if [ -n "$pid" ] && [ -d "/proc/$pid" ]; then
       echo "haulback: $unit DID NOT STOP: process $pid goes on and holds its disks; see: ps -o stat,wchan,cmd $pid" >&2
     fi
   done
 }
 
-# start_enabled takes back a stop, when a removal is.
-start_enabled() {
-  running || return 0
-  for unit in $sockets $services; do
-    if systemctl --quiet is-enabled "$unit"; then systemctl start "$unit" || :; fi
-  done
+# What a removal has stopped, for one that is taken back.
+stopped=/run/haulback.stopped
+
+note_active() {
+  # shellcheck disable=SC2086
+  systemctl list-units --state=active --plain --no-legend $sockets $services 2>/dev/null |
+    while read -r unit _; do echo "$unit"; done >$stopped || :
+}
+
+start_noted() {
+  if running && [ -s $stopped ]; then
+    while read -r unit; do systemctl start "$unit" || :; done <$stopped
+    rm -f $stopped
+  fi
 }
 
 restart_running() {

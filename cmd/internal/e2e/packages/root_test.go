@@ -36,8 +36,8 @@ const systemctl = `#!/bin/sh
 echo "$*" >>/calls
 case "$*" in
 *is-active*) [ -e /active ] ;;
-*MainPID*haulbackd*) echo 4711 ;; # a disk holds it: it does not stop
-*MainPID*) echo 0 ;;
+*MainPID*haulbackd*) echo 4711 ;; # it does not end: /proc/4711 stays
+*MainPID*) echo 4712 ;;
 esac
 `
 
@@ -61,6 +61,7 @@ func newRoot(t *testing.T) root {
 	}
 	r.write(t, "var/lib/dpkg/status", "", 0o644)
 	r.write(t, "dev/null", "", 0o666)
+	r.write(t, "proc/4711/stat", "", 0o444)
 	r.write(t, "usr/bin/systemctl", systemctl, 0o755)
 	r.write(t, "bin/kill", "#!/bin/sh\n", 0o755) // ExecReload= of the units names it
 	for _, tool := range []string{"sh", "systemd-sysusers", "systemd-tmpfiles"} {
@@ -121,8 +122,8 @@ func (r root) worker() []string {
 	return nil
 }
 
-// asked is what a removal asks for after it has stopped all.
-const asked = "; show --property=MainPID --value haulbackd.service; show --property=MainPID --value haulback-controller.service"
+// asked is what a removal asks for before it stops all.
+const asked = "show --property=MainPID --value haulbackd.service; show --property=MainPID --value haulback-controller.service; "
 
 // manager is dpkg or rpm on a root.
 type manager struct {
@@ -172,7 +173,7 @@ var managers = []manager{
 		},
 		erase:  func(t *testing.T, r root) string { return dpkg(t, r, "-r", "haulback", "haulback-vddk") },
 		purge:  func(t *testing.T, r root) string { return dpkg(t, r, "-P", "haulback", "haulback-vddk") },
-		erased: "stop " + sockets + " " + units + asked,
+		erased: "list-units --state=active --plain --no-legend " + sockets + " " + units + "; " + asked + "stop " + sockets + " " + units,
 	},
 	{
 		name: "rpm", kind: ".rpm", daemon: "haulback-[0-9]*.x86_64.rpm", worker: "haulback-vddk-*.x86_64.rpm",
@@ -184,7 +185,7 @@ var managers = []manager{
 			return rpm(t, r, append([]string{"-e", "haulback"}, r.worker()...)...)
 		},
 		installed: "--no-reload preset " + units + " " + sockets + "; --quiet is-active haulbackd.service; --quiet is-active haulback-controller.service",
-		erased:    "--no-reload disable --now " + sockets + " " + units + asked,
+		erased:    asked + "--no-reload disable --now " + sockets + " " + units,
 		offline:   "--no-reload preset " + units + " " + sockets + "\n--no-reload disable " + sockets + " " + units,
 	},
 }
