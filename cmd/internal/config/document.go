@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -80,34 +79,23 @@ func files(path string) (names []string, err error) {
 // maxFile bounds a file in bytes; hundreds of exports take some ten thousand.
 const maxFile = 4 << 20
 
-// contents is what a file has in it. A pipe would stop a reload for ever. A drop-in
-// is no link either: nobody who looks into the directory must have to look elsewhere.
+// contents is what a file has in it. A drop-in is no link: nobody who looks into the
+// directory must have to look elsewhere.
 func contents(name string, dropIn bool) ([]byte, error) {
-	flags, remedy := os.O_RDONLY|unix.O_NONBLOCK, "name another file"
+	flags, remedy := 0, "name another file"
 	if dropIn {
-		flags |= unix.O_NOFOLLOW
-		remedy = "every name in there that ends in .toml is one, take it out"
+		flags, remedy = unix.O_NOFOLLOW, "every name in there that ends in .toml is one, take it out"
 	}
-	f, err := os.OpenFile(name, flags, 0)
+	text, err := strict.Read(name, maxFile, flags)
 	switch {
 	case errors.Is(err, unix.ELOOP) && dropIn:
-		return nil, fmt.Errorf("%s: a link; put the file itself there, or take it out", name)
+		err = fmt.Errorf("%s: a link; put the file itself there, or take it out", name)
 	case errors.Is(err, fs.ErrNotExist) && !dropIn:
-		return nil, fmt.Errorf("%w; write one there, or name another file", err)
-	case err != nil:
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: no file; %s", name, remedy)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("%s: more than %d MiB: no configuration; %s", name, maxFile>>20, remedy)
+		err = fmt.Errorf("%w; write one there, or name another file", err)
+	case errors.Is(err, strict.ErrNotFile):
+		err = fmt.Errorf("%s: no file; %s", name, remedy)
+	case errors.Is(err, strict.ErrTooLong):
+		err = fmt.Errorf("%s: more than %d MiB: no configuration; %s", name, maxFile>>20, remedy)
 	}
 	return text, err
 }

@@ -3,7 +3,6 @@ package site
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -15,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/haulback/haulback/cmd/internal/strict"
 	"github.com/haulback/haulback/mover"
 	"github.com/haulback/haulback/wire"
 )
@@ -270,23 +270,13 @@ func (s *Site) lockHow(how int) (unlock func(), err error) {
 // maxList bounds peers.toml and the like in bytes: thousands of peers.
 const maxList = 1 << 20
 
-// readList reads a file that a running daemon depends on. What stands there in
-// its place must not hold it up, as a pipe does, nor fill its memory.
+// readList is strict.Read of one of them.
 func readList(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // only read
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxList+1))
-	if err == nil && len(b) > maxList {
+	b, err := strict.Read(path, maxList, 0)
+	switch {
+	case errors.Is(err, strict.ErrNotFile):
+		err = fmt.Errorf("%s is not a file", path)
+	case errors.Is(err, strict.ErrTooLong):
 		err = fmt.Errorf("%s has more than %d bytes", path, maxList)
 	}
 	return b, err

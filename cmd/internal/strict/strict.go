@@ -22,8 +22,8 @@ import (
 func Decode(file string, text []byte, v any) (Places, error) {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // some editors begin a file with it
 	var tree map[string]any
-	if err := toml.Unmarshal(text, &tree); err != nil {
-		return nil, syntax(file, text, err)
+	if err := Part(file, text, &tree); err != nil {
+		return nil, err
 	}
 	places := index(file, text)
 	d := decoder{places: places, file: file}
@@ -31,10 +31,7 @@ func Decode(file string, text []byte, v any) (Places, error) {
 	if err := d.err(); err != nil {
 		return places, err
 	}
-	if err := toml.Unmarshal(text, v); err != nil {
-		return places, syntax(file, text, err)
-	}
-	return places, nil
+	return places, Part(file, text, v)
 }
 
 // Part reads of text, the contents of file, what v has keys for, whatever else
