@@ -379,8 +379,9 @@ grep -E '^(failback|decided|downtime|disk|  pass|overwritten)' "$work/record.txt
 same "the disks of shop after the commit, and those of the replica" "$(flats dr shop-dr "$frozen")" "$(flats prod shop)"
 
 say "9. Another VM, ledger, comes home too, and home does not work for it"
-at prod failback vm put ledger --original prod/ledger --replica dr/ledger-dr | tail -n 1
-at prod failback failover ledger >/dev/null
+printf '   prod$ haulback %s\n' 'failback vm put ledger --original prod/ledger --replica dr/ledger-dr' 'failback failover ledger'
+quiet prod failback vm put ledger --original prod/ledger --replica dr/ledger-dr >/dev/null
+quiet prod failback failover ledger >/dev/null
 mkdir "$work"/before
 for site in prod dr; do
   vm=ledger
